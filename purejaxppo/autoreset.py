@@ -1,0 +1,136 @@
+"""Episodes without end: one wrapper, three kinds of start, the true last observation.
+
+A step that ends an episode returns the observation it really ended in (`final_obs`),
+for the value bootstrap, and the state of the next episode beside it.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from purejaxppo.env import Action, Env, Obs, State, executed
+
+Reset = Literal["fresh", "pool", "cached"]
+
+
+class Episode(struct.PyTreeNode):
+    """One environment in the middle of an episode. No batch axis; `vmap` adds it."""
+
+    state: State
+    start: jax.Array  # bool [], no step of this episode has been taken
+    age: jax.Array  # int32 [], steps against the time limit; random at first
+    length: jax.Array  # int32 [], steps taken
+    total_reward: jax.Array  # float32 []
+    first: State | None  # the cached start, for reset "cached" alone
+
+
+class Step(struct.PyTreeNode):
+    """What one step brought, before any reset. No batch axis."""
+
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    final_obs: Obs  # the true next observation, also where the episode was reset
+    episode_return: jax.Array  # of the episode that ended here, if one did
+    episode_length: jax.Array
+    metrics: dict[str, jax.Array]
+    start_index: jax.Array  # int32 [], which start of the pool was taken
+
+
+class Starts(struct.PyTreeNode):
+    """K states that episodes may start from, [K, ...]."""
+
+    states: State
+
+
+def draw_starts(env: Env, kind: Reset, num_starts: int, key: jax.Array):
+    """The pool of an update, drawn once; None where resets do not use one."""
+    if kind != "pool":
+        return None
+    return Starts(jax.vmap(env.reset)(jax.random.split(key, num_starts)))
+
+
+def time_limit(env: Env, train_episode_steps: int) -> int | None:
+    """The shorter of the two limits that there are, None where there is none."""
+    limits = [train_episode_steps or None, env.spec.max_episode_steps]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def init(
+    env: Env, kind: Reset, limit: int | None, stagger: bool, key: jax.Array
+) -> Episode:
+    """A first episode; with `stagger`, cut short at a random age."""
+    key_reset, key_age = jax.random.split(key)
+    state = env.reset(key_reset)
+    age = jnp.zeros((), jnp.int32)
+    if stagger and limit is not None:
+        age = jax.random.randint(key_age, (), 0, limit, jnp.int32)
+    return Episode(
+        state=state,
+        start=jnp.ones((), bool),
+        age=age,
+        length=jnp.zeros((), jnp.int32),
+        total_reward=jnp.zeros((), jnp.float32),
+        first=state if kind == "cached" else None,
+    )
+
+
+def _next_start(
+    env: Env, episode: Episode, starts: Starts | None, key: jax.Array
+) -> tuple[State, jax.Array]:
+    if starts is not None:
+        num = jax.tree.leaves(starts.states)[0].shape[0]
+        index = jax.random.randint(key, (), 0, num, jnp.int32)
+        return jax.tree.map(lambda x: x[index], starts.states), index
+    index = jnp.zeros((), jnp.int32)
+    return (env.reset(key) if episode.first is None else episode.first), index
+
+
+def step(
+    env: Env,
+    episode: Episode,
+    action: Action,
+    starts: Starts | None,
+    limit: int | None,
+    key: jax.Array,
+) -> tuple[Episode, Step]:
+    """Step, and start anew where the episode ended; after `limit` steps it is cut."""
+    state = env.step(episode.state, executed(env.spec, action))
+    age = episode.age + 1
+    truncated = state.truncated if limit is None else state.truncated | (age >= limit)
+    truncated &= ~state.terminated  # an end by the rules is not a cut
+    done = state.terminated | truncated
+    total_reward = episode.total_reward + state.reward
+    length = episode.length + 1
+
+    fresh, start_index = _next_start(env, episode, starts, key)
+
+    def pick(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: _where(done, a, b), new, old)
+
+    after = episode.replace(
+        state=pick(fresh, state),
+        start=done,
+        age=jnp.where(done, 0, age),
+        length=jnp.where(done, 0, length),
+        total_reward=jnp.where(done, 0.0, total_reward),
+    )
+    return after, Step(
+        reward=state.reward,
+        terminated=state.terminated,
+        truncated=truncated,
+        final_obs=state.obs,
+        episode_return=total_reward,
+        episode_length=length,
+        metrics=state.metrics,
+        start_index=start_index,
+    )
+
+
+def _where(done: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    if jnp.issubdtype(jnp.asarray(new).dtype, jax.dtypes.prng_key):
+        data = jnp.where(done, jax.random.key_data(new), jax.random.key_data(old))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(new))
+    return jnp.where(done, new, old)
