@@ -1,0 +1,212 @@
+"""The distributions of the action heads, written for the ratio contract.
+
+Each is a pytree with `sample(key)`, `log_prob(action)`, `entropy()` and `mode()`.
+`log_prob` works on the action as stored, never on what sampling had in hand: it is
+the only way in which a log-prob comes about. Leading axes are free; the last one is
+the head's own (action dimensions, or choices) and is reduced.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.scipy.stats import norm
+
+# Safe in bf16 and float32: large enough that exp() is exactly 0, and sums of a few
+# of them stay finite, where -inf would turn 0 * -inf into NaN.
+INVALID_LOGIT = -1e9
+
+# Nodes and weights for expectations under a standard normal.
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(20)
+_WEIGHTS = (_WEIGHTS / _WEIGHTS.sum()).astype(np.float32)
+_NODES = _NODES.astype(np.float32)
+
+# tanh-normal actions are kept this far inside (-1, 1): atanh is finite in float32.
+_TANH_EDGE = 1e-6
+
+
+class Normal(struct.PyTreeNode):
+    """Independent normals."""
+
+    mean: jax.Array  # [..., A]
+    std: jax.Array  # [..., A]
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.mean + self.std * noise
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        chex.assert_equal_shape([action, self.mean])
+        return jnp.sum(norm.logpdf(action, self.mean, self.std), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        std = jnp.broadcast_to(self.std, self.mean.shape)
+        return jnp.sum(0.5 * jnp.log(2 * jnp.pi * jnp.e) + jnp.log(std), axis=-1)
+
+    def mode(self) -> jax.Array:
+        return self.mean
+
+
+class TruncatedNormal(struct.PyTreeNode):
+    """Independent normals truncated to [-1, 1], their means inside it.
+
+    With the mean inside the interval the normaliser Φ(β) - Φ(α) is at least
+    Φ(2 / std) - 1/2, so the plain difference is accurate for every std up to 1.
+    """
+
+    mean: jax.Array  # [..., A], in [-1, 1]
+    std: jax.Array  # [..., A]
+
+    def _bounds(self) -> tuple[jax.Array, jax.Array]:
+        return (-1.0 - self.mean) / self.std, (1.0 - self.mean) / self.std
+
+    def _mass(self) -> jax.Array:
+        low, high = self._bounds()
+        return norm.cdf(high) - norm.cdf(low)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        low, high = self._bounds()
+        noise = jax.random.truncated_normal(key, low, high, dtype=self.mean.dtype)
+        # Rounding may leave the interval by an ulp; the density there is zero.
+        return jnp.clip(self.mean + self.std * noise, -1.0, 1.0)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        chex.assert_equal_shape([action, self.mean])
+        density = norm.logpdf(action, self.mean, self.std) - jnp.log(self._mass())
+        return jnp.sum(density, axis=-1)
+
+    def entropy(self) -> jax.Array:
+        low, high = self._bounds()
+        mass = self._mass()
+        full = 0.5 * jnp.log(2 * jnp.pi * jnp.e) + jnp.log(self.std * mass)
+        cut = (low * norm.pdf(low) - high * norm.pdf(high)) / (2 * mass)
+        return jnp.sum(full + cut, axis=-1)
+
+    def mode(self) -> jax.Array:
+        return self.mean
+
+
+class TanhNormal(struct.PyTreeNode):
+    """tanh of independent normals."""
+
+    mean: jax.Array  # [..., A], before tanh
+    std: jax.Array  # [..., A]
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        action = jnp.tanh(Normal(self.mean, self.std).sample(key))
+        return jnp.clip(action, -1.0 + _TANH_EDGE, 1.0 - _TANH_EDGE)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        chex.assert_equal_shape([action, self.mean])
+        before = jnp.arctanh(jnp.clip(action, -1.0 + _TANH_EDGE, 1.0 - _TANH_EDGE))
+        density = norm.logpdf(before, self.mean, self.std) - _log_slope(before)
+        return jnp.sum(density, axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """Quadrature, not a sample: a one-sample estimate makes a noisy bonus."""
+        nodes = jnp.expand_dims(_NODES, tuple(range(self.mean.ndim)))
+        weights = jnp.expand_dims(_WEIGHTS, tuple(range(self.mean.ndim)))
+        before = self.mean[..., None] + self.std[..., None] * nodes
+        slope = jnp.sum(_log_slope(before) * weights, axis=-1)
+        return Normal(self.mean, self.std).entropy() + jnp.sum(slope, axis=-1)
+
+    def mode(self) -> jax.Array:
+        return jnp.tanh(self.mean)
+
+
+def _log_slope(x: jax.Array) -> jax.Array:
+    """log(1 - tanh(x)^2), stable for large |x|."""
+    return 2.0 * (jnp.log(2.0) - x - jax.nn.softplus(-2.0 * x))
+
+
+def _masked(logits: jax.Array, action_mask: jax.Array | None) -> jax.Array:
+    if action_mask is None:
+        return logits
+    chex.assert_equal_shape([logits, action_mask])
+    return jnp.where(action_mask, logits, jnp.asarray(INVALID_LOGIT, logits.dtype))
+
+
+class Categorical(struct.PyTreeNode):
+    """One of n, over the actions that the mask allows (True is allowed)."""
+
+    logits: jax.Array  # [..., n]
+    action_mask: jax.Array | None = None  # [..., n]
+    normalize_entropy: bool = struct.field(pytree_node=False, default=False)
+
+    def _log_probs(self) -> jax.Array:
+        return jax.nn.log_softmax(_masked(self.logits, self.action_mask))
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        logits = _masked(self.logits, self.action_mask)
+        return jax.random.categorical(key, logits).astype(jnp.int32)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        index = action[..., None]
+        return jnp.take_along_axis(self._log_probs(), index, axis=-1)[..., 0]
+
+    def entropy(self) -> jax.Array:
+        """Over valid actions; 0 where one action is valid."""
+        log_probs = self._log_probs()
+        terms = jnp.exp(log_probs) * log_probs
+        if self.action_mask is None:
+            num_valid = jnp.full(terms.shape[:-1], terms.shape[-1])
+        else:
+            # where, not a product: 0 * INVALID_LOGIT is harmless, its gradient is not.
+            terms = jnp.where(self.action_mask, terms, 0.0)
+            num_valid = jnp.sum(self.action_mask, axis=-1)
+        entropy = -jnp.sum(terms, axis=-1)
+        if self.normalize_entropy:
+            entropy = entropy / jnp.log(jnp.maximum(num_valid, 2).astype(entropy.dtype))
+        return jnp.where(num_valid > 1, entropy, 0.0)
+
+    def mode(self) -> jax.Array:
+        logits = _masked(self.logits, self.action_mask)
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+class PlackettLuce(struct.PyTreeNode):
+    """k of n without replacement, in the order taken (Plackett 1975; Luce 1959).
+
+    P(a_1, ..., a_k) = Π_i softmax(logits over what is left)[a_i]: the mask evolves
+    with the picks, so the log-prob is re-evaluable from the stored order alone.
+    """
+
+    logits: jax.Array  # [..., n]
+    k: int = struct.field(pytree_node=False)
+    action_mask: jax.Array | None = None  # [..., n]
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Gumbel top-k: the k largest perturbed logits, in order, are such a draw."""
+        noise = jax.random.gumbel(key, self.logits.shape, self.logits.dtype)
+        return self._top_k(self.logits + noise)
+
+    def _top_k(self, scores: jax.Array) -> jax.Array:
+        return jax.lax.top_k(_masked(scores, self.action_mask), self.k)[1]
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        chex.assert_axis_dimension(action, -1, self.k)
+        logits = _masked(self.logits, self.action_mask)
+        total = jnp.zeros(logits.shape[:-1], logits.dtype)
+        index = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+        for i in range(self.k):
+            pick = action[..., i : i + 1]
+            log_probs = jax.nn.log_softmax(logits)
+            total += jnp.take_along_axis(log_probs, pick, axis=-1)[..., 0]
+            logits = jnp.where(
+                index == pick, jnp.asarray(INVALID_LOGIT, logits.dtype), logits
+            )
+        return total
+
+    def entropy(self) -> jax.Array:
+        """Entropy of the first pick: the whole one has no closed form.
+
+        A lower bound of it, and enough for a bonus: all picks share their logits.
+        """
+        return Categorical(self.logits, self.action_mask).entropy()
+
+    def mode(self) -> jax.Array:
+        return self._top_k(self.logits)
+
+
+Distribution = Normal | TruncatedNormal | TanhNormal | Categorical | PlackettLuce

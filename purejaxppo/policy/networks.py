@@ -1,0 +1,190 @@
+"""The networks: trunk, recurrent core, one output per head, critic.
+
+Axes: feed-forward networks take any leading axes. With a recurrent core everything
+is time-major, [L, M, ...], and the carry is [M, core_size].
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.config import Config
+from purejaxppo.env import Box, Head
+from purejaxppo.policy.heads import Heads
+from purejaxppo.policy.layer_norm import LayerNorm
+
+Carry = Any  # () without a core, else one array [M, H] (GRU) or a pair of them (LSTM)
+
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": nn.tanh,
+    "relu": nn.relu,
+    "swish": nn.swish,
+    "elu": nn.elu,
+}
+
+
+def _dense(size: int, gain: float, name: str | None = None) -> nn.Dense:
+    return nn.Dense(size, kernel_init=nn.initializers.orthogonal(gain), name=name)
+
+
+class Core(nn.Module):
+    """An LSTM or GRU over time, its state zeroed where an episode starts."""
+
+    kind: str
+    size: int
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, start: jax.Array, carry: Carry
+    ) -> tuple[jax.Array, Carry]:
+        """Features [L, M, H], and the carry AFTER each step, [L, M, H] per leaf."""
+        cell = _cell(self.kind, self.size)
+
+        def step(cell: nn.Module, carry: Carry, xs: tuple) -> tuple[Carry, tuple]:
+            x, start = xs
+            # Reset BEFORE the step: the first observation of an episode must not see
+            # the state of the one before it.
+            carry = jax.tree.map(
+                lambda leaf: jnp.where(start[:, None], jnp.zeros_like(leaf), leaf),
+                carry,
+            )
+            carry, out = cell(carry, x)
+            return carry, (out, carry)
+
+        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+        _, (out, carries) = scan(cell, carry, (x, start))
+        return LayerNorm()(out), carries
+
+
+class _Lstm(nn.Module):
+    """An LSTM cell with a forget bias of 1 (Jozefowicz et al. 2015)."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
+        cell, hidden = carry
+        gates = _dense(4 * self.size, 1.0, "input")(x)
+        gates += nn.Dense(
+            4 * self.size,
+            use_bias=False,
+            kernel_init=nn.initializers.orthogonal(),
+            name="hidden",
+        )(hidden)
+        forget_bias = self.param("forget_bias", nn.initializers.ones, (self.size,))
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        cell = nn.sigmoid(f + forget_bias[None]) * cell + nn.sigmoid(i) * nn.tanh(g)
+        hidden = nn.sigmoid(o) * nn.tanh(cell)
+        return (cell, hidden), hidden
+
+
+def _cell(kind: str, size: int) -> nn.Module:
+    return _Lstm(size) if kind == "lstm" else nn.GRUCell(size)
+
+
+def initial_carry(kind: str, size: int, num: int) -> Carry:
+    """The zero state of `num` sequences: a pair [num, size] (LSTM), one (GRU), ()."""
+    zeros = jnp.zeros((num, size), jnp.float32)
+    return {"none": (), "gru": zeros, "lstm": (zeros, zeros)}[kind]
+
+
+class Trunk(nn.Module):
+    """Hidden layers, then the recurrent core if there is one."""
+
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    layer_norm: bool
+    core: str
+    core_size: int
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, start: jax.Array, carry: Carry
+    ) -> tuple[jax.Array, Carry]:
+        for size in self.hidden_sizes:
+            x = _dense(size, math.sqrt(2.0))(x)
+            if self.layer_norm:
+                x = LayerNorm()(x)
+            x = _ACTIVATIONS[self.activation](x)
+        if self.core == "none":
+            return x, ()
+        return Core(self.core, self.core_size, name="core")(x, start, carry)
+
+
+def _inverse_sigmoid(p: float) -> float:
+    p = min(max(p, 1e-4), 1.0 - 1e-4)
+    return math.log(p / (1.0 - p))
+
+
+class HeadOutput(nn.Module):
+    """The numbers that one head's distribution is made of."""
+
+    head: Head
+    config: Config
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> dict[str, jax.Array]:
+        if not isinstance(self.head, Box):
+            return {"logits": _dense(self.head.n, 0.01, "logits")(features)}
+        config, size = self.config, self.head.size
+        mean = _dense(size, 0.01, "mean")(features)
+        span = config.max_std - config.min_std
+        offset = _inverse_sigmoid((config.init_std - config.min_std) / max(span, 1e-9))
+        if config.distribution == "normal":
+            raw = self.param("free_std", nn.initializers.zeros, (size,))
+            raw = jnp.broadcast_to(raw, mean.shape)
+        else:
+            raw = _dense(size, 0.01, "std")(features)
+        return {"mean": mean, "std": config.min_std + span * nn.sigmoid(raw + offset)}
+
+
+def _part(obs: Any, name: str) -> jax.Array:
+    """Observations may be a dict: then actor and critic each see their own part."""
+    return obs[name] if isinstance(obs, dict) else obs
+
+
+class ActorCritic(nn.Module):
+    """Both networks; `act` and `value` are applied apart, on the same parameters."""
+
+    heads: Heads
+    config: Config
+
+    def setup(self) -> None:
+        config = self.config
+        self.actor = Trunk(
+            config.hidden_sizes, config.activation, False, config.core, config.core_size
+        )
+        if not config.shared_trunk:
+            self.critic = Trunk(
+                config.critic_hidden_sizes,
+                config.activation,
+                config.critic_layer_norm,
+                config.core,
+                config.core_size,
+            )
+        self.outputs = {n: HeadOutput(h, config) for n, h in self.heads.items()}
+        self.critic_value = _dense(1, 1.0)
+
+    def act(
+        self, obs: Any, start: jax.Array, carry: Carry
+    ) -> tuple[dict[str, dict[str, jax.Array]], Carry]:
+        features, carries = self.actor(_part(obs, "actor"), start, carry)
+        return {name: self.outputs[name](features) for name in self.heads}, carries
+
+    def value(
+        self, obs: Any, start: jax.Array, carry: Carry
+    ) -> tuple[jax.Array, Carry]:
+        if self.config.shared_trunk:
+            features, carries = self.actor(_part(obs, "actor"), start, carry)
+        else:
+            features, carries = self.critic(_part(obs, "critic"), start, carry)
+        return self.critic_value(features)[..., 0], carries
+
+    def __call__(self, obs: Any, start: jax.Array, carry: dict[str, Carry]) -> None:
+        """Touches every parameter once, for initialisation."""
+        self.act(obs, start, carry["actor"])
+        self.value(obs, start, carry["critic"])
