@@ -1,0 +1,67 @@
+"""Failure inside jit is data: a code per update, raised on the host."""
+
+import enum
+
+import jax
+import jax.numpy as jnp
+
+# Contract: at the first minibatch parameters have not moved, so ρ = 1 up to rounding.
+MAX_FIRST_RATIO_ERROR = 1e-4
+# Below this, over a whole epoch, the ratio does not depend on the parameters.
+MIN_RATIO_STD = 1e-4
+
+
+class UpdateStatus(enum.IntFlag):
+    """What went wrong in an update, several at once; 0 is none."""
+
+    OK = 0
+    RATIO = 1
+    DEGENERATE = 2
+    NONFINITE = 4
+    NO_VALID_ACTION = 8
+
+
+MESSAGES = {
+    UpdateStatus.RATIO: (
+        "ratio/first_minibatch_error is above 1e-4: a log-prob of the rollout cannot "
+        "be re-evaluated by the loss"
+    ),
+    UpdateStatus.DEGENERATE: (
+        "ratio/last_epoch_std is below 1e-4: the update does not change the policy "
+        "(zero learning rate, dead gradients, no entropy left, or one computation on "
+        "both sides of the ratio)"
+    ),
+    UpdateStatus.NONFINITE: (
+        "a minibatch had a loss or gradient that is not finite; its step was skipped"
+    ),
+    UpdateStatus.NO_VALID_ACTION: "an environment offered a head no valid action",
+}
+
+
+def update_status(
+    first_ratio_error: jax.Array,
+    last_epoch_std: jax.Array,
+    policy_moves: jax.Array,
+    num_nonfinite: jax.Array,
+    num_no_valid_action: jax.Array,
+) -> jax.Array:
+    """Combine the checks of one update into an int32 code.
+
+    `policy_moves` is False where the ratio is rightly constant: the critic's warm-up,
+    or a single optimiser step per update. NaN counts as a fault.
+    """
+    checks = {
+        UpdateStatus.RATIO: ~(first_ratio_error <= MAX_FIRST_RATIO_ERROR),
+        UpdateStatus.DEGENERATE: policy_moves & ~(last_epoch_std >= MIN_RATIO_STD),
+        UpdateStatus.NONFINITE: num_nonfinite > 0,
+        UpdateStatus.NO_VALID_ACTION: num_no_valid_action > 0,
+    }
+    code = jnp.zeros((), jnp.int32)
+    for flag, failed in checks.items():
+        code += jnp.where(failed, jnp.int32(flag), jnp.int32(0))
+    return code
+
+
+def describe(code: int) -> list[str]:
+    """The sentences of a status code; none for 0."""
+    return [text for flag, text in MESSAGES.items() if UpdateStatus(code) & flag]
