@@ -1,0 +1,261 @@
+"""The host's side of training: chunks of updates, and between them log, evaluate, save.
+
+Nothing here computes what training depends on. The numbers are those of `make_train`
+whatever the chunks, however often the run was killed.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
+from purejaxppo.ppo.imitation import Demonstrations
+from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
+from purejaxppo.ppo.types import TrainState
+from purejaxppo.run import checkpoint, demonstrations, folder, program
+from purejaxppo.run.interrupt import Interrupt
+from purejaxppo.run.journal import Journal
+from purejaxppo.run.layers import Layered
+from purejaxppo.run.progress import Progress
+from purejaxppo.run.settings import Settings
+
+_CHUNK_SECONDS = 2.0  # how long the host may go without a word
+_SUMMARY = "summary.json"
+
+
+class Runner:
+    """One run, from its first state to its summary.
+
+    Building one checks the configuration, the environment and the demonstrations;
+    nothing compiles and nothing is written before it is asked for.
+    """
+
+    def __init__(
+        self, layered: Layered, settings: Settings, path: Path, progress: Progress
+    ):
+        self.settings, self.path, self.progress = settings, path, progress
+        self.config = layered.config
+        self.learner: Learner = make_learner(self.config)
+        self.hypers = as_arrays(self.config.hypers)
+        self.compile = program.Compiler(self.learner, progress)
+        self.journal = Journal(self.learner, settings, path, progress)
+        self.checkpoints = path / folder.CHECKPOINTS
+        self.saved_at, self.saved_time = -1, time.monotonic()
+        self.given = self._given_demonstrations()
+
+    def _given_demonstrations(self) -> Demonstrations | None:
+        """Those of the file; of the run's own copy, where it has one."""
+        if not self.settings.demonstrations:
+            return None
+        own = self.path / demonstrations.FILE
+        source = own if own.exists() else Path(self.settings.demonstrations)
+        return demonstrations.load(source, self.learner.env, self.config)
+
+    # --- the first state ------------------------------------------------------------
+
+    def initial(self) -> TrainState:
+        """Demonstrations, cloning and the first state, compiled and run."""
+        num = self.settings.num_seeds
+        keys = program.seed_keys(self.settings.seed, num)
+        demos, axis = self.given, None
+        if demos is None and self.config.num_demonstrations:
+            axis = 0
+            collect = program.over_seeds(self.learner.collect, num, 0)
+            demos = self.compile("collect", collect, keys)(keys)
+        if demos is not None:
+            self._save_demonstrations(demos, axis)
+        init = program.over_seeds(self.learner.init, num, 0, None, axis)
+        compiled = self.compile("init", init, keys, self.hypers, demos)
+        with self.progress.ticking("cloning" if demos is not None else "starting"):
+            result = compiled(keys, self.hypers, demos)
+            state, cloning = jax.block_until_ready(result)
+        for name, value in sorted(cloning.items()):
+            self.progress.line(f"{name} {np.asarray(value).mean():.3f}")
+        return state
+
+    def _save_demonstrations(self, demos: Demonstrations, axis: int | None) -> None:
+        env = self.learner.env
+        if axis is None or self.settings.num_seeds == 1:
+            demonstrations.save(self.path / demonstrations.FILE, demos, env)
+            return
+        for i in range(self.settings.num_seeds):
+            one = jax.tree.map(lambda x, i=i: x[i], demos)
+            name = f"demonstrations-seed{self.settings.seed + i}.npz"
+            demonstrations.save(self.path / name, one, env)
+
+    # --- between chunks -------------------------------------------------------------
+
+    def compile_evaluation(self, state: TrainState) -> None:
+        evaluate = program.over_seeds(self.learner.evaluate, self.settings.num_seeds, 0)
+        self._evaluate = self.compile("evaluate", evaluate, state)
+
+    def compile_updates(self, state: TrainState) -> None:
+        update = program.over_seeds(
+            self.learner.update, self.settings.num_seeds, 0, None
+        )
+
+        def chunk(state: TrainState, hypers: Any, num: jax.Array):
+            return program.run_chunk(update, state, hypers, num)
+
+        num = jnp.zeros((), jnp.int32)
+        # The state is consumed: memory for one of it is enough.
+        self._chunk = self.compile(
+            "update", chunk, state, self.hypers, num, donate=(0,)
+        )
+
+    def evaluate(self, state: TrainState, update: int) -> None:
+        with self.progress.ticking("evaluating", announce=False):
+            metrics = jax.block_until_ready(self._evaluate(state))
+        self.journal.evaluation(metrics, update)
+
+    def save(self, state: TrainState, update: int) -> None:
+        """Checkpoint, then forget older ones."""
+        if self.saved_at != update:
+            checkpoint.save(self.checkpoints, update, state, self.journal.memory())
+            best = self.journal.best
+            protect = {best["update"]} if best else set()
+            checkpoint.prune(self.checkpoints, self.settings.keep_checkpoints, protect)
+        self.saved_at, self.saved_time = update, time.monotonic()
+
+    def _save_is_due(self, update: int) -> bool:
+        every = self.settings.checkpoint_every
+        overdue = time.monotonic() - self.saved_time > self.settings.checkpoint_seconds
+        evaluated = update in self.config.eval_points
+        return evaluated or overdue or bool(every and update % every == 0)
+
+    def _chunk_length(self, update: int, seconds_per_update: float | None) -> int:
+        """Updates until the host must look again; 1 before it is known how long one
+        takes."""
+        points = [p for p in self.config.eval_points if p > update]
+        stop = min([*points, self.config.num_updates])
+        if every := self.settings.checkpoint_every:
+            stop = min(stop, (update // every + 1) * every)
+        wanted = self.settings.chunk_updates
+        if not wanted and seconds_per_update is not None:
+            wanted = int(_CHUNK_SECONDS / max(seconds_per_update, 1e-6))
+        return min(max(wanted, 1), program.MAX_CHUNK, stop - update)
+
+    # --- the loop -------------------------------------------------------------------
+
+    def train(self, state: TrainState, update: int, interrupt: Interrupt) -> int:
+        """From `update` to the end, or to the interrupt. Returns the exit code.
+
+        Raises:
+          TrainingStopped: under `strict`, at the first fault; the state is saved.
+        """
+        interrupt.patient = True  # from here on there is something to save
+        per_update = None
+        while update < self.config.num_updates:
+            length = self._chunk_length(update, per_update)
+            start = time.monotonic()
+            state, metrics = self._chunk(state, self.hypers, jnp.int32(length))
+            metrics = jax.device_get(metrics)
+            seconds = time.monotonic() - start
+            update, per_update = update + length, seconds / length
+            try:
+                self.journal.updates(metrics, update - length + 1, length, seconds)
+            except TrainingStopped:
+                self.save(state, update)
+                raise
+            if update in self.config.eval_points:
+                self.evaluate(state, update)
+            if interrupt.asked or self._save_is_due(update):
+                self.save(state, update)
+            if interrupt.asked and update < self.config.num_updates:
+                self.progress.line(f"saved; go on with --resume {self.path}")
+                return EXIT_INTERRUPTED
+        self.save(state, update)
+        self.finish(state, update)
+        return EXIT_OK
+
+    def finish(self, state: TrainState, update: int) -> None:
+        """The stochastic evaluation, and the summary that marks the run as finished."""
+
+        def stochastic(state: TrainState):
+            return self.learner.evaluate(state, deterministic=False)
+
+        f = program.over_seeds(stochastic, self.settings.num_seeds, 0)
+        noisy = self.compile("evaluate_noisy", f, state)(state)
+        for line in program.ledger_lines(self.compile.ledger):
+            self.progress.line(line)
+        summary = self.journal.summary(update, self.compile.ledger)
+        summary["stochastic"] = {n: np.asarray(x).tolist() for n, x in noisy.items()}
+        folder.write_json(self.path / _SUMMARY, summary)
+
+    def begin(self, interrupt: Interrupt) -> int:
+        """Run from the first state. Returns the exit code."""
+        self.journal.open(-1)  # nothing of an earlier attempt counts
+        state = self.initial()
+        self.compile_evaluation(state)
+        self.evaluate(state, 0)
+        self.save(state, 0)
+        self.compile_updates(state)
+        return self.train(state, 0, interrupt)
+
+    def go_on(self, interrupt: Interrupt) -> int:
+        """Run from the newest checkpoint that is whole. Returns the exit code."""
+        like = program.state_shapes(self.learner, self.settings)
+        state, memory = checkpoint.restore_latest(
+            self.checkpoints, like, self.progress.line
+        )
+        update = int(np.asarray(state.update_count).ravel()[0])
+        checkpoint.discard_after(self.checkpoints, update)
+        self.journal.recall(memory)
+        self.journal.open(update)
+        self.saved_at = update
+        steps = update * self.config.batch_size
+        self.progress.line(f"resuming {self.path} at {steps:,} steps")
+        if update < self.config.num_updates:
+            self.compile_evaluation(state)
+            self.compile_updates(state)
+        return self.train(state, update, interrupt)
+
+
+def start(layered: Layered, settings: Settings, path: Path, command: list[str]) -> int:
+    """A new run in `path`. Returns the exit code.
+
+    Raises:
+      PurejaxppoError: bad input, before anything compiles; a fault, under `strict`.
+    """
+    progress = Progress()
+    runner = Runner(layered, settings, path, progress)
+    folder.create(path)
+    folder.write_config(path, layered, settings, command)
+    progress.line(f"run {path}")
+    return _run(runner, Runner.begin)
+
+
+def resume(layered: Layered, settings: Settings, path: Path) -> int:
+    """Go on with the run in `path`, to the bit. Returns the exit code.
+
+    Raises:
+      PurejaxppoError: no usable checkpoint; a fault, under `strict`.
+    """
+    progress = Progress()
+    if (path / _SUMMARY).exists():
+        progress.line(f"{path} is finished; nothing to resume")
+        return EXIT_OK
+    changes = folder.changed_since(folder.read_record(path))
+    if changes:
+        progress.line(
+            "resuming on another machine or other versions, so the last bits of all "
+            "numbers may differ: " + "; ".join(changes)
+        )
+    runner = Runner(layered, settings, path, progress)
+    if checkpoint.steps(runner.checkpoints):
+        return _run(runner, Runner.go_on)
+    progress.line(f"{path} was killed before its first checkpoint; starting it anew")
+    return _run(runner, Runner.begin)
+
+
+def _run(runner: Runner, way: Any) -> int:
+    program.use_compilation_cache()
+    with Interrupt(runner.progress.line) as interrupt:
+        try:
+            return way(runner, interrupt)
+        finally:
+            runner.journal.close()
