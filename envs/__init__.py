@@ -1,0 +1,1 @@
+"""Environments that come with purejaxppo: one package each, named in the registry."""

@@ -1,0 +1,1 @@
+"""Physics engines behind one protocol: C MuJoCo, MJX-JAX and MJX-Warp."""

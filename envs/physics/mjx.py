@@ -1,0 +1,74 @@
+"""MuJoCo in JAX (MJX, its JAX implementation), for accelerators.
+
+On a CPU it is there to be tested: the C engine is some twenty times faster, and XLA
+needs settings there that `purejaxppo._xla` explains.
+"""
+
+import contextlib
+import io
+
+import jax
+import jax.numpy as jnp
+import mujoco
+
+from purejaxppo import _xla
+from purejaxppo.errors import ConfigError
+
+from .engine import Advance, Data, Solution
+
+# MJX prints that Warp is not installed, which is nobody's fault here.
+with contextlib.redirect_stdout(io.StringIO()):
+    from mujoco import mjx
+
+
+@contextlib.contextmanager
+def foreign_numerics():
+    """MJX multiplies booleans by floats; and TensorFloat-32 would cost a millimetre."""
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.default_matmul_precision("highest"),
+    ):
+        yield
+
+
+def make_advance(model: mujoco.MjModel) -> Advance:
+    """The MJX engine for a model, as a function of `Data` that can be jitted.
+
+    Raises:
+      ConfigError: the model uses what MJX-JAX does not have.
+    """
+    _xla.prepare_mjx()
+    try:
+        device_model = mjx.put_model(model, impl="jax")
+    except NotImplementedError as error:
+        raise ConfigError(
+            "engine", "mjx", f"a model that MJX knows in full ({error})"
+        ) from None
+    blank = mjx.make_data(model, impl="jax")
+
+    def substep(world, _):
+        return mjx.step(device_model, world), None
+
+    def advance(data: Data, n_substeps: int) -> Solution:
+        world = blank.replace(
+            time=data.time,
+            qpos=data.qpos,
+            qvel=data.qvel,
+            mocap_pos=data.mocap_pos,
+            mocap_quat=data.mocap_quat,
+            ctrl=data.ctrl,
+            qacc_warmstart=data.qacc_warmstart,
+        )
+        with foreign_numerics():
+            world, _ = jax.lax.scan(substep, world, length=n_substeps)
+            # MJX, like C, leaves sensors as they were when the last substep began.
+            sensed = mjx.sensor_pos(device_model, mjx.kinematics(device_model, world))
+        return Solution(
+            qpos=world.qpos,
+            qvel=world.qvel,
+            qacc_warmstart=world.qacc_warmstart,
+            sensordata=sensed.sensordata.astype(jnp.float32),
+        )
+
+    return advance

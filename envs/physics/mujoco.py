@@ -1,0 +1,222 @@
+"""C MuJoCo on the CPU's cores, called from inside the jitted program.
+
+All worlds of a step arrive in one callback, whatever is vmapped over (worlds, seeds),
+and are rolled out in float64 by a pool of threads. A result depends on the world's
+`Data` alone: not on the batch, its order, or the thread, because `mujoco.rollout`
+sets the full state and the control of each, and starts its solver at zero.
+"""
+
+import contextlib
+import copy
+import functools
+import os
+import threading
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from mujoco import rollout
+
+from purejaxppo.errors import ConfigError
+
+from .engine import Advance, Data, Solution
+
+STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
+CONTROL = int(
+    mujoco.mjtState.mjSTATE_CTRL
+    | mujoco.mjtState.mjSTATE_MOCAP_POS
+    | mujoco.mjtState.mjSTATE_MOCAP_QUAT
+)
+
+
+class Buffers(NamedTuple):
+    """The arrays of one batch size, reused from call to call. Float64, [B, ...]."""
+
+    start: np.ndarray  # [B, 1 + nq + nv]
+    control: np.ndarray  # [B, substeps, nu + 7 nmocap]
+    last_control: np.ndarray  # [B, 1, nu + 7 nmocap]
+    path: np.ndarray  # [B, substeps, 1 + nq + nv]
+    end: np.ndarray  # [B, 1 + nq + nv]
+    thrown_away: np.ndarray  # [B, 1, 1 + nq + nv]
+    sensors: np.ndarray  # [B, 1, nsensordata]
+
+
+def num_threads() -> int:
+    """Cores that this process may use, which in a container are not all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# Two devices of one process, or two engines, may call at the same time; the pool, the
+# workers, the buffers and MuJoCo's warning handler are shared.
+_one_at_a_time = threading.Lock()
+
+
+@functools.cache
+def thread_pool() -> rollout.Rollout:
+    """The process's one pool: started when first needed, kept for good."""
+    return rollout.Rollout(nthread=num_threads())
+
+
+@contextlib.contextmanager
+def warnings_off():
+    """Keeps MuJoCo from writing each blown-up world to stderr and to a log file.
+
+    Here that is data: the world is quarantined, and counted.
+    """
+    handler = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(handler)
+
+
+class Simulator:
+    """Steps a batch of worlds on the host.
+
+    `rollout` gives sensors as they are at the START of a substep, so those of the
+    final state would cost a substep more. They come from a second model instead,
+    without constraints and forces, in a step whose result is thrown away: half of
+    that price, and exact for sensors of positions, which is why others are refused.
+    """
+
+    def __init__(self, model: mujoco.MjModel):
+        _require_supported(model)
+        disable = mujoco.mjtDisableBit
+        self.physics, self.kinematics = copy.copy(model), copy.copy(model)
+        # Without resets a broken world stays visibly broken instead of going home.
+        self.physics.opt.disableflags |= (
+            disable.mjDSBL_AUTORESET | disable.mjDSBL_SENSOR
+        )
+        self.kinematics.opt.disableflags |= (
+            disable.mjDSBL_AUTORESET
+            | disable.mjDSBL_CONSTRAINT
+            | disable.mjDSBL_ACTUATION
+            | disable.mjDSBL_GRAVITY
+        )
+        self.workers = [mujoco.MjData(model) for _ in range(num_threads())]
+        self.buffers: dict[tuple[int, int], Buffers] = {}
+
+    def advance(
+        self, state: np.ndarray, control: np.ndarray, n_substeps: int
+    ) -> np.ndarray:
+        """Steps every world.
+
+        Args:
+          state: [B, 1 + nq + nv]: time, qpos, qvel.
+          control: [B, nu + 7 nmocap]: ctrl, mocap positions, mocap quaternions.
+          n_substeps: steps under that control. 0: sensors of the state as it is.
+
+        Returns:
+          [B, nq + nv + nsensordata] float32: qpos, qvel, sensordata.
+        """
+        with _one_at_a_time, warnings_off():
+            buffers = self._buffers(len(state), n_substeps)
+            buffers.start[:] = state
+            buffers.control[:] = control[:, None]
+            buffers.last_control[:] = control[:, None]
+            end = buffers.start
+            if n_substeps:
+                _rollout(
+                    self.physics, self.workers, end, buffers.control, buffers.path, None
+                )
+                end = buffers.end
+                end[:] = buffers.path[:, -1]
+            _rollout(
+                self.kinematics,
+                self.workers,
+                end,
+                buffers.last_control,
+                buffers.thrown_away,
+                buffers.sensors,
+            )
+            parts = (end[:, 1:], buffers.sensors[:, 0])
+            # A new array for each call: XLA may still read it when the next begins.
+            # A world that explodes past float32 becomes infinite, and is caught.
+            with np.errstate(over="ignore", invalid="ignore"):
+                return np.concatenate(
+                    parts, axis=1, dtype=np.float32, casting="same_kind"
+                )
+
+    def _buffers(self, batch: int, n_substeps: int) -> Buffers:
+        """The arrays for this call. A run has a few batch sizes, each made once."""
+        if (batch, n_substeps) not in self.buffers:
+            model, substeps = self.physics, max(n_substeps, 1)
+            num_state = mujoco.mj_stateSize(model, STATE)
+            num_control = mujoco.mj_stateSize(model, CONTROL)
+            self.buffers[batch, n_substeps] = Buffers(
+                start=np.zeros((batch, num_state)),
+                control=np.zeros((batch, substeps, num_control)),
+                last_control=np.zeros((batch, 1, num_control)),
+                path=np.zeros((batch, substeps, num_state)),
+                end=np.zeros((batch, num_state)),
+                thrown_away=np.zeros((batch, 1, num_state)),
+                sensors=np.zeros((batch, 1, model.nsensordata)),
+            )
+        return self.buffers[batch, n_substeps]
+
+
+def make_advance(model: mujoco.MjModel) -> Advance:
+    """The C engine for a model, as a function of `Data` that can be jitted."""
+    simulator = Simulator(model)
+    sizes = (model.nq, model.nv, model.nsensordata)
+    result = jax.ShapeDtypeStruct((sum(sizes),), jnp.float32)
+
+    def advance(data: Data, n_substeps: int) -> Solution:
+        def callback(state, control):
+            state, control = np.asarray(state), np.asarray(control)
+            *batch, _ = state.shape
+            out = simulator.advance(
+                state.reshape(-1, state.shape[-1]),
+                control.reshape(-1, control.shape[-1]),
+                n_substeps,
+            )
+            return out.reshape(*batch, -1)
+
+        # One array each way: what a callback costs, it costs per array.
+        state = (data.time[None], data.qpos, data.qvel)
+        control = (data.ctrl, data.mocap_pos.ravel(), data.mocap_quat.ravel())
+        out = jax.pure_callback(
+            callback,
+            result,
+            jnp.concatenate(state),
+            jnp.concatenate(control),
+            vmap_method="broadcast_all",
+        )
+        qpos, qvel, sensordata = jnp.split(out, np.cumsum(sizes)[:-1].tolist())
+        # `rollout` keeps its accelerations to itself and starts its solver at zero.
+        # Handing it a start made no difference to speed or error.
+        return Solution(qpos, qvel, data.qacc_warmstart, sensordata)
+
+    return advance
+
+
+def _rollout(model, workers, start, control, path, sensors) -> None:
+    thread_pool().rollout(
+        [model] * len(start),
+        workers,
+        start,
+        control,
+        control_spec=CONTROL,
+        skip_checks=True,
+        nstep=control.shape[1],
+        state=path,
+        sensordata=sensors,
+    )
+
+
+def _require_supported(model: mujoco.MjModel) -> None:
+    """Refuses what the kinematic model or the state of `Data` would get wrong."""
+    if mujoco.mj_stateSize(model, STATE) != 1 + model.nq + model.nv:
+        raise ConfigError(
+            "model", "activations or plugins", "a state of qpos and qvel alone"
+        )
+    for i in range(model.nsensor):
+        if model.sensor_needstage[i] != mujoco.mjtStage.mjSTAGE_POS:
+            raise ConfigError(
+                "sensor", model.sensor(i).name, "a sensor of positions (framepos, ...)"
+            )

@@ -1,0 +1,121 @@
+"""Schedulers that do not learn, and what they score on given keys.
+
+Each baseline is (state, key) -> action, for one environment. All read the
+observation's facts from the board: they see the queue that a policy sees, not more.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.env import Action, State
+
+from . import rules
+from .env import HEAD, Scheduler
+
+Baseline = Callable[[Scheduler, State, jax.Array], Action]
+
+
+def _first_of(score: jax.Array, allowed: jax.Array) -> Action:
+    """The allowed slot of the highest score, the no-op where there is none."""
+    best = jnp.argmax(jnp.where(allowed, score, -jnp.inf)).astype(jnp.int32)
+    return {HEAD: jnp.where(jnp.any(allowed), best + 1, 0)}
+
+
+def random_feasible(env: Scheduler, state: State, key: jax.Array) -> Action:
+    """Any allowed action, the no-op among them."""
+    del env
+    mask = state.action_mask[HEAD]
+    logits = jnp.where(mask, 0.0, -jnp.inf)
+    return {HEAD: jax.random.categorical(key, logits).astype(jnp.int32)}
+
+
+def random_job(env: Scheduler, state: State, key: jax.Array) -> Action:
+    """Any job that can start; the no-op where there is none."""
+    del env
+    startable = state.action_mask[HEAD][1:]
+    return _first_of(jax.random.uniform(key, startable.shape, jnp.float32), startable)
+
+
+def _viable(env: Scheduler, state: State) -> tuple[rules.Queue, jax.Array]:
+    line = rules.queue(state.data.board, env.limits)
+    return line, state.data.board.time + line.duration <= line.deadline
+
+
+def earliest_deadline_first(env: Scheduler, state: State, key: jax.Array) -> Action:
+    """Of the jobs that can start, the earliest deadline.
+
+    Jobs that can still be on time go before those that cannot: the textbook's rule
+    alone would serve what is late already first, and score less here.
+    """
+    del key
+    line, viable = _viable(env, state)
+    score = jnp.where(viable, 0.0, -1e6) - line.deadline.astype(jnp.float32)
+    return _first_of(score, line.startable)
+
+
+def plain_edf(env: Scheduler, state: State, key: jax.Array) -> Action:
+    """Of the jobs that can start, the earliest deadline, late or not."""
+    del key
+    line, _ = _viable(env, state)
+    return _first_of(-line.deadline.astype(jnp.float32), line.startable)
+
+
+def densest_first(env: Scheduler, state: State, key: jax.Array) -> Action:
+    """Of the jobs that can start, the most weight per resource and tick.
+
+    Jobs that can still be on time go before those that cannot.
+    """
+    del key
+    line, viable = _viable(env, state)
+    area = jnp.maximum(line.duration * line.need, 1).astype(jnp.float32)
+    score = jnp.where(viable, 0.0, -1e6) + line.weight / area
+    return _first_of(score, line.startable)
+
+
+def toy_schedule(env: Scheduler, state: State, key: jax.Array) -> Action:
+    """The best schedule of the toy family: good jobs as they come, the largest first.
+
+    Each phase brings pairs that fill a machine. Largest first, no two jobs of
+    different pairs end up on one machine: those of at least half the capacity take
+    a machine each, and what is left over there fits no larger job than the partner.
+    """
+    del key
+    line, viable = _viable(env, state)
+    area = (line.duration * line.need).astype(jnp.float32)
+    good = viable & (line.weight >= area)
+    return _first_of(line.need.astype(jnp.float32), line.startable & good)
+
+
+BASELINES: dict[str, Baseline] = {
+    "random_feasible": random_feasible,
+    "random_job": random_job,
+    "edf": earliest_deadline_first,
+    "plain_edf": plain_edf,
+    "densest": densest_first,
+}
+
+
+def evaluate(
+    env: Scheduler, baseline: Baseline, keys: jax.Array
+) -> dict[str, jax.Array]:
+    """Figures of one episode from each key, [E]: return, length and the metrics."""
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        state = env.reset(key)
+
+        def going(carry):
+            return ~carry[0].terminated
+
+        def step(carry):
+            state, total, length = carry
+            key_action = jax.random.fold_in(key, length)
+            state = env.step(state, baseline(env, state, key_action))
+            return state, total + state.reward, length + 1
+
+        start = (state, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+        state, total, length = jax.lax.while_loop(going, step, start)
+        return {"return": total, "length": length, **state.metrics}
+
+    return jax.vmap(one)(keys)

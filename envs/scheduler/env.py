@@ -1,0 +1,206 @@
+"""The scheduler as an environment: observation, masks, reward, bookkeeping."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from purejaxppo.env import Action, Discrete, EnvSpec, State
+from purejaxppo.errors import ConfigError, UnknownName
+
+from . import generator, rules
+from .rules import Board, Instance, Limits, Queue
+
+HEAD = "job"
+NO_OP = 0  # action 0 lets a tick pass; action 1 + j starts the job in slot j
+SUCCESS = 0.9  # share of the weight that is on time in an episode that succeeded
+
+# Ticks from now at which the observation shows each machine's free resource.
+_AHEAD = (0, 1, 2, 3, 4, 6, 8, 12)
+# Arrivals are announced, as totals over these ticks from now.
+_ANNOUNCED = ((1, 2), (3, 5), (6, 10))
+
+
+class Data(struct.PyTreeNode):
+    """What the environment itself keeps."""
+
+    board: Board
+    on_time: jax.Array  # float32 [], share of the weight
+    tardiness: jax.Array  # float32 [], share of the weight
+    steps: jax.Array  # int32 []
+    choices: jax.Array  # int32 [], steps at which a job could have started
+    held: jax.Array  # int32 [], no-ops among these
+    invalid: jax.Array  # int32 [], steps with a job that could not start
+
+
+def observe(board: Board, line: Queue, limits: Limits) -> jax.Array:
+    """Float32 [D]; see the table in README.md."""
+    instance = board.instance
+    num_jobs = instance.arrival.shape[0]
+    per_weight = num_jobs / jnp.sum(instance.weight)
+
+    def scaled(x: jax.Array, scale: float) -> jax.Array:
+        return x.astype(jnp.float32) / scale
+
+    slack = line.deadline - board.time - line.duration
+    area = line.duration * line.need
+    slots = jnp.stack(
+        [
+            line.present.astype(jnp.float32),
+            line.startable.astype(jnp.float32),
+            scaled(line.duration, limits.max_duration),
+            scaled(line.need, limits.capacity),
+            jnp.where(line.present, scaled(slack, limits.patience), 0.0),
+            line.weight * (per_weight / 4.0),
+            line.weight * per_weight / jnp.maximum(area, 1).astype(jnp.float32),
+        ]
+    )
+    ahead = jnp.asarray([h for h in _AHEAD if h < limits.max_duration])
+    room = scaled(limits.capacity - board.used[:, ahead], limits.capacity)
+    area = (instance.duration * instance.need).astype(jnp.float32)
+    wait = instance.arrival - board.time
+    first, last = jnp.asarray(_ANNOUNCED, jnp.int32).T
+    soon = (wait[None, :] >= first[:, None]) & (wait[None, :] <= last[:, None])
+    volume = limits.num_machines * limits.capacity * limits.patience
+    other = jnp.stack(
+        [
+            scaled(board.time, limits.horizon),
+            scaled(jnp.sum(rules.waiting(board)), num_jobs),
+            scaled(jnp.sum(wait > 0), num_jobs),
+        ]
+    )
+    return jnp.concatenate(
+        [
+            slots.reshape(-1),
+            room.reshape(-1),
+            jnp.sum(jnp.where(soon, area[None, :], 0.0), axis=1) / volume,
+            jnp.sum(jnp.where(soon, instance.weight[None, :], 0.0), axis=1)
+            * (per_weight / num_jobs * 4.0),
+            other,
+        ]
+    )
+
+
+def _ratio(count: jax.Array, total: jax.Array) -> jax.Array:
+    return count.astype(jnp.float32) / jnp.maximum(total, 1).astype(jnp.float32)
+
+
+def _metrics(data: Data) -> dict[str, jax.Array]:
+    return {
+        "success": (data.on_time >= SUCCESS).astype(jnp.float32),
+        "on_time": data.on_time,
+        "tardiness": data.tardiness,
+        "noop_frac": _ratio(data.held, data.choices),
+        "invalid_frac": _ratio(data.invalid, data.steps),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduler:
+    """Starts waiting jobs on machines, one a step, or lets a tick pass."""
+
+    name: str
+    limits: Limits
+    draw: Callable[[jax.Array], Instance]
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec(self.name, {HEAD: Discrete(1 + self.limits.num_slots)})
+
+    def start(self, instance: Instance) -> State:
+        """The first state of a given instance."""
+        zero, none = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
+        data = Data(
+            rules.new(instance, self.limits), zero, zero, none, none, none, none
+        )
+        return self._state(data, zero)
+
+    def reset(self, key: jax.Array) -> State:
+        return self.start(self.draw(key))
+
+    def step(self, state: State, action: Action) -> State:
+        data, limits = state.data, self.limits
+        # From the board, not from the state's mask: what a job may do is the rules'.
+        line = rules.queue(data.board, limits)
+        choice = action[HEAD].astype(jnp.int32)
+        slot = jnp.clip(choice - 1, 0, limits.num_slots - 1)
+        in_range = (choice >= 1) & (choice <= limits.num_slots)
+        starts = in_range & line.startable[slot]
+        board = rules.play(data.board, line, slot, starts, limits)
+        on_time, tardiness = rules.shares(board, limits)
+        could_start = jnp.any(line.startable)
+        data = Data(
+            board=board,
+            on_time=on_time,
+            tardiness=tardiness,
+            steps=data.steps + 1,
+            choices=data.choices + could_start.astype(jnp.int32),
+            held=data.held + (could_start & (choice == NO_OP)).astype(jnp.int32),
+            invalid=data.invalid + ((choice != NO_OP) & ~starts).astype(jnp.int32),
+        )
+        reward = (on_time - state.data.on_time) - (tardiness - state.data.tardiness)
+        return self._state(data, reward)
+
+    def _state(self, data: Data, reward: jax.Array) -> State:
+        line = rules.queue(data.board, self.limits)
+        return State(
+            data=data,
+            obs=observe(data.board, line, self.limits),
+            reward=reward,
+            terminated=rules.is_over(data.board),
+            truncated=jnp.zeros((), bool),
+            action_mask={HEAD: jnp.concatenate([jnp.ones((1,), bool), line.startable])},
+            metrics=_metrics(data),
+        )
+
+
+def optimal_return(state: State) -> jax.Array:
+    """Return of the best schedule of a toy's instance; else a bound, 1."""
+    return state.data.board.instance.bound
+
+
+def _counted(field: str, value: object, low: int, high: int) -> int:
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or not low <= value <= high
+    ):
+        raise ConfigError(field, value, f"a whole number from {low} to {high}")
+    return value
+
+
+def make(
+    family: str, num_jobs: int, num_machines: int, capacity: int, num_slots: int
+) -> Scheduler:
+    """Build the environment.
+
+    Raises:
+      ConfigError: an argument that cannot be used.
+    """
+    known = ("mix", "toy", *generator.FAMILIES)
+    if family not in known:
+        raise UnknownName("family", family, known)
+    _counted("num_jobs", num_jobs, 1, 256)
+    limits = Limits(
+        num_machines=_counted("num_machines", num_machines, 1, 16),
+        capacity=_counted("capacity", capacity, 2, 64),
+        num_slots=_counted("num_slots", num_slots, 1, 64),
+    )
+
+    toy = generator.Toy()
+    if family == "toy" and toy.crowd(limits) > num_slots:
+        # Else decoys could hide good jobs, and the optimum would be out of reach.
+        raise ConfigError(
+            "num_slots", num_slots, f"at least {toy.crowd(limits)} with family toy"
+        )
+
+    def draw(key: jax.Array) -> Instance:
+        if family == "toy":
+            return toy.draw(key, limits)
+        if family == "mix":
+            return generator.draw_mix(key, num_jobs, limits)
+        return generator.draw(key, generator.FAMILIES[family], num_jobs, limits)
+
+    return Scheduler(f"scheduler_{family}", limits, draw)

@@ -1,0 +1,156 @@
+"""Workloads: one instance from a key, by family. Apart from the rules that play it.
+
+A family is a row of numbers, so that a mixture of families is one program. The toy
+family is another generator: its best schedule is known by construction.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from .rules import Instance, Limits
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How the jobs of one kind of day are drawn.
+
+    Attributes:
+      window: ticks over which jobs arrive.
+      bursts: number of moments at which they do; 0 is any time.
+      scale, tail: durations are `scale` U^(-1/tail), rounded down: a Pareto
+        distribution, the heavier the smaller `tail`.
+      size: needs are 1 + capacity U^size, rounded down.
+      slack, spread: ticks between the earliest completion and the deadline, drawn
+        evenly from `slack` to `slack + spread`.
+    """
+
+    window: float
+    bursts: float
+    scale: float
+    tail: float
+    size: float
+    slack: float
+    spread: float
+
+
+FAMILIES = {
+    "light": Family(32.0, 0.0, 2.0, 2.0, 1.5, 2.0, 8.0),
+    "bursty": Family(21.0, 3.0, 2.0, 2.0, 1.5, 1.0, 9.0),
+    "tight": Family(22.0, 0.0, 2.0, 2.0, 1.5, 0.0, 3.0),
+    "heavy": Family(22.0, 0.0, 1.5, 1.0, 1.5, 1.0, 8.0),
+}
+
+# Most jobs are small fry; a tenth is worth nine of them, whatever they take.
+_WEIGHTS = (1.0, 3.0, 9.0)
+_UP_TO = (0.6, 0.9)
+
+
+def draw(key: jax.Array, family: Family, num_jobs: int, limits: Limits) -> Instance:
+    """One instance of a family, whose numbers may be traced."""
+    u = jax.random.uniform(key, (5, num_jobs), jnp.float32)
+    bursts = jnp.maximum(family.bursts, 1.0)
+    in_bursts = jnp.floor(u[0] * bursts) / bursts
+    moment = jnp.where(family.bursts > 0.0, in_bursts, u[0])
+    arrival = jnp.floor(moment * family.window)
+    duration = jnp.floor(family.scale * (1.0 - u[1]) ** (-1.0 / family.tail))
+    duration = jnp.clip(duration, 1.0, limits.max_duration)
+    need = 1.0 + jnp.floor(limits.capacity * u[2] ** family.size)
+    need = jnp.clip(need, 1.0, limits.capacity)
+    slack = family.slack + jnp.floor((family.spread + 1.0) * u[3])
+    light, middle, heavy = _WEIGHTS
+    weight = jnp.where(
+        u[4] < _UP_TO[0], light, jnp.where(u[4] < _UP_TO[1], middle, heavy)
+    )
+    return by_deadline(arrival, duration, arrival + duration + slack, need, weight)
+
+
+def draw_mix(key: jax.Array, num_jobs: int, limits: Limits) -> Instance:
+    """One instance of a family that is drawn too, each as likely."""
+    key_family, key_jobs = jax.random.split(key)
+    rows = [dataclasses.astuple(family) for family in FAMILIES.values()]
+    index = jax.random.randint(key_family, (), 0, len(rows), jnp.int32)
+    return draw(
+        key_jobs, Family(*jnp.asarray(rows, jnp.float32)[index]), num_jobs, limits
+    )
+
+
+def by_deadline(
+    arrival: jax.Array,
+    duration: jax.Array,
+    deadline: jax.Array,
+    need: jax.Array,
+    weight: jax.Array,
+    bound: float | jax.Array = 1.0,
+) -> Instance:
+    """The instance, jobs in the order of their deadlines, in the rules' dtypes."""
+    order = jnp.argsort(deadline)
+    arrival, duration, deadline, need = (
+        x[order].astype(jnp.int32) for x in (arrival, duration, deadline, need)
+    )
+    weight = weight[order].astype(jnp.float32)
+    bound = jnp.asarray(bound, jnp.float32)
+    return Instance(arrival, duration, deadline, need, weight, bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """Machines that good jobs fill without a gap, and decoys that do not pay.
+
+    Each machine's day is cut into phases of `phase` ticks, and each phase into two
+    good jobs, of need r and capacity - r, both due at the end of their phase. A
+    decoy is light, and due at least `patience` before the end of the last phase.
+    """
+
+    num_phases: int = 6
+    phase: int = 4
+    num_decoys: int = 6
+
+    def crowd(self, limits: Limits) -> int:
+        """The most jobs that can wait at once while none is late."""
+        return 2 * limits.num_machines + self.num_decoys
+
+    def draw(self, key: jax.Array, limits: Limits) -> Instance:
+        """One instance; its `bound` is the return of its best schedule."""
+        keys = jax.random.split(key, 4)
+        good = self._good(keys[0], limits)
+        decoys = self._decoys(keys[1], limits)
+        together = {k: jnp.concatenate([good[k], decoys[k]]) for k in good}
+        order = jax.random.permutation(keys[2], together["need"].shape[0])
+        together = {k: x[order] for k, x in together.items()}
+        gain, loss = jnp.sum(good["weight"]), jnp.sum(decoys["weight"])
+        return by_deadline(**together, bound=(gain - loss) / (gain + loss))
+
+    def _good(self, key: jax.Array, limits: Limits) -> dict[str, jax.Array]:
+        key_need, key_weight = jax.random.split(key)
+        pairs = (self.num_phases, limits.num_machines)
+        half = jax.random.randint(key_need, pairs, 1, limits.capacity, jnp.int32)
+        need = jnp.stack([half, limits.capacity - half], axis=-1)
+        begin = self.phase * jnp.arange(self.num_phases, dtype=jnp.int32)
+        begin = jnp.broadcast_to(begin[:, None, None], need.shape).reshape(-1)
+        need = need.reshape(-1)
+        density = jax.random.uniform(key_weight, need.shape, jnp.float32, 1.0, 1.5)
+        return {
+            "arrival": begin,
+            "duration": jnp.full_like(need, self.phase),
+            "deadline": begin + self.phase,
+            "need": need,
+            "weight": density * (need * self.phase).astype(jnp.float32),
+        }
+
+    def _decoys(self, key: jax.Array, limits: Limits) -> dict[str, jax.Array]:
+        u = jax.random.uniform(key, (4, self.num_decoys), jnp.float32)
+        duration = 1 + jnp.floor(self.phase * u[0])
+        need = 1 + jnp.floor(limits.capacity // 2 * u[1])
+        # Room of the deadline: from the soonest completion to the latest that the
+        # proof of the optimum allows.
+        last = self.num_phases * self.phase - limits.patience
+        arrival = jnp.floor((last - duration + 1) * u[2])
+        return {
+            "arrival": arrival.astype(jnp.int32),
+            "duration": duration.astype(jnp.int32),
+            "deadline": jnp.minimum(arrival + duration + 2, last).astype(jnp.int32),
+            "need": need.astype(jnp.int32),
+            "weight": duration * need * (0.1 + 0.3 * u[3]),
+        }
