@@ -1,0 +1,53 @@
+"""Each benchmark runs a tiny case, and computes what it says from what it read."""
+
+import pytest
+
+from benchmarks import hammer_learning, hammer_speed, record, update_speed
+
+
+def test_update_speed_compares_the_three_variants():
+    results = update_speed.measure(rounds=1, hidden=8, num_envs=4)
+    assert set(results["passes_per_second"]) == {"none", "ours", "flax"}
+    assert all(r["median"] > 0 for r in results["passes_per_second"].values())
+
+
+def test_hammer_speed_measures_three_rates_of_the_same_work():
+    results = hammer_speed.measure(rounds=1, num_envs=4, num_threads=1)
+    assert set(results["steps_per_second"]) == {"physics", "rollout", "end_to_end"}
+    rates = {n: r["median"] for n, r in results["steps_per_second"].items()}
+    ratio = results["ratios"]["end_to_end_over_physics"]["median"]
+    assert ratio == pytest.approx(rates["end_to_end"] / rates["physics"])
+    assert "end_to_end" in hammer_speed.table(results)
+
+
+def row(steps: int, mean: float, worst: float) -> dict[str, str]:
+    numbers = {
+        "steps": steps,
+        "eval/episode_hammered": mean,
+        "eval/min_block_hammered": worst,
+        "eval/episode_success": mean,
+        "eval/mean_return": mean,
+    }
+    return {name: str(number) for name, number in numbers.items()}
+
+
+def test_learning_curve_leaves_the_cloned_policy_out_of_what_ppo_reached():
+    rows = [row(0, 0.95, 0.95), row(100, 0.5, 0.4), row(200, 0.97, 0.949999988)]
+    _, mean, worst, _ = hammer_learning.CASES["default"]
+    points = hammer_learning.points_of({"rows": rows}, mean, worst, frames=2)
+    curve = hammer_learning.figures_of(points)
+    assert curve["before_ppo"]["mean"] == 0.95
+    assert curve["best"]["steps"] == 400
+    assert curve["first_worst_block_95"] == 400
+    assert curve["first_mean_90"] == 400
+    summary = hammer_learning.summarise([curve, curve | {"last": {**curve["best"]}}])
+    assert summary["before_ppo_mean"] == {"mean": 0.95, "min": 0.95, "max": 0.95}
+
+
+def test_a_record_says_where_it_came_from(tmp_path, monkeypatch):
+    import json
+
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    written = json.loads(record.write("x", {"y": 1}).read_text())
+    assert written["results"] == {"y": 1}
+    assert {"command", "date", "versions", "machine", "revision"} <= set(written)

@@ -1,0 +1,283 @@
+"""The command line as a user meets it: words, exit codes, where values come from."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+from purejaxppo import train
+from purejaxppo.config import Config, Hypers
+from purejaxppo.errors import EXIT_OK, EXIT_STRICT, EXIT_USAGE
+from purejaxppo.run import folder, layers
+from purejaxppo.run.settings import Settings
+
+SMALL = (
+    "--env probe_envs:make --env-kwargs kind=observation --num-envs 4 --num-steps 8 "
+    "--num-minibatches 2 --num-epochs 2 --total-timesteps 192 --hidden-sizes 8 "
+    "--critic-hidden-sizes 8 --reset fresh --num-evals 2 --eval-episodes 4 "
+    "--no-tensorboard"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def compilation_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--env hamer", "env: got 'hamer'; allowed is one of"),
+        ("--env no.such:thing", "allowed is a module that can be imported"),
+        ("--preset fast", "preset: got 'fast'; allowed is one of cs224r, default"),
+        ("--num-envs 0", "num_envs: got 0; allowed is a whole number of at least 1"),
+        ("--num-steps -3", "num_steps: got -3; allowed is a whole number of at least"),
+        ("--num-minibatches 7", "num_minibatches: got 7; allowed is a divisor of"),
+        ("--learning-rate nan", "learning_rate: got nan; allowed is a number in"),
+        ("--gamma 1.5", "gamma: got 1.5; allowed is a number in [0, 1]"),
+        ("--total-timesteps 5", "total_timesteps: got 5; allowed is at least one"),
+        ("--seed -1", "seed: got -1; allowed is a whole number of at least 0"),
+        ("--num-seeds 0", "num_seeds: got 0; allowed is"),
+        ("--env-kwargs protocol", "env_kwargs: got 'protocol'; allowed is pairs"),
+        ("--env-kwargs reward=lots", "reward: got 'lots'; allowed is one of dense"),
+        ("--env-kwargs speed=2", "allowed is what hammer takes"),
+        ("--resume /no/such/run", "resume: got '/no/such/run'; allowed is the folder"),
+        ("--run-dir a --resume b", "resume: got 'b'; allowed is the folder of a run"),
+        ("--demonstrations /no/file.npz", "allowed is a file that exists"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    flags, sentence, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(flags.split()) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []  # else the next attempt would find a folder
+
+
+def test_bad_input_is_refused_within_seconds_of_the_start(tmp_path):
+    started = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-m", "purejaxppo.train", "--num-minibatches", "7"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == EXIT_USAGE
+    assert result.stderr.startswith("num_minibatches: got 7; allowed is a divisor of")
+    # 1 s on an idle machine; this bound only catches a compilation.
+    assert time.monotonic() - started < 10
+
+
+def test_engine_is_refused_where_the_environment_has_none(capsys):
+    assert train.main([*SMALL, "--engine", "mjx"]) == EXIT_USAGE
+    assert "engine: got 'mjx'; allowed is no engine" in capsys.readouterr().err
+
+
+def test_unknown_flag_is_exit_code_2():
+    with pytest.raises(SystemExit) as info:
+        train.main(["--learning-rte", "1"])
+    assert info.value.code == EXIT_USAGE
+
+
+def test_run_folder_must_be_new_and_writable(tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    assert train.main([*SMALL, "--run-dir", str(tmp_path / "full")]) == EXIT_USAGE
+    assert "allowed is a new or empty folder" in capsys.readouterr().err
+    inside_a_file = tmp_path / "full" / "file" / "run"
+    assert train.main([*SMALL, "--run-dir", str(inside_a_file)]) == EXIT_USAGE
+    assert "allowed is a folder that can be written" in capsys.readouterr().err
+
+
+def test_print_config_says_where_each_value_comes_from(capsys):
+    flags = "--env hammer --preset cs224r --gamma 0.9 --print-config".split()
+    assert train.main(flags) == EXIT_OK
+    rows = {
+        line.split()[0]: line for line in capsys.readouterr().out.strip().splitlines()
+    }
+    names = {f.name for c in (Config, Hypers, Settings) for f in dataclasses.fields(c)}
+    assert set(rows) == names - {"hypers"}
+    assert rows["gamma"].split()[1:] == ["0.9", "flag"]
+    assert rows["num_demonstrations"].endswith('preset "cs224r"')
+    assert rows["target_kl"].endswith('preset "default"')
+    assert rows["dual_clip"].split()[1:] == ["inf", "default"]
+
+
+def test_flags_win_over_presets_and_presets_over_defaults():
+    layered, _, _ = train.parse("--env hammer --preset cs224r --num-envs 32".split())
+    assert layered.config.num_envs == 32
+    assert layered.config.env_kwargs["protocol"] == "cs224r"
+    flags = "--env hammer --preset cs224r --env-kwargs reward=sparse".split()
+    kwargs = train.parse(flags)[0].config.env_kwargs
+    assert kwargs == {"protocol": "cs224r", "reward": "sparse"}
+
+
+def test_values_keep_their_types():
+    flags = "--env-kwargs a=1 b=0.5 c=word d=(1,2) e=None --target-kl inf".split()
+    config = train.parse(flags)[0].config
+    assert config.env_kwargs == {"a": 1, "b": 0.5, "c": "word", "d": (1, 2), "e": None}
+    assert config.hypers.target_kl == math.inf
+
+
+def test_every_flag_has_a_sentence():
+    for _, _, sentence, _ in train._flag_fields():
+        assert sentence.endswith(".")
+
+
+def test_every_preset_of_hammer_is_valid():
+    from purejaxppo.config import validate
+    from purejaxppo.env import presets
+
+    for name in presets("hammer"):
+        validate(layers.resolve("hammer", name, {}).config)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "run"
+    assert train.main([*SMALL, "--run-dir", str(path), "--learning-rate", "1e-3"]) == 0
+    return path
+
+
+def test_a_run_leaves_configuration_metrics_and_summary(finished_run):
+    layered, settings = folder.read_config(finished_run)
+    expected, _, _ = train.parse([*SMALL, "--learning-rate", "1e-3"])
+    assert layered == expected
+    assert settings.run_dir == str(finished_run)
+    record = json.loads((finished_run / "config.json").read_text())
+    assert record["versions"]["jax"]
+    assert record["command"][:3] == ["python", "-m", "purejaxppo.train"]
+    with (finished_run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["update"]) for row in rows] == list(range(1, 7))
+    assert [int(row["steps"]) for row in rows] == [32 * i for i in range(1, 7)]
+    seconds = [float(row["seconds"]) for row in rows]
+    assert seconds == sorted(seconds)
+    assert list(rows[0])[:4] == ["update", "steps", "seconds", "seed"]
+    needed = (
+        "loss/policy loss/value entropy approx_kl/last approx_kl/mean approx_kl/max "
+        "clip_frac ratio/mean ratio/std ratio/min ratio/max value/explained_variance "
+        "grad_norm advantages/mean advantages/std update/learning_rate update/epochs "
+        "ratio/first_minibatch_error ratio/last_epoch_std steps_per_second "
+        "train/episode_return train/episodes status"
+    ).split()
+    assert set(needed) <= set(rows[0])
+    summary = json.loads((finished_run / "summary.json").read_text())
+    assert set(summary["compile_seconds"]) == {
+        *("init", "update", "evaluate", "evaluate_noisy")
+    }
+    assert "eval_stochastic/mean_return" in summary["stochastic"]
+
+
+def test_evaluations_are_before_training_and_at_the_eval_points(finished_run):
+    with (finished_run / "evals.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["update"]) for row in rows] == [0, 3, 6]
+
+
+def test_best_is_the_last_of_equals_by_worst_block_then_mean(finished_run):
+    with (finished_run / "evals.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))[1:]
+    key = [
+        (float(r["eval/min_block_success"]), float(r["eval/episode_success"]))
+        for r in rows
+    ]
+    best = max(range(len(rows)), key=lambda i: (key[i], i))
+    summary = json.loads((finished_run / "summary.json").read_text())
+    assert summary["best"]["update"] == int(rows[best]["update"])
+
+
+def test_resuming_a_finished_run_says_so(finished_run, capsys):
+    assert train.main(["--resume", str(finished_run)]) == EXIT_OK
+    assert "nothing to resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--gamma 0.5", "gamma: got 0.5; allowed is the run's own 0.99 with --resume"),
+        ("--num-seeds 2", "num_seeds: got 2; allowed is the run's own 1"),
+        ("--env-kwargs kind=cue", "allowed is the run's own {'kind': 'observation'}"),
+        ("--run-dir other", "run_dir: got 'other'; allowed is the run's own"),
+        ("--keep-checkpoints 0", "keep_checkpoints: got 0; allowed is a whole number"),
+    ],
+)
+def test_resume_refuses_what_would_change_the_run(
+    finished_run, flags, sentence, capsys
+):
+    assert train.main(["--resume", str(finished_run), *flags.split()]) == EXIT_USAGE
+    assert sentence in capsys.readouterr().err
+
+
+def test_resume_bears_flags_that_say_what_the_run_says(finished_run, capsys):
+    flags = ["--gamma", "0.99", "--strict", "--env-kwargs", "kind=observation"]
+    assert train.main(["--resume", str(finished_run), *flags]) == EXIT_OK
+    assert "nothing to resume" in capsys.readouterr().err
+
+
+def test_evaluation_of_a_run_repeats_what_training_said(finished_run):
+    from purejaxppo import evaluate, load_policy
+
+    summary = json.loads((finished_run / "summary.json").read_text())
+    metrics = evaluate(finished_run, "best")
+    assert metrics["eval/min_block_success"] == summary["best"]["worst"]
+    loaded = load_policy(finished_run)
+    state = loaded.learner.env.reset(jax.random.key(0))
+    action, _ = loaded.act(state)
+    assert action["move"].shape == ()
+
+
+def test_strict_stops_at_the_first_fault(tmp_path, capsys):
+    flags = [*SMALL, "--run-dir", str(tmp_path / "run"), "--learning-rate", "0"]
+    assert train.main([*flags, "--strict"]) == EXIT_STRICT
+    assert "ratio/last_epoch_std is below 1e-4" in capsys.readouterr().err
+
+
+def test_seeds_side_by_side_are_the_seeds_alone(tmp_path, finished_run):
+    path = tmp_path / "two"
+    flags = [*SMALL, "--run-dir", str(path), "--learning-rate", "1e-3"]
+    assert train.main([*flags, "--num-seeds", "2"]) == EXIT_OK
+
+    def losses(run, seed):
+        with (run / "metrics.csv").open(newline="") as file:
+            return [
+                float(row["loss/value"])
+                for row in csv.DictReader(file)
+                if row["seed"] == str(seed)
+            ]
+
+    # vmapped matrix products sum in another order: equal to rounding, not to the bit.
+    assert losses(path, 0) == pytest.approx(losses(finished_run, 0), rel=1e-3)
+    assert losses(path, 1) != pytest.approx(losses(path, 0), rel=1e-3)
+
+
+def test_demonstrations_file_is_what_was_cloned(tmp_path):
+    flags = [*SMALL, "--env-kwargs", "kind=endless", "--num-demonstrations", "3"]
+    flags += ["--cloning-steps", "5"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train.main([*flags, "--run-dir", str(first)]) == EXIT_OK
+    file = first / "demonstrations.npz"
+    again = [*flags, "--run-dir", str(second), "--demonstrations", str(file)]
+    assert train.main(again) == EXIT_OK
+    assert metrics_of(first) == metrics_of(second)
+
+
+def metrics_of(run: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv, without what a clock says."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    clock = ("seconds", "steps_per_second")
+    return [{k: v for k, v in row.items() if k not in clock} for row in rows]

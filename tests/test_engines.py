@@ -1,0 +1,356 @@
+"""The engines against plain MuJoCo, each other, and broken worlds.
+
+One set of states serves all: a demonstration, looked at while the hand moves freely,
+grips, carries and strikes.
+"""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from purejaxppo._xla import MJX_COMPILER_OPTIONS
+from purejaxppo.envs.hammer import env as hammer
+from purejaxppo.envs.hammer import scene
+from purejaxppo.envs.physics import engine as physics_engine
+from purejaxppo.envs.physics import mujoco as c_engine
+from purejaxppo.errors import ConfigError, UnknownName
+
+NUM_WORLDS = 8
+NUM_STEPS = 64
+STILL, FREE, GRIP, CARRY, STRIKE = 0, 8, 30, 40, 56
+MOMENTS = (STILL, FREE, GRIP, CARRY, STRIKE)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return hammer.make(engine="mujoco")
+
+
+@pytest.fixture(scope="module")
+def demonstration(env):
+    """States [T, N] before each step, actions [T, N, 4], of NUM_WORLDS worlds."""
+
+    def body(state, _):
+        action = jax.vmap(env.demonstrator)(state)
+        return jax.vmap(env.step)(state, action), (state, action["arm"])
+
+    def run(key):
+        states = jax.vmap(env.reset)(jax.random.split(key, NUM_WORLDS))
+        return jax.lax.scan(body, states, length=NUM_STEPS)[1]
+
+    states, actions = jax.jit(run)(jax.random.key(3))
+    nail = states.data.physics.qpos[:, :, scene.NAIL_QPOS]
+    assert (nail[STRIKE] > 0.01).any(), "the demonstration never got to the nail"
+    return states, actions
+
+
+@pytest.fixture(scope="module")
+def c_step(env):
+    return jax.jit(jax.vmap(env.engine.step, (0, 0, 0, None)), static_argnums=3)
+
+
+@pytest.fixture(scope="session")
+def mjx_env():
+    with warnings.catch_warnings():
+        # JAX has started long ago: the compiler option below does it instead.
+        warnings.filterwarnings("ignore", message="JAX had started")
+        return hammer.make(engine="mjx")
+
+
+@pytest.fixture(scope="session")
+def mjx_step(mjx_env):
+    """The one MJX program of the tests: a step of NUM_WORLDS environments."""
+    return jax.jit(jax.vmap(mjx_env.step), compiler_options=MJX_COMPILER_OPTIONS)
+
+
+def at(demonstration, moment):
+    states, actions = demonstration
+    return jax.tree.map(lambda x: x[moment], states), actions[moment]
+
+
+def control(data, action):
+    """What the environment applies for an action: ctrl [N, 2], mocap [N, 1, 3]."""
+    low, high = jnp.array([scene.MOCAP_LOW]), jnp.array([scene.MOCAP_HIGH])
+    moved = data.mocap_pos + 0.01 * action[:, None, :3]
+    ctrl = jnp.stack([action[:, 3], -action[:, 3]], axis=1)
+    return ctrl, jnp.clip(moved, low[None], high[None])
+
+
+def plain_step(model, data, ctrl, mocap_pos, num_substeps):
+    """mj_step in a loop, then mj_forward: what Meta-World does. One world."""
+    world = mujoco.MjData(model)
+    world.qpos[:], world.qvel[:] = data.qpos, data.qvel
+    world.ctrl[:], world.mocap_pos[:] = ctrl, mocap_pos
+    world.mocap_quat[:] = data.mocap_quat
+    for _ in range(num_substeps):
+        mujoco.mj_step(model, world)
+    mujoco.mj_forward(model, world)
+    return world
+
+
+def same_bits(a, b):
+    """Are two trees equal to the last bit?"""
+    return all(
+        np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def largest(a, b):
+    return float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))))
+
+
+# The C engine
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_c_engine_is_mj_step(env, c_step, demonstration, moment):
+    state, action = at(demonstration, moment)
+    before = state.data.physics
+    ctrl, mocap_pos = control(before, action)
+    after = c_step(before, ctrl, mocap_pos, scene.N_SUBSTEPS)
+    for i in range(NUM_WORLDS):
+        world = jax.tree.map(lambda x, i=i: np.asarray(x[i], np.float64), before)
+        plain = plain_step(env.engine.model, world, ctrl[i], mocap_pos[i], 5)
+        # Nothing but rounding to float32, of positions of at most a few metres.
+        assert largest(after.qpos[i], plain.qpos) < 5e-7
+        assert largest(after.qvel[i], plain.qvel) < 5e-6
+        assert largest(after.sensordata[i], plain.sensordata) < 5e-7
+
+
+def test_sensors_are_of_the_state_they_come_with(env, demonstration):
+    model = env.engine.model
+    world = mujoco.MjData(model)
+    physics = at(demonstration, CARRY)[0].data.physics
+    for i in range(NUM_WORLDS):
+        world.qpos[:] = physics.qpos[i]
+        mujoco.mj_kinematics(model, world)
+        for name, where in physics_engine.sensor_slices(model).items():
+            site = world.site("face" if name == "face_normal" else name)
+            expected = site.xmat[1::3] if name == "face_normal" else site.xpos
+            np.testing.assert_allclose(
+                physics.sensordata[i, where], expected, rtol=0, atol=2e-7
+            )
+
+
+def test_no_substeps_only_read_the_sensors(env, demonstration):
+    physics = at(demonstration, CARRY)[0].data.physics
+    world = jax.tree.map(lambda x: x[0], physics)
+    fresh = env.engine.init(world.qpos, world.qvel, world.mocap_pos, world.mocap_quat)
+    np.testing.assert_allclose(fresh.sensordata, world.sensordata, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(fresh.qpos, world.qpos)
+    assert not fresh.unstable
+
+
+def test_c_engine_depends_on_the_world_alone(c_step, demonstration):
+    """Not on the batch, its order, its size or the thread: resuming relies on it."""
+    state, action = at(demonstration, STRIKE)
+    physics = state.data.physics
+    # More worlds than threads take in one piece, so that the split differs too.
+    wide = jax.tree.map(lambda x: jnp.repeat(x, 12, axis=0), physics)
+    ctrl, mocap_pos = control(wide, jnp.repeat(action, 12, axis=0))
+    reference = c_step(wide, ctrl, mocap_pos, 5)
+    again = c_step(wide, ctrl, mocap_pos, 5)
+    assert same_bits(reference, again)
+
+    order = np.random.default_rng(0).permutation(len(ctrl))
+    shuffled = jax.tree.map(lambda x: x[order], (wide, ctrl, mocap_pos))
+    expected = jax.tree.map(lambda x: x[order], reference)
+    assert same_bits(c_step(*shuffled, 5), expected)
+
+    few = jax.tree.map(lambda x: x[::12][:3], (wide, ctrl, mocap_pos))
+    expected = jax.tree.map(lambda x: x[::12][:3], reference)
+    assert same_bits(c_step(*few, 5), expected)
+
+
+def test_vmap_of_vmap_is_one_flat_batch(env, c_step, demonstration, monkeypatch):
+    state, action = at(demonstration, GRIP)
+    physics = state.data.physics
+    ctrl, mocap_pos = control(physics, action)
+    flat = c_step(physics, ctrl, mocap_pos, 5)
+
+    batches = []
+    advance = c_engine.Simulator.advance
+
+    def spy(self, states, controls, n_substeps):
+        batches.append(len(states))
+        return advance(self, states, controls, n_substeps)
+
+    monkeypatch.setattr(c_engine.Simulator, "advance", spy)
+    nested = jax.tree.map(
+        lambda x: x.reshape(2, NUM_WORLDS // 2, *x.shape[1:]),
+        (physics, ctrl, mocap_pos),
+    )
+    step = jax.vmap(jax.vmap(lambda d, c, m: env.engine.step(d, c, m, 5)))
+    folded = jax.jit(step)(*nested)
+    folded = jax.tree.map(lambda x: x.reshape(NUM_WORLDS, *x.shape[2:]), folded)
+    assert same_bits(folded, flat)
+    assert batches == [NUM_WORLDS]
+
+
+def test_one_world_is_as_good_as_a_batch(env, c_step, demonstration):
+    state, action = at(demonstration, FREE)
+    physics = state.data.physics
+    ctrl, mocap_pos = control(physics, action)
+    batch = c_step(physics, ctrl, mocap_pos, 5)
+    single = jax.tree.map(lambda x: x[2], (physics, ctrl, mocap_pos))
+    alone = env.engine.step(*single, 5)
+    assert same_bits(alone, jax.tree.map(lambda x: x[2], batch))
+
+
+# Broken worlds
+
+
+@pytest.mark.parametrize("kind", ["mujoco", "mjx"])
+def test_nan_in_one_world_stays_there(kind, env, demonstration, request):
+    step = jax.jit(jax.vmap(env.step))
+    if kind == "mjx":
+        step = request.getfixturevalue("mjx_step")
+    state, action = at(demonstration, GRIP)
+    reference = step(state, {"arm": action})
+    broken = step(state, {"arm": action.at[5, 1].set(jnp.nan)})
+
+    others = np.delete(np.arange(NUM_WORLDS), 5)
+    pick = lambda tree: jax.tree.map(lambda x: x[others], tree)  # noqa: E731
+    assert same_bits(pick(broken), pick(reference))
+
+    world = jax.tree.map(lambda x: x[5], broken)
+    before = jax.tree.map(lambda x: x[5], state)
+    assert bool(world.truncated)
+    assert not bool(world.terminated)
+    assert float(world.reward) == 0.0
+    assert float(world.metrics["unstable"]) == 1.0
+    np.testing.assert_array_equal(world.obs, before.obs)
+    unmarked = world.data.physics.replace(unstable=before.data.physics.unstable)
+    assert same_bits(unmarked, before.data.physics)
+
+
+def test_exploding_world_is_quarantined_without_a_word(
+    env, c_step, demonstration, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    state, action = at(demonstration, STILL)
+    physics = state.data.physics
+    ctrl, mocap_pos = control(physics, action)
+    fast = physics.replace(qvel=physics.qvel.at[1, 9:15].set(5e3))
+    after = c_step(fast, ctrl, mocap_pos, 5)
+    np.testing.assert_array_equal(after.unstable, np.arange(NUM_WORLDS) == 1)
+    assert same_bits(after.qvel[1], fast.qvel[1])
+    # MuJoCo by itself writes to both, at each blow-up.
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("qpos", jnp.nan), ("qvel", jnp.inf), ("qpos", 2e3), ("qvel", -2e4)],
+)
+def test_quarantine_catches_each_kind(env, demonstration, field, value):
+    before = jax.tree.map(lambda x: x[0], at(demonstration, FREE)[0].data.physics)
+    array = getattr(before, field)
+    after = before.replace(**{field: array.at[4].set(value)})
+    kept = physics_engine.quarantine(before, after)
+    assert bool(kept.unstable)
+    assert same_bits(kept.replace(unstable=before.unstable), before)
+    assert not bool(physics_engine.quarantine(before, before).unstable)
+
+
+# MJX against C
+
+
+def test_mjx_free_motion(c_step, demonstration, mjx_step):
+    """Where nothing touches and nothing moves fast, only float32 differs."""
+    state, action = at(demonstration, FREE)
+    physics = state.data.physics
+    # C's weld has a term in the velocity squared, MJX's has not: slow it away.
+    slow = physics.replace(
+        qvel=0.01 * physics.qvel, mocap_pos=physics.sensordata[:, None, :3]
+    )
+    state = state.replace(data=state.data.replace(physics=slow))
+    action = 0.1 * action
+    ours = mjx_step(state, {"arm": action}).data.physics
+    theirs = c_step(slow, *control(slow, action), 5)
+    assert largest(ours.qpos, theirs.qpos) < 2e-6
+    assert largest(ours.qvel, theirs.qvel) < 2e-4
+    assert largest(ours.sensordata, theirs.sensordata) < 2e-6
+    assert largest(ours.time, theirs.time) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("moment", "position", "velocity"),
+    [(FREE, 3e-4, 0.04), (GRIP, 2e-3, 0.4), (CARRY, 1e-3, 0.2), (STRIKE, 2e-3, 0.4)],
+)
+def test_mjx_one_step(c_step, demonstration, mjx_step, moment, position, velocity):
+    """At full speed and in contact: the weld's term, and where contacts are put."""
+    state, action = at(demonstration, moment)
+    ours = mjx_step(state, {"arm": action}).data.physics
+    physics = state.data.physics
+    theirs = c_step(physics, *control(physics, action), 5)
+    assert largest(ours.qpos, theirs.qpos) < position
+    assert largest(ours.qvel, theirs.qvel) < velocity
+    assert largest(ours.sensordata, theirs.sensordata) < 2 * position
+
+
+def test_mjx_plays_the_whole_demonstration(demonstration, mjx_env, mjx_step, env):
+    """Actions from C, open loop, in MJX: the same nail, driven by the same hammer."""
+    states, actions = demonstration
+    state = jax.tree.map(lambda x: x[0], states)
+    for action in actions:
+        state = mjx_step(state, {"arm": action})
+    end = jax.tree.map(lambda x: x[-1], states)
+    assert largest(state.obs[:, :3], end.obs[:, :3]) < 0.02  # the hand moved 0.2
+    assert largest(state.obs[:, 4:7], end.obs[:, 4:7]) < 0.02
+    assert float(jnp.abs(state.metrics["success"] - end.metrics["success"]).sum()) <= 2
+    assert float(state.metrics["unstable"].sum()) == 0.0
+
+
+# Choosing an engine
+
+
+def test_auto_is_c_on_a_cpu(env):
+    assert physics_engine.make_engine("auto", env.engine.model).name == "mujoco"
+
+
+def test_unknown_engine_names_the_known_ones(env):
+    with pytest.raises(UnknownName, match=r"got 'brax'.*auto, mjx, mujoco, warp"):
+        physics_engine.make_engine("brax", env.engine.model)
+
+
+def test_warp_says_what_is_missing(env):
+    with pytest.raises(ConfigError, match="engine: got 'warp'"):
+        physics_engine.make_engine("warp", env.engine.model)
+
+
+def test_sensors_of_forces_are_refused():
+    model = mujoco.MjModel.from_xml_string(
+        """<mujoco><worldbody><body><freejoint/><geom size="1"/><site name="s"/></body>
+        </worldbody><sensor><touch name="touch" site="s"/></sensor></mujoco>"""
+    )
+    with pytest.raises(ConfigError, match="sensor: got 'touch'"):
+        physics_engine.make_engine("mujoco", model)
+
+
+def test_activations_are_refused():
+    model = mujoco.MjModel.from_xml_string(
+        """<mujoco><worldbody><body><joint name="j"/><geom size="1"/></body>
+        </worldbody><actuator><intvelocity joint="j" actrange="-1 1"/></actuator>
+        </mujoco>"""
+    )
+    with pytest.raises(ConfigError, match="state of qpos and qvel"):
+        physics_engine.make_engine("mujoco", model)
+
+
+def test_scene_benchmark_runs():
+    """Its rows make sense at a tiny size; the committed figures are of a large one."""
+    from benchmarks import physics_scene
+
+    results = physics_scene.main(["--tiny"])
+    solvers = results["solvers"]
+    assert solvers["reference"]["position_max"] == 0.0
+    assert solvers["scene"]["position_max"] < 1e-3
+    assert solvers["scene"]["hammered"] == 1.0
+    assert all(rate > 0 for rate in results["calls"].values())

@@ -1,0 +1,164 @@
+"""Who may import whom: downwards only. And what importing may not bring along."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).parent.parent / "purejaxppo"
+
+# From the lowest up; a module may import modules of lower layers, and of its own.
+_LAYERS = [
+    ["errors", "_xla"],
+    ["env"],
+    ["config"],
+    ["autoreset"],
+    ["policy.distributions", "policy.layer_norm"],
+    ["policy.heads", "check", "envs", "adapters"],
+    ["policy.networks"],
+    ["policy.policy"],
+    ["ppo.reduce"],
+    ["ppo.gae", "ppo.losses", "ppo.normalize", "ppo.status"],
+    ["ppo.types"],
+    ["ppo.optim", "ppo.rollout"],
+    ["ppo.update", "ppo.evaluation", "ppo.imitation"],
+    ["ppo.learner"],
+    ["run"],
+    ["train", "doctor", "export", "sweep", "evaluate", "plot"],
+]
+_LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}
+# Beyond the order: environments and adapters know the protocol alone.
+_ENVIRONMENTS_MAY = {"errors", "env", "policy.distributions"}
+# The doctor reads files: what it imports must not bring a device along.
+_NO_JAX = {"jax", "flax", "optax", "chex", "orbax"}
+
+
+def _modules():
+    files = [p for p in _ROOT.rglob("*.py") if "__pycache__" not in p.parts]
+    assert len(files) > 20
+    return files
+
+
+def _name(path: pathlib.Path) -> str:
+    parts = path.relative_to(_ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _imports(path: pathlib.Path) -> set[str]:
+    """Absolute names of all that a file imports, wherever in it."""
+    package = ["purejaxppo", *path.relative_to(_ROOT).parts[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            # `from package import module` names the module by its alias.
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _key(name: str) -> str | None:
+    """The entry of the table that a module falls under: itself or its package."""
+    while name and name not in _LAYER:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def _own_imports(path: pathlib.Path) -> set[str]:
+    """Keys of the modules of this package that a file imports."""
+    names = {
+        name.removeprefix("purejaxppo.")
+        for name in _imports(path)
+        if name.startswith("purejaxppo.")
+    }
+    return {key for key in map(_key, names) if key is not None}
+
+
+def _breaches(path: pathlib.Path) -> list[str]:
+    name = _name(path)
+    key = _key(name)
+    if key is None:
+        return [] if path.name == "__init__.py" else [f"{name} is in no layer"]
+    higher = [
+        f"{name} imports {other}"
+        for other in _own_imports(path)
+        if other != key and _LAYER[other] >= _LAYER[key]
+    ]
+    if key in ("envs", "adapters"):
+        higher += [
+            f"{name} imports {other}"
+            for other in _own_imports(path) - _ENVIRONMENTS_MAY - {key}
+        ]
+    return higher
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_name)
+def test_imports_point_downwards(path):
+    assert _breaches(path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("ppo/gae.py", "from purejaxppo.ppo.learner import make_train"),
+        ("ppo/gae.py", "from purejaxppo.ppo import learner"),
+        ("ppo/gae.py", "from . import learner"),
+        ("env.py", "import purejaxppo.config"),
+        ("envs/mine/env.py", "from purejaxppo.config import Config"),
+        ("adapters/mine.py", "from purejaxppo.ppo.reduce import mean"),
+        ("ppo/gae.py", "def f():\n    from purejaxppo.run import runner"),
+        ("unheard_of.py", "import jax"),
+    ],
+)
+def test_a_planted_import_is_seen(name, line, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "_ROOT", tmp_path)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(line)
+    assert len(_breaches(path)) >= 1
+
+
+def test_no_module_imports_an_environment_by_itself():
+    """Only the registry names them, as strings."""
+    for path in _modules():
+        if _key(_name(path)) != "envs":
+            assert "envs" not in _own_imports(path), path
+
+
+def test_doctor_imports_no_jax():
+    path = _ROOT / "doctor.py"
+    if not path.exists():
+        pytest.skip("no doctor yet")
+    assert {name.split(".")[0] for name in _imports(path)}.isdisjoint(_NO_JAX)
+    for name in _own_imports(path):
+        file = _ROOT / (name.replace(".", "/") + ".py")
+        if file.exists():
+            assert {n.split(".")[0] for n in _imports(file)}.isdisjoint(_NO_JAX), file
+
+
+def _loaded_after(statement: str) -> set[str]:
+    script = f"import sys\n{statement}\nprint(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=_ROOT.parent,
+    )
+    return set(run.stdout.split())
+
+
+def test_import_of_the_package_brings_no_jax():
+    loaded = _loaded_after("import purejaxppo")
+    assert "purejaxppo" in loaded
+    assert loaded.isdisjoint(_NO_JAX | {"numpy"})
+
+
+def test_import_of_the_learner_brings_no_environment():
+    loaded = _loaded_after("import purejaxppo.ppo.learner")
+    assert "purejaxppo.ppo.learner" in loaded
+    assert not [n for n in loaded if n.startswith(("purejaxppo.envs.", "mujoco"))]

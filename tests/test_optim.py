@@ -1,0 +1,133 @@
+"""The optimiser by hand: clipping, Adam, decay, schedules, adaptive coefficients."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_trees_equal, small_config
+
+from purejaxppo.config import Hypers
+from purejaxppo.ppo import optim
+
+
+def _tiny():
+    params = {
+        "actor": {"w": jnp.asarray([1.0, 2.0])},
+        "critic": {"w": jnp.asarray([3.0])},
+        "critic_value": {"w": jnp.asarray([4.0])},
+    }
+    grads = {
+        "actor": {"w": jnp.asarray([3.0, 0.0])},
+        "critic": {"w": jnp.asarray([4.0])},
+        "critic_value": {"w": jnp.asarray([12.0])},
+    }
+    return params, grads
+
+
+def _step(hypers, freeze=False, rate=0.1):
+    params, grads = _tiny()
+    state = optim.init(params, hypers)
+    return optim.step(params, grads, state, hypers, rate, jnp.asarray(freeze))
+
+
+@pytest.mark.parametrize(
+    ("limit", "factor"), [(1.3, 0.1), (13.0, 1.0), (math.inf, 1.0)]
+)
+def test_gradients_are_clipped_by_their_global_norm(limit, factor):
+    """3, 4 and 12 make 13; elementwise clipping would change the direction."""
+    _, state, norm = _step(Hypers(max_grad_norm=limit))
+    np.testing.assert_allclose(norm, 13.0, rtol=1e-6)
+    clipped = [
+        state["policy"].mu["actor"]["w"][0],
+        state["critic"].mu["critic"]["w"][0],
+        state["critic"].mu["critic_value"]["w"][0],
+    ]
+    # Adam's first moment after one step is a tenth of the gradient.
+    expected = 0.1 * factor * np.asarray([3.0, 4.0, 12.0])
+    np.testing.assert_allclose(np.asarray(clipped), expected, rtol=1e-5)
+
+
+def test_adams_first_step_by_hand():
+    """m / (sqrt(v) + ε) = g / (|g| + ε), then the learning rate."""
+    params, _, _ = _step(Hypers(max_grad_norm=math.inf, adam_eps=1.0))
+    np.testing.assert_allclose(
+        params["actor"]["w"], [1.0 - 0.1 * 3 / 4, 2.0], rtol=1e-6
+    )
+    np.testing.assert_allclose(params["critic"]["w"], [3.0 - 0.1 * 4 / 5], rtol=1e-6)
+
+
+def test_weight_decay_is_the_critics_alone():
+    hypers = Hypers(max_grad_norm=math.inf, adam_eps=1.0)
+    plain, _, _ = _step(hypers)
+    decayed, _, _ = _step(hypers.replace(critic_weight_decay=0.5))
+    assert_trees_equal(plain["actor"], decayed["actor"])
+    for name, weight in (("critic", 3.0), ("critic_value", 4.0)):
+        difference = plain[name]["w"] - decayed[name]["w"]
+        np.testing.assert_allclose(difference, 0.1 * 0.5 * weight, rtol=1e-4)
+
+
+def test_a_frozen_policy_and_its_nan_stay_out():
+    params, grads = _tiny()
+    grads["actor"]["w"] = jnp.asarray([jnp.nan, jnp.inf])
+    hypers = Hypers()
+    state = optim.init(params, hypers)
+    after, new_state, norm = optim.step(
+        params, grads, state, hypers, 0.1, jnp.asarray(True)
+    )
+    np.testing.assert_allclose(norm, math.hypot(4, 12), rtol=1e-6)
+    assert_trees_equal(after["actor"], params["actor"])
+    assert_trees_equal(new_state["policy"], state["policy"])
+    assert float(after["critic"]["w"][0]) < 3.0
+
+
+# --- schedules and adaptive coefficients -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "factors"),
+    [
+        ("constant", [1.0, 1.0, 1.0]),
+        ("kl", [1.0, 1.0, 1.0]),
+        ("linear", [1.0, 0.55, 0.1]),
+        ("exponential", [1.0, math.sqrt(0.1), 0.1]),
+        ("cosine", [1.0, 0.55, 0.1]),
+    ],
+)
+def test_schedules_by_hand(kind, factors):
+    for progress, factor in zip([0.0, 0.5, 1.0], factors, strict=True):
+        found = optim.schedule(kind, jnp.float32(progress), 0.1)
+        np.testing.assert_allclose(found, factor, rtol=1e-4)
+
+
+def test_cosine_is_flat_at_both_ends_and_exponential_takes_a_final_of_zero():
+    early = optim.schedule("cosine", jnp.float32(0.05), 0.0)
+    assert 0.99 < float(early) < 1.0
+    assert math.isfinite(optim.schedule("exponential", jnp.float32(1.0), 0.0))
+
+
+def test_learning_rate_follows_kl():
+    config = small_config(learning_rate_schedule="kl")
+    hypers = Hypers(target_kl=0.01)
+    adaptive = optim.init_adaptive()
+    for kl, scale in ((0.03, 1 / 1.5), (0.015, 1.0), (0.007, 1.0), (0.004, 1.5)):
+        found = optim.adapt_learning_rate(adaptive, config, hypers, jnp.float32(kl))
+        np.testing.assert_allclose(found.learning_rate_scale, scale, rtol=1e-6)
+    for _ in range(20):
+        adaptive = optim.adapt_learning_rate(adaptive, config, hypers, jnp.float32(1.0))
+    np.testing.assert_allclose(adaptive.learning_rate_scale, 0.01, rtol=1e-5)
+    off = small_config(learning_rate_schedule="linear")
+    same = optim.adapt_learning_rate(adaptive, off, hypers, jnp.float32(0.0))
+    assert_trees_equal(same, adaptive)
+
+
+def test_entropy_coefficient_rises_below_the_floor_and_relaxes_above():
+    hypers = Hypers(entropy_floor=0.5)
+    adaptive = optim.init_adaptive()
+    scales = []
+    for entropy in (0.4, 0.4, 0.6, 0.6, 0.6):
+        adaptive = optim.adapt_entropy(adaptive, hypers, jnp.float32(entropy))
+        scales.append(float(adaptive.entropy_scale))
+    np.testing.assert_allclose(scales, [1.1, 1.21, 1.1, 1.0, 1.0], rtol=1e-5)
+    off = optim.adapt_entropy(optim.init_adaptive(), Hypers(), jnp.float32(-100.0))
+    assert float(off.entropy_scale) == 1.0

@@ -1,0 +1,80 @@
+"""What the package promises by name."""
+
+import copy
+import os
+import re
+
+import jax
+import pytest
+from helpers import assert_trees_equal, small_config
+
+import purejaxppo
+from purejaxppo import _xla
+
+
+@pytest.mark.parametrize("name", purejaxppo.__all__)
+def test_every_public_name_resolves(name):
+    assert getattr(purejaxppo, name) is not None
+
+
+def test_all_names_what_can_be_loaded():
+    assert set(purejaxppo.__all__) == {*purejaxppo._PUBLIC, "__version__"}
+    assert purejaxppo.__all__ == sorted(purejaxppo.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'make_trian'"):
+        _ = purejaxppo.make_trian
+
+
+def test_version_is_a_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", purejaxppo.__version__)
+
+
+def test_make_train_does_not_change_the_configuration():
+    config = small_config(env_kwargs={"kind": "both"}, gamma=0.9)
+    before = copy.deepcopy(config)
+    train = purejaxppo.make_train(config)
+    assert config == before
+    jax.eval_shape(train, jax.random.key(0))
+    assert config == before
+
+
+def test_train_does_not_change_its_arguments():
+    config = small_config()
+    train = purejaxppo.make_train(config)
+    hypers = purejaxppo.Hypers(gamma=0.5)
+    jax.eval_shape(train, jax.random.key(0), hypers)
+    assert_trees_equal(hypers, purejaxppo.Hypers(gamma=0.5))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", "--xla_cpu_use_fusion_emitters=false"),
+        ("--xla_foo=1", "--xla_foo=1 --xla_cpu_use_fusion_emitters=false"),
+        ("--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),
+    ],
+)
+def test_flags_of_the_user_are_added_to_and_never_replaced(
+    flags, expected, monkeypatch
+):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(_xla, "_backend_started", lambda: False)
+    _xla.prepare_mjx()
+    assert os.environ["XLA_FLAGS"] == expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "given", "expected"),
+    [(2, None, "4"), (2, "3", "3"), (8, None, None), (None, None, "4")],
+)
+def test_few_cores_get_threads_enough(cores, given, expected, monkeypatch):
+    monkeypatch.delenv("NPROC", raising=False)
+    if given is not None:
+        monkeypatch.setenv("NPROC", given)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    _xla.prepare()
+    assert os.environ.get("NPROC") == expected
+    # Whatever prepare() wrote is taken back with the rest.
+    monkeypatch.setenv("NPROC", "4")

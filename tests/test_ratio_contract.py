@@ -1,0 +1,294 @@
+"""The ratio contract: what the rollout stored can be re-evaluated by the loss.
+
+Over every kind of policy, with masks that change, episodes that end inside windows,
+and all normalisers on; then with the contract broken on purpose, one way at a time.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import quick_jit, small_config
+from probe_envs import HeadsProbe
+
+from purejaxppo.policy.policy import make_policy
+from purejaxppo.ppo import learner as learner_lib
+from purejaxppo.ppo import losses, normalize
+from purejaxppo.ppo.learner import as_arrays, make_learner
+from purejaxppo.ppo.rollout import rollout
+from purejaxppo.ppo.status import MAX_FIRST_RATIO_ERROR, UpdateStatus
+from purejaxppo.ppo.update import as_sequences, make_batch
+
+_ALL = HeadsProbe()
+_AIM, _OP = HeadsProbe(("aim",)), HeadsProbe(("op", "slot"))
+_CARDS = HeadsProbe(("cards",))
+
+# Name -> environment and configuration.
+_KINDS = {
+    "truncated normal": (_AIM, {"distribution": "truncated_normal"}),
+    "tanh normal": (_AIM, {"distribution": "tanh_normal", "reset": "fresh"}),
+    "normal": (_AIM, {"distribution": "normal", "critic_warmup": 2}),
+    "masked with parent": (_OP, {"normalize_entropy": True, "reset": "cached"}),
+    "choice": (_CARDS, {"normalize_advantages": "minibatch"}),
+    "all heads": (HeadsProbe(privileged=True), {"accumulate_gradients": True}),
+    "all heads, lstm": (_ALL, {"core": "lstm", "sequence_length": 4}),
+    "all heads, gru": (
+        _ALL,
+        {"core": "gru", "sequence_length": 2, "shared_trunk": True},
+    ),
+}
+
+
+def _config(**changes):
+    defaults = {
+        "num_steps": 8,
+        "normalize_rewards": True,
+        "learning_rate": 0.01,
+        "entropy_coef": 0.01,
+    }
+    return small_config(**{**defaults, **changes})
+
+
+def _loud(params):
+    """At the output gain of 0.01 all log-probs are alike, and faults hardly show."""
+    return {
+        name: jax.tree.map(lambda x: 30.0 * x, branch) if "outputs" in name else branch
+        for name, branch in params.items()
+    }
+
+
+def _noting_the_carry(policy, config, state, transitions, critic_carry, *args):
+    """`make_batch`, and whether the critic goes on where the rollout began."""
+    batch, state, metrics = make_batch(
+        policy, config, state, transitions, critic_carry, *args
+    )
+    stored = jax.tree.map(lambda x: x[0], transitions.stored.carry["critic"])
+    pairs = zip(jax.tree.leaves(critic_carry), jax.tree.leaves(stored), strict=True)
+    metrics["carry/error"] = sum(jnp.max(jnp.abs(a - b)) for a, b in pairs)
+    metrics["carry/size"] = sum(jnp.max(jnp.abs(x)) for x in jax.tree.leaves(stored))
+    return batch, state, metrics
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_first_ratio_is_one_in_every_update(kind, monkeypatch):
+    monkeypatch.setattr(learner_lib, "make_batch", _noting_the_carry)
+    env, changes = _KINDS[kind]
+    config = _config(**changes)
+    learner = make_learner(config, env)
+    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    state = state.replace(params=_loud(state.params))
+    update = quick_jit(learner.update)
+    for count in range(4):
+        state, metrics = update(state, as_arrays(config.hypers))
+        assert float(metrics["ratio/first_minibatch_error"]) < MAX_FIRST_RATIO_ERROR
+        # While the critic warms up the ratio is 1 by right, and so no fault.
+        assert int(metrics["status"]) == UpdateStatus.OK
+        moved = float(metrics["ratio/last_epoch_std"]) > 1e-3
+        assert moved == (count >= config.critic_warmup)
+    # Normalisers moved, and episodes did end inside the windows.
+    assert float(state.obs_stats.count) == 4 * config.batch_size
+    assert float(state.return_stats.count) == 4 * config.batch_size
+    assert float(metrics["train/episodes"]) > 3
+    # The memory of the critic spans rollouts.
+    assert float(metrics["carry/error"]) == 0.0
+    assert (float(metrics["carry/size"]) > 0.0) == (config.core != "none")
+    # Without a step that moves it, a ratio of 1 says that something is broken.
+    still = as_arrays(config.hypers.replace(learning_rate=0.0))
+    _, metrics = update(state, still)
+    assert int(metrics["status"]) == UpdateStatus.DEGENERATE
+    assert float(metrics["ratio/first_minibatch_error"]) < MAX_FIRST_RATIO_ERROR
+
+
+def test_a_single_optimiser_step_is_not_degenerate():
+    """The ratio is measured before it, so it is 1 by right."""
+    config = _config(num_epochs=1, num_minibatches=1)
+    learner = make_learner(config, _CARDS)
+    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    _, metrics = quick_jit(learner.update)(state, as_arrays(config.hypers))
+    assert float(metrics["ratio/last_epoch_std"]) < 1e-4
+    assert int(metrics["status"]) == UpdateStatus.OK
+
+
+# --- the contract, broken --------------------------------------------------------
+
+
+def _first_error(env, config, corrupt_sample=None, corrupt_batch=None):
+    """Largest |ρ - 1| of a rollout re-evaluated with the parameters that acted."""
+    learner = make_learner(config, env)
+    policy = learner.policy
+    if corrupt_sample is not None:
+        policy = policy._replace(sample=corrupt_sample(policy))
+
+    def run(key):
+        key_init, key_rollout = jax.random.split(key)
+        state, _ = learner.init(key_init)
+        raw = 100.0 + 20.0 * jax.random.normal(key_init, (50, 4))
+        obs_stats = normalize.update(state.obs_stats, raw)
+        state = state.replace(params=_loud(state.params), obs_stats=obs_stats)
+        critic_carry = state.carry["critic"]
+        after, transitions, _, new_stats = rollout(
+            env, policy, config, state, None, key_rollout
+        )
+        if corrupt_batch is not None:
+            transitions = corrupt_batch(transitions, obs_stats, new_stats)
+        batch, _, _ = make_batch(
+            policy, config, after, transitions, critic_carry, config.hypers
+        )
+        terms = learner.policy.log_prob(state.params, batch.stored)
+        # Per head, so that the fault has a name.
+        return {
+            name: jnp.max(jnp.abs(jnp.expm1(terms.log_prob[name] - old)))
+            for name, old in batch.log_prob.items()
+        }
+
+    return {k: float(v) for k, v in quick_jit(run)(jax.random.key(0)).items()}
+
+
+def _after_sampling(change):
+    """A `sample` whose results go through `change(action, stored, terms, carry)`."""
+
+    def corrupt(policy):
+        return lambda *args: change(*policy.sample(*args))
+
+    return corrupt
+
+
+def _carry_after_the_step(action, stored, terms, carry):
+    return action, stored.replace(carry=carry), terms, carry
+
+
+def _clipped_after_sampling(action, stored, terms, carry):
+    clipped = {name: jnp.clip(x, -0.5, 0.5) for name, x in action.items()}
+    return clipped, stored.replace(action=clipped), terms, carry
+
+
+def _choice_counted_as_a_set(action, stored, terms, carry):
+    """Something that sampling knew, log 2! here, and that the order does not say."""
+    log_prob = {**terms.log_prob, "cards": terms.log_prob["cards"] + math.log(2.0)}
+    log_prob["cards"] = jnp.where(terms.active["cards"], log_prob["cards"], 0.0)
+    return action, stored, terms.replace(log_prob=log_prob), carry
+
+
+def _with_temperature(policy):
+    def sample(params, inputs, carry, key):
+        cooled = {
+            name: jax.tree.map(lambda x: x / 0.9, branch)
+            if "outputs" in name
+            else branch
+            for name, branch in params.items()
+        }
+        return policy.sample(cooled, inputs, carry, key)
+
+    return sample
+
+
+def _mask_of_the_previous_step(transitions, old_stats, new_stats):
+    del old_stats, new_stats
+    stored = transitions.stored
+    stale = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), stored.inputs.action_mask)
+    inputs = stored.inputs.replace(action_mask=stale)
+    return transitions.replace(stored=stored.replace(inputs=inputs))
+
+
+def _normaliser_updated_before_the_update(transitions, old_stats, new_stats):
+    stored = transitions.stored
+    std = jnp.sqrt(normalize.variance(old_stats))
+    raw = stored.inputs.obs * std[None, None] + old_stats.mean[None, None]
+    inputs = stored.inputs.replace(obs=normalize.apply(new_stats, raw))
+    return transitions.replace(stored=stored.replace(inputs=inputs))
+
+
+_LSTM = {"core": "lstm", "sequence_length": 4}
+# What is broken -> environment, configuration, how, and the heads that must show it.
+_FAULTS = {
+    "mask of the previous step": (
+        _OP,
+        {},
+        {"corrupt_batch": _mask_of_the_previous_step},
+        {"op", "slot"},
+    ),
+    "carry after the step": (
+        _OP,
+        _LSTM,
+        {"corrupt_sample": _after_sampling(_carry_after_the_step)},
+        {"op", "slot"},
+    ),
+    "normaliser updated first": (
+        _CARDS,
+        {},
+        {"corrupt_batch": _normaliser_updated_before_the_update},
+        {"cards"},
+    ),
+    "temperature": (_CARDS, {}, {"corrupt_sample": _with_temperature}, {"cards"}),
+    "clipped after sampling": (
+        _AIM,
+        {"distribution": "normal"},
+        {"corrupt_sample": _after_sampling(_clipped_after_sampling)},
+        {"aim"},
+    ),
+    "choice counted as a set": (
+        HeadsProbe(("op", "cards")),
+        {},
+        {"corrupt_sample": _after_sampling(_choice_counted_as_a_set)},
+        {"cards"},
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", _FAULTS)
+def test_each_fault_trips_the_check_in_its_own_head(fault):
+    env, changes, corruption, heads = _FAULTS[fault]
+    config = _config(reset="fresh", **changes)
+    errors = _first_error(env, config, **corruption)
+    tripped = {name for name, error in errors.items() if error > MAX_FIRST_RATIO_ERROR}
+    assert tripped == heads
+
+
+def test_the_sound_policy_does_not_trip_it():
+    """The same road as the faults take, with a core and without a fault."""
+    errors = _first_error(_ALL, _config(reset="fresh", **_LSTM))
+    assert max(errors.values()) < MAX_FIRST_RATIO_ERROR
+
+
+def test_a_fault_reaches_the_status_of_the_update(monkeypatch):
+    def faulty(heads, config):
+        policy = make_policy(heads, config)
+        corrupt = _after_sampling(_choice_counted_as_a_set)
+        return policy._replace(sample=corrupt(policy))
+
+    monkeypatch.setattr(learner_lib, "make_policy", faulty)
+    config = _config()
+    learner = make_learner(config, _CARDS)
+    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    _, metrics = quick_jit(learner.update)(state, as_arrays(config.hypers))
+    np.testing.assert_allclose(metrics["ratio/first_minibatch_error"], 0.5, rtol=1e-4)
+    assert UpdateStatus(int(metrics["status"])) & UpdateStatus.RATIO
+
+
+def test_the_policy_loss_at_a_ratio_of_one_is_minus_the_mean_advantage():
+    """Why the first minibatch must be exact: there the gradient is the true one."""
+    advantages = jax.random.normal(jax.random.key(0), (50,))
+    loss, grad = jax.value_and_grad(
+        lambda x: jnp.mean(losses.policy_loss(x, advantages, 0.2))
+    )(jnp.zeros((50,)))
+    np.testing.assert_allclose(loss, -jnp.mean(advantages), rtol=1e-5)
+    np.testing.assert_allclose(grad, -advantages / 50, rtol=1e-5)
+
+
+def test_windows_of_a_recurrent_policy_need_contiguous_steps(monkeypatch):
+    """The strided reshape of Stoix's recurrent PPO, planted."""
+
+    def strided(batch, length):
+        reshaped = jax.tree.map(lambda x: x.reshape((length, -1, *x.shape[2:])), batch)
+        first = jax.tree.map(lambda x: x[0], reshaped.stored.carry)
+        return reshaped.replace(stored=reshaped.stored.replace(carry=first))
+
+    config = _config(reset="fresh", **_LSTM)
+    assert dataclasses.replace(config).window == 4
+    monkeypatch.setattr("purejaxppo.ppo.update.as_sequences", strided)
+    errors = _first_error(_CARDS, config)
+    assert errors["cards"] > MAX_FIRST_RATIO_ERROR
+    assert as_sequences is not strided

@@ -1,0 +1,59 @@
+"""What a rollout says about its episodes, by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import small_config
+
+from purejaxppo.ppo.rollout import EpisodeStats, episode_metrics
+
+# Three steps of two environments; three episodes end.
+_DONE = [[False, True], [True, False], [True, False]]
+
+
+def _stats(done=_DONE):
+    table = jnp.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    return EpisodeStats(
+        done=jnp.asarray(done),
+        episode_return=10.0 * table,
+        episode_length=table.astype(jnp.int32),
+        # Not of an ended episode: may be anything.
+        metrics={"success": jnp.where(jnp.asarray(done), table, jnp.nan)},
+        start_index=jnp.asarray([[0, 5], [5, 1], [7, 2]], jnp.int32),
+        no_valid_action=jnp.asarray([[True, False], [False, False], [True, True]]),
+    )
+
+
+def test_figures_are_those_of_ended_episodes():
+    metrics = episode_metrics(_stats(), small_config())
+    expected = {
+        "train/episode_return": (20.0 + 30.0 + 50.0) / 3,
+        "train/episode_length": (2.0 + 3.0 + 5.0) / 3,
+        "train/success": (2.0 + 3.0 + 5.0) / 3,
+        "train/episodes": 3.0,
+        # Counted wherever it happened.
+        "train/no_valid_action": 3.0,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-6, err_msg=name)
+
+
+def test_without_an_ended_episode_there_is_no_figure():
+    metrics = episode_metrics(_stats([[False] * 2] * 3), small_config())
+    assert np.isnan(metrics["train/episode_return"])
+    assert np.isnan(metrics["train/success"])
+    assert float(metrics["train/episodes"]) == 0.0
+    assert float(metrics["train/distinct_starts"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reset", "starts"),
+    [
+        ("pool", 2.0),  # 5 twice, and 7
+        ("fresh", 3.0),
+        ("cached", 2.0),  # both environments, each from its own
+    ],
+)
+def test_distinct_starts(reset, starts):
+    metrics = episode_metrics(_stats(), small_config(reset=reset))
+    assert float(metrics["train/distinct_starts"]) == starts

@@ -1,0 +1,36 @@
+"""What went wrong in an update, as data and as sentences."""
+
+import math
+
+import jax.numpy as jnp
+import pytest
+
+from purejaxppo.ppo.status import UpdateStatus, describe, update_status
+
+
+@pytest.mark.parametrize(
+    ("error", "std", "moves", "nonfinite", "no_action", "expected"),
+    [
+        (0.0, 0.1, True, 0, 0, UpdateStatus.OK),
+        (9e-5, 0.1, True, 0, 0, UpdateStatus.OK),
+        (2e-4, 0.1, True, 0, 0, UpdateStatus.RATIO),
+        (math.nan, 0.1, True, 0, 0, UpdateStatus.RATIO),
+        (0.0, 9e-5, True, 0, 0, UpdateStatus.DEGENERATE),
+        (0.0, math.nan, True, 0, 0, UpdateStatus.DEGENERATE),
+        (0.0, 0.0, False, 0, 0, UpdateStatus.OK),
+        (0.0, 0.1, True, 1, 0, UpdateStatus.NONFINITE),
+        (0.0, 0.1, True, 0, 3, UpdateStatus.NO_VALID_ACTION),
+        (1.0, 0.0, True, 2, 2, UpdateStatus(15)),
+    ],
+)
+def test_status_by_hand(error, std, moves, nonfinite, no_action, expected):
+    code = update_status(
+        jnp.float32(error),
+        jnp.float32(std),
+        jnp.asarray(moves),
+        jnp.float32(nonfinite),
+        jnp.float32(no_action),
+    )
+    assert UpdateStatus(int(code)) == expected
+    assert code.dtype == jnp.int32
+    assert len(describe(int(code))) == bin(expected).count("1")
