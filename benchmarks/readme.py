@@ -1,0 +1,126 @@
+"""Writes the README's results from the files that the benchmarks wrote.
+
+python -m benchmarks.readme          # rewrite the section between the markers
+python -m benchmarks.readme --check  # exit 1 if it is not what the files say
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+README = Path(__file__).parent.parent / "README.md"
+START, END = "<!-- results -->", "<!-- end of results -->"
+
+
+def _load(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _where(record: dict[str, Any]) -> str:
+    machine, versions = record["machine"], record["versions"]
+    return (
+        f"`{record['command']}`, {record['date']}, {machine['cores']} cores of "
+        f"{machine['cpu']}, jax {versions['jax']}, mujoco {versions['mujoco']}"
+    )
+
+
+def _span(figures: dict[str, float]) -> str:
+    return f"{figures['mean']:.3f} ({figures['min']:.2f} to {figures['max']:.2f})"
+
+
+def _count(steps: float | None) -> str:
+    return "-" if steps is None else f"{steps:,}"
+
+
+def learning(name: str, title: str, unit: str) -> list[str]:
+    """A table of one learning benchmark, a row a seed."""
+    record = _load(f"hammer_learning_{name}")
+    if record is None:
+        return []
+    results = record["results"]
+    summary, seeds = results["summary"], results["seeds"]
+    lines = [
+        f"**{title}** (`{results['metric']}`, {len(seeds)} seeds)",
+        "",
+        f"| seed | before PPO | best worst block | best mean | {unit} to a worst block "
+        f"of .95 | {unit} to a mean of .90 | at the end |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for seed in seeds:
+        lines.append(
+            f"| {seed['seed']} | {seed['before_ppo']['mean']:.2f} "
+            f"| {seed['best']['worst_block']:.2f} | {seed['best']['mean']:.2f} "
+            f"| {_count(seed['first_worst_block_95'])} "
+            f"| {_count(seed['first_mean_90'])} | {seed['last']['mean']:.2f} |"
+        )
+    lines += [
+        f"| mean (min to max) | {_span(summary['before_ppo_mean'])} "
+        f"| {_span(summary['best_worst_block'])} | {_span(summary['best_mean'])} | | "
+        f"| {_span(summary['last_mean'])} |",
+        "",
+        _where(record),
+        "",
+    ]
+    return lines
+
+
+def speed() -> list[str]:
+    record = _load("hammer_speed")
+    if record is None:
+        return []
+    results = record["results"]
+    lines = [
+        "**Speed on the hammer**, environment steps/s, compiling excluded "
+        f"({results['num_envs']} environments, networks 2 x 256, "
+        f"{results['num_epochs']} epochs; median and range of {results['rounds']} "
+        "interleaved rounds)",
+        "",
+        "| | steps/s | of physics alone |",
+        "| --- | --- | --- |",
+    ]
+    for name, rate in results["steps_per_second"].items():
+        ratio = results["ratios"].get(f"{name}_over_physics")
+        share = (
+            f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+            if ratio
+            else "1"
+        )
+        label = name.replace("_", " ")
+        lines.append(f"| {label} | {rate['median']:,.0f} | {share} |")
+    return [*lines, "", _where(record), ""]
+
+
+def section() -> str:
+    """The text between the markers."""
+    lines = [
+        *learning("default", "Sparse reward, few demonstrations", "steps"),
+        *learning("cs224r", "The course's protocol, `--preset cs224r`", "frames"),
+        *learning("dense", "Dense reward, no demonstrations", "steps"),
+        *speed(),
+    ]
+    return "\n".join([START, "", *lines, END])
+
+
+def updated(text: str) -> str:
+    """The README with its results section renewed."""
+    before, rest = text.split(START, 1)
+    return before + section() + rest.split(END, 1)[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Results into the README.")
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    text = README.read_text()
+    if arguments.check:
+        sys.exit(updated(text) != text)
+    README.write_text(updated(text))
+
+
+if __name__ == "__main__":
+    main()
