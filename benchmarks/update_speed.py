@@ -1,4 +1,4 @@
-"""The update alone: sample passes per second, with each way of having a LayerNorm.
+"""The update alone: sample passes per second, with our layers and with flax's.
 
     python -m benchmarks.update_speed [--rounds 9]
 
@@ -20,11 +20,37 @@ import jax.numpy as jnp
 
 from benchmarks import record
 from benchmarks.hammer_speed import median_and_spread
+from purejaxppo import autoreset
 from purejaxppo.config import Config
 from purejaxppo.env import Box, EnvSpec, State
 from purejaxppo.policy import networks
+from purejaxppo.policy.layers import Dense
 from purejaxppo.ppo.learner import as_arrays, make_learner
+from purejaxppo.ppo.rollout import rollout
+from purejaxppo.ppo.types import Batch
 from purejaxppo.ppo.update import make_batch, optimise
+
+
+class FlaxDense(nn.Module):
+    """flax's Dense under the arguments of ours."""
+
+    size: int
+    gain: float
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.orthogonal(self.gain)
+        return nn.Dense(self.size, use_bias=self.use_bias, kernel_init=init)(x)
+
+
+# What `networks` uses, as flax has it: each layer on all leading axes, by itself.
+FLAX_DENSE = {
+    "Dense": FlaxDense,
+    "several": lambda layers, x: [layer(x) for layer in layers],
+    "by_rows": lambda f, x: f(x),
+}
+VARIANTS = {"ours": {"Dense": Dense}, "flax": FLAX_DENSE}
 
 
 class Noise:
@@ -43,36 +69,42 @@ class Noise:
         return state.replace(data=key, obs=obs, reward=jnp.sum(action["arm"]))
 
 
-def make_task(config: Config) -> Callable[[], Any]:
-    """A compiled update, bound to a batch."""
-    from purejaxppo import autoreset
-    from purejaxppo.ppo.rollout import rollout
+def sample_batch(config: Config) -> Batch:
+    """A batch as a rollout gives it; which layers the networks have is no matter."""
+    learner = make_learner(config, Noise())
+    hypers = as_arrays(config.hypers)
 
+    @jax.jit
+    def sample(key: jax.Array) -> Batch:
+        state, _ = learner.init(key, hypers)
+        starts = autoreset.draw_starts(
+            learner.env, config.reset, config.num_starts, key
+        )
+        after, transitions, _, _ = rollout(
+            learner.env, learner.policy, config, state, starts, key
+        )
+        carry = state.carry["critic"]
+        policy = learner.policy
+        return make_batch(policy, config, after, transitions, carry, hypers)[0]
+
+    return sample(jax.random.key(0))
+
+
+def make_task(config: Config, batch: Batch) -> Callable[[], Any]:
+    """A compiled update, bound to a batch."""
     learner = make_learner(config, Noise())
     hypers = as_arrays(config.hypers)
     key = jax.random.key(0)
     state, _ = jax.jit(learner.init)(key, hypers)
-
-    @jax.jit
-    def sample(state):
-        kind, num_starts = config.reset, config.num_starts
-        starts = autoreset.draw_starts(learner.env, kind, num_starts, key)
-        after, transitions, _, _ = rollout(
-            learner.env, learner.policy, config, state, starts, key
-        )
-        return make_batch(
-            learner.policy, config, after, transitions, state.carry["critic"], hypers
-        )[0]
-
-    batch = sample(state)
-    policy = learner.policy
-    update = jax.jit(lambda: optimise(policy, config, state, batch, hypers, key))
+    update = jax.jit(
+        lambda: optimise(learner.policy, config, state, batch, hypers, key)
+    )
     compiled = update.lower().compile()
     return lambda: jax.block_until_ready(compiled())
 
 
 def measure(rounds: int, hidden: int = 256, num_envs: int = 64) -> dict[str, Any]:
-    """Passes/s of each variant, and their ratios to the critic without LayerNorm."""
+    """Passes/s of each variant, and the ratio of ours to each of the others."""
     config = Config(
         env="noise:noise",
         num_envs=num_envs,
@@ -82,10 +114,11 @@ def measure(rounds: int, hidden: int = 256, num_envs: int = 64) -> dict[str, Any
         hidden_sizes=(hidden, hidden),
         critic_hidden_sizes=(hidden, hidden),
     )
-    without = config.__class__(**{**vars(config), "critic_layer_norm": False})
-    tasks = {"none": make_task(without), "ours": make_task(config)}
-    with mock.patch.object(networks, "LayerNorm", nn.LayerNorm):
-        tasks["flax"] = make_task(config)
+    batch = sample_batch(config)
+    tasks = {}
+    for name, layers in VARIANTS.items():
+        with mock.patch.multiple(networks, **layers):
+            tasks[name] = make_task(config, batch)
     rates: dict[str, list[float]] = {name: [] for name in tasks}
     passes = config.batch_size * config.num_epochs
     for task in tasks.values():
@@ -98,10 +131,11 @@ def measure(rounds: int, hidden: int = 256, num_envs: int = 64) -> dict[str, Any
     return {
         "passes_per_second": {n: median_and_spread(v) for n, v in rates.items()},
         "ratios": {
-            f"{name}_over_none": median_and_spread(
-                [a / b for a, b in zip(rates[name], rates["none"], strict=True)]
+            f"ours_over_{name}": median_and_spread(
+                [a / b for a, b in zip(rates["ours"], rates[name], strict=True)]
             )
-            for name in ("ours", "flax")
+            for name in VARIANTS
+            if name != "ours"
         },
         "rounds": rounds,
     }
@@ -113,7 +147,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results = measure(arguments.rounds)
     for name, rate in results["passes_per_second"].items():
-        print(f"{name:<6}{rate['median']:>12,.0f} sample passes/s")
+        print(f"{name:<16}{rate['median']:>12,.0f} sample passes/s")
     print(record.write("update_speed", results))
 
 

@@ -8,6 +8,7 @@ is what `--help` prints.
 import dataclasses
 import itertools
 import math
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from flax import struct
@@ -46,7 +47,13 @@ class Hypers(struct.PyTreeNode):
     entropy_coef_final: float = 1.0
     """Entropy coefficient at the end, as a fraction of the first."""
     entropy_floor: float = -math.inf
-    """Joint entropy below which the coefficient is raised, step by step."""
+    """Entropy of a head below which its coefficient is raised, update by update."""
+    head_entropy_coef: dict[str, float] = struct.field(default_factory=dict)
+    """Entropy coefficient of single heads, by name; others have entropy_coef."""
+    head_entropy_coef_final: dict[str, float] = struct.field(default_factory=dict)
+    """entropy_coef_final of single heads, by name."""
+    head_entropy_floor: dict[str, float] = struct.field(default_factory=dict)
+    """entropy_floor of single heads, by name."""
     entropy_limit: float = math.inf
     """Largest mean change of entropy against the rollout policy; beyond it, stop."""
     kl_coef: float = 0.0
@@ -77,8 +84,9 @@ class Config:
     """Environments stepped side by side (N)."""
     num_steps: int = 128
     """Steps of each environment per update (T)."""
-    num_epochs: int = 4
-    """Passes over each rollout."""
+    num_epochs: int = 0
+    """Passes over each rollout; 0 is 4, with a recurrent core 1: its stored state goes
+    stale as the policy moves."""
     num_minibatches: int = 8
     """Minibatches per pass."""
     accumulate_gradients: bool = False
@@ -197,6 +205,11 @@ class Config:
         return self.total_timesteps // self.batch_size
 
     @property
+    def epochs(self) -> int:
+        """Passes over each rollout."""
+        return self.num_epochs or (4 if self.core == "none" else 1)
+
+    @property
     def window(self) -> int:
         """Steps of one training sequence: 1 without a recurrent core."""
         if self.core == "none":
@@ -214,11 +227,11 @@ class Config:
 
 
 _POSITIVE_INTS = (
-    "total_timesteps num_envs num_steps num_epochs num_minibatches core_size "
+    "total_timesteps num_envs num_steps num_minibatches core_size "
     "num_starts cloning_batch eval_blocks eval_episodes"
 ).split()
 _COUNTS = (
-    "sequence_length train_episode_steps num_demonstrations cloning_steps "
+    "num_epochs sequence_length train_episode_steps num_demonstrations cloning_steps "
     "critic_warmup learning_rate_warmup num_evals eval_seed"
 ).split()
 
@@ -243,6 +256,8 @@ _RANGES = {
     "adam_eps": (0.0, 1.0, "a number in [0, 1]"),
     "critic_weight_decay": (0.0, 1.0, "a number in [0, 1]"),
 }
+# Of these a head may have its own, under the name "head_" and theirs.
+PER_HEAD = ("entropy_coef", "entropy_coef_final", "entropy_floor")
 _MAY_BE_INFINITE = {
     "dual_clip",
     "value_clip",
@@ -305,14 +320,23 @@ def _validate_choices(config: Config) -> None:
                 raise ConfigError(field.name, value, "one of " + ", ".join(options))
 
 
+def _validate_number(field: str, value: object, kind: str) -> None:
+    if not isinstance(value, (int, float)):
+        return  # an array: traced, or one value per vmapped member
+    low, high, allowed = _RANGES[kind]
+    finite = math.isfinite(value) or kind in _MAY_BE_INFINITE
+    if not (low <= value <= high and finite):
+        raise ConfigError(field, value, allowed)
+
+
 def _validate_hypers(hypers: Hypers) -> None:
-    for field, (low, high, allowed) in _RANGES.items():
-        value = getattr(hypers, field)
-        if not isinstance(value, (int, float)):
-            continue  # an array: traced, or one value per vmapped member
-        finite = math.isfinite(value) or field in _MAY_BE_INFINITE
-        if not (low <= value <= high and finite):
-            raise ConfigError(field, value, allowed)
+    for field in _RANGES:
+        _validate_number(field, getattr(hypers, field), field)
+    for field in PER_HEAD:
+        for head, value in getattr(hypers, f"head_{field}").items():
+            if isinstance(value, (str, bool)):
+                raise ConfigError(f"head_{field}.{head}", value, _RANGES[field][2])
+            _validate_number(f"head_{field}.{head}", value, field)
 
 
 def _validate_couplings(config: Config) -> None:
@@ -342,6 +366,31 @@ def _validate_couplings(config: Config) -> None:
             )
     if config.learning_rate_schedule == "kl" and config.hypers.target_kl == math.inf:
         raise ConfigError("target_kl", math.inf, "a finite number with schedule kl")
+
+
+def validate_heads(config: Config, heads: Iterable[str]) -> None:
+    """Check that settings of single heads name heads that the environment has.
+
+    Raises:
+      ConfigError: one that does not.
+    """
+    heads = list(heads)
+    for field in PER_HEAD:
+        for name in getattr(config.hypers, f"head_{field}"):
+            if name not in heads:
+                raise UnknownName(f"head_{field}", name, heads)
+
+
+def advice(config: Config) -> list[str]:
+    """What is allowed and rarely meant, a sentence each."""
+    sentences = []
+    if config.core != "none" and config.epochs > 1:
+        sentences.append(
+            f"num_epochs is {config.epochs} with core {config.core}: from the second "
+            "pass on, the recurrent state stored with each sequence is that of an "
+            "older policy; 1 is the default"
+        )
+    return sentences
 
 
 def validate(config: Config) -> None:

@@ -15,7 +15,7 @@ _LAYERS = [
     ["env"],
     ["config"],
     ["autoreset"],
-    ["policy.distributions", "policy.layer_norm"],
+    ["policy.distributions", "policy.layers"],
     ["policy.heads", "check", "envs", "adapters"],
     ["policy.networks"],
     ["policy.policy"],

@@ -31,6 +31,7 @@ from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.status import UpdateStatus, update_status
 from purejaxppo.ppo.types import Batch, Transition
 from purejaxppo.ppo.update import (
+    _ENDS,
     _estimate_metrics,
     as_sequences,
     coefficients,
@@ -95,6 +96,15 @@ def test_next_value_is_that_of_the_true_next_observation(end):
     for env in range(2):
         np.testing.assert_allclose(value[:, env], [0, 10, 20, 0, 10, 20])
         np.testing.assert_allclose(next_value[:, env], [10, 20, 30, 10, 20, 30])
+
+
+def test_next_value_of_more_ends_than_are_computed_together():
+    """200 of 600 steps end an episode; the last group of them is not a full one."""
+    transitions, last = _transitions(Counter("truncated"), num_envs=100)
+    assert 2 * 100 > _ENDS
+    _, next_value, _ = estimate_values(_KnownCritic, {}, transitions, (), last)
+    expected = np.repeat([[10], [20], [30]] * 2, 100, axis=1)
+    np.testing.assert_allclose(next_value, expected)
 
 
 def test_next_value_in_the_middle_of_an_episode():

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from purejaxppo.config import Config
 from purejaxppo.env import Box, Head
 from purejaxppo.policy.heads import Heads
-from purejaxppo.policy.layer_norm import LayerNorm
+from purejaxppo.policy.layers import Dense, by_rows, several
 
 Carry = Any  # () without a core, else one array [M, H] (GRU) or a pair of them (LSTM)
 
@@ -25,10 +25,6 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "swish": nn.swish,
     "elu": nn.elu,
 }
-
-
-def _dense(size: int, gain: float, name: str | None = None) -> nn.Dense:
-    return nn.Dense(size, kernel_init=nn.initializers.orthogonal(gain), name=name)
 
 
 class Core(nn.Module):
@@ -57,7 +53,7 @@ class Core(nn.Module):
 
         scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
         _, (out, carries) = scan(cell, carry, (x, start))
-        return LayerNorm()(out), carries
+        return by_rows(nn.LayerNorm(), out), carries
 
 
 class _Lstm(nn.Module):
@@ -68,13 +64,8 @@ class _Lstm(nn.Module):
     @nn.compact
     def __call__(self, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
         cell, hidden = carry
-        gates = _dense(4 * self.size, 1.0, "input")(x)
-        gates += nn.Dense(
-            4 * self.size,
-            use_bias=False,
-            kernel_init=nn.initializers.orthogonal(),
-            name="hidden",
-        )(hidden)
+        gates = Dense(4 * self.size, 1.0, name="input")(x)
+        gates += Dense(4 * self.size, 1.0, use_bias=False, name="hidden")(hidden)
         forget_bias = self.param("forget_bias", nn.initializers.ones, (self.size,))
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         cell = nn.sigmoid(f + forget_bias[None]) * cell + nn.sigmoid(i) * nn.tanh(g)
@@ -105,14 +96,18 @@ class Trunk(nn.Module):
     def __call__(
         self, x: jax.Array, start: jax.Array, carry: Carry
     ) -> tuple[jax.Array, Carry]:
-        for size in self.hidden_sizes:
-            x = _dense(size, math.sqrt(2.0))(x)
-            if self.layer_norm:
-                x = LayerNorm()(x)
-            x = _ACTIVATIONS[self.activation](x)
+        x = by_rows(self._hidden, x)
         if self.core == "none":
             return x, ()
         return Core(self.core, self.core_size, name="core")(x, start, carry)
+
+    def _hidden(self, x: jax.Array) -> jax.Array:
+        for size in self.hidden_sizes:
+            x = Dense(size, math.sqrt(2.0))(x)
+            if self.layer_norm:
+                x = nn.LayerNorm()(x)
+            x = _ACTIVATIONS[self.activation](x)
+        return x
 
 
 def _inverse_sigmoid(p: float) -> float:
@@ -129,16 +124,17 @@ class HeadOutput(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> dict[str, jax.Array]:
         if not isinstance(self.head, Box):
-            return {"logits": _dense(self.head.n, 0.01, "logits")(features)}
+            return {"logits": Dense(self.head.n, 0.01, name="logits")(features)}
         config, size = self.config, self.head.size
-        mean = _dense(size, 0.01, "mean")(features)
         span = config.max_std - config.min_std
         offset = _inverse_sigmoid((config.init_std - config.min_std) / max(span, 1e-9))
+        to_mean = Dense(size, 0.01, name="mean")
         if config.distribution == "normal":
+            mean = to_mean(features)
             raw = self.param("free_std", nn.initializers.zeros, (size,))
             raw = jnp.broadcast_to(raw, mean.shape)
         else:
-            raw = _dense(size, 0.01, "std")(features)
+            mean, raw = several([to_mean, Dense(size, 0.01, name="std")], features)
         return {"mean": mean, "std": config.min_std + span * nn.sigmoid(raw + offset)}
 
 
@@ -167,13 +163,14 @@ class ActorCritic(nn.Module):
                 config.core_size,
             )
         self.outputs = {n: HeadOutput(h, config) for n, h in self.heads.items()}
-        self.critic_value = _dense(1, 1.0)
+        self.critic_value = Dense(1, 1.0)
 
     def act(
         self, obs: Any, start: jax.Array, carry: Carry
     ) -> tuple[dict[str, dict[str, jax.Array]], Carry]:
         features, carries = self.actor(_part(obs, "actor"), start, carry)
-        return {name: self.outputs[name](features) for name in self.heads}, carries
+        outputs = {n: by_rows(self.outputs[n], features) for n in self.heads}
+        return outputs, carries
 
     def value(
         self, obs: Any, start: jax.Array, carry: Carry
@@ -182,7 +179,7 @@ class ActorCritic(nn.Module):
             features, carries = self.actor(_part(obs, "actor"), start, carry)
         else:
             features, carries = self.critic(_part(obs, "critic"), start, carry)
-        return self.critic_value(features)[..., 0], carries
+        return by_rows(self.critic_value, features)[..., 0], carries
 
     def __call__(self, obs: Any, start: jax.Array, carry: dict[str, Carry]) -> None:
         """Touches every parameter once, for initialisation."""

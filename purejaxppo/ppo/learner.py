@@ -174,7 +174,7 @@ def make_learner(
 
 def _steps_per_update(config: Config) -> int:
     steps = 1 if config.accumulate_gradients else config.num_minibatches
-    return config.num_epochs * steps
+    return config.epochs * steps
 
 
 def run_updates(

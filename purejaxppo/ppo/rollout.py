@@ -72,8 +72,8 @@ def rollout(
         action, stored, terms, policy_carry = policy.sample(
             state.params, inputs, policy_carry, key_action
         )
-        reference_log_prob, reference_carry = _reference_step(
-            policy, state.reference, episodes, stored, reference_carry
+        reference_obs, reference_carry = _reference_step(
+            policy, state.reference, episodes, reference_carry
         )
         env_keys = jax.random.split(key_env, config.num_envs)
         episodes, step = jax.vmap(
@@ -85,7 +85,7 @@ def rollout(
             stored=stored,
             log_prob=terms.log_prob,
             entropy=terms.joint_entropy(),
-            reference_log_prob=reference_log_prob,
+            reference_log_prob=None,  # of the whole rollout at once, below
             reward=step.reward,
             terminated=step.terminated,
             truncated=step.truncated,
@@ -100,37 +100,50 @@ def rollout(
             no_valid_action=terms.no_valid_action,
         )
         carry = (episodes, policy_carry, reference_carry, new_stats)
-        return carry, (transition, stats)
+        return carry, (transition, reference_obs, stats)
 
-    reference_carry = None if state.reference is None else state.reference.carry
-    (episodes, policy_carry, reference_carry, new_stats), (transitions, stats) = (
-        jax.lax.scan(
-            one_step,
-            (state.episodes, state.carry, reference_carry, state.obs_stats),
-            jax.random.split(key, config.num_steps),
+    reference = state.reference
+    reference_carry = None if reference is None else reference.carry
+    (episodes, policy_carry, reference_carry, new_stats), collected = jax.lax.scan(
+        one_step,
+        (state.episodes, state.carry, reference_carry, state.obs_stats),
+        jax.random.split(key, config.num_steps),
+    )
+    transitions, reference_obs, stats = collected
+    transitions = transitions.replace(
+        reference_log_prob=_reference_log_prob(
+            policy, reference, transitions.stored, reference_obs
         )
     )
     state = state.replace(episodes=episodes, carry=policy_carry)
-    if state.reference is not None:
-        state = state.replace(reference=state.reference.replace(carry=reference_carry))
+    if reference is not None:
+        state = state.replace(reference=reference.replace(carry=reference_carry))
     return state, transitions, stats, new_stats
 
 
 def _reference_step(
-    policy: Policy,
-    reference: Reference | None,
-    episodes: Episode,
-    stored: Stored,
-    carry: Any,
-) -> tuple[jax.Array, Any]:
-    """Log-prob under the frozen reference, with ITS normaliser and ITS carry, [N]."""
+    policy: Policy, reference: Reference | None, episodes: Episode, carry: Any
+) -> tuple[Any, Any]:
+    """What the frozen reference sees, by ITS normaliser, and ITS carry moved on.
+
+    Without a recurrent core nothing of its network is computed here.
+    """
     if reference is None:
-        return jnp.zeros(stored.inputs.start.shape, jnp.float32), carry
+        return None, carry
     inputs = policy_input(episodes, reference.obs_stats)
-    one = jax.tree.map(lambda x: x[None], stored.replace(inputs=inputs, carry={}))
-    terms = policy.log_prob(reference.params, one.replace(carry=carry))
     _, carry = policy.mode(reference.params, inputs, carry)
-    return terms.joint_log_prob()[0], carry
+    return inputs.obs, carry
+
+
+def _reference_log_prob(
+    policy: Policy, reference: Reference | None, stored: Stored, obs: Any
+) -> jax.Array:
+    """Log-prob under the reference, [T, N]: one large batch, not T small ones."""
+    if reference is None:
+        return jnp.zeros(stored.inputs.start.shape, jnp.float32)
+    inputs = stored.inputs.replace(obs=obs)
+    seen = stored.replace(inputs=inputs, carry=reference.carry)
+    return policy.log_prob(reference.params, seen).joint_log_prob()
 
 
 def episode_metrics(

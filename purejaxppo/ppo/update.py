@@ -59,29 +59,57 @@ def estimate_values(
     """
     inputs = transitions.stored.inputs
     value, carries = policy.value(params, inputs, carry)
-    num_steps, num_envs = value.shape
-
-    # Where an episode ended, its last observation is not that of the next step.
-    def flat(tree):
-        return jax.tree.map(lambda x: x.reshape((1, -1, *x.shape[2:])), tree)
-
-    final_inputs = inputs.replace(
-        obs=transitions.final_obs, start=jnp.zeros_like(inputs.start)
-    )
-    after_each = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), carries)
-    final_value, _ = policy.value(params, flat(final_inputs), after_each)
-    final_value = final_value.reshape(num_steps, num_envs)
-
+    done = transitions.terminated | transitions.truncated
+    final_value = _final_values(policy, params, transitions, carries)
     after_last = jax.tree.map(lambda x: x[-1], carries)
     last = jax.tree.map(lambda x: x[None], last_inputs)
     last_value, _ = policy.value(params, last, after_last)
-    done = transitions.terminated | transitions.truncated
     following = jnp.concatenate([value[1:], last_value])
     next_value = jnp.where(done, final_value, following)
     before_each = jax.tree.map(
         lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), carry, carries
     )
     return value, next_value, before_each
+
+
+# Ends of episodes whose values are computed together. Few steps are ends, and on a
+# CPU a pass over all samples would cost as much as all values of the rollout.
+_ENDS = 128
+
+
+def _final_values(
+    policy: Policy, params: Params, transitions: Transition, carries: Any
+) -> jax.Array:
+    """V of the true last observation where an episode ended, elsewhere 0: [T, N]."""
+    done = transitions.terminated | transitions.truncated
+    inputs = transitions.stored.inputs
+
+    def flat(tree):
+        return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), tree)
+
+    final_inputs = flat(inputs.replace(obs=transitions.final_obs))
+    carries = flat(carries)
+    size = done.size
+    ends = jnp.nonzero(done.ravel(), size=size, fill_value=size)[0]
+    num_ends = jnp.sum(done)
+
+    def some(carry):
+        values, position = carry
+        index = jax.lax.dynamic_slice(ends, (position,), (min(_ENDS, size),))
+        at = jax.tree.map(lambda x: x.at[index].get(mode="clip"), final_inputs)
+        at = at.replace(start=jnp.zeros_like(at.start))
+        before = jax.tree.map(lambda x: x.at[index].get(mode="clip"), carries)
+        some_values, _ = policy.value(
+            params, jax.tree.map(lambda x: x[None], at), before
+        )
+        return values.at[index].set(some_values[0], mode="drop"), position + _ENDS
+
+    def more(carry):
+        return carry[1] < num_ends
+
+    zeros = jnp.zeros((size,), jnp.float32)
+    values, _ = jax.lax.while_loop(more, some, (zeros, jnp.zeros((), jnp.int32)))
+    return values.reshape(done.shape)
 
 
 def scaled_rewards(
@@ -428,7 +456,7 @@ def optimise(
     epoch = epoch_accumulated if config.accumulate_gradients else epoch_by_minibatch
     learning = Learning(state.params, state.opt_state, jnp.zeros((), bool))
     learning, metrics = jax.lax.scan(
-        epoch, learning, jax.random.split(key, config.num_epochs)
+        epoch, learning, jax.random.split(key, config.epochs)
     )
     metrics = summarise(metrics, coefs)
     state = state.replace(
