@@ -258,6 +258,8 @@ _RANGES = {
 }
 # Of these a head may have its own, under the name "head_" and theirs.
 PER_HEAD = ("entropy_coef", "entropy_coef_final", "entropy_floor")
+# Fields that are NAME=VALUE pairs; layers of a configuration merge them pair by pair.
+PAIRS = ("env_kwargs", *(f"head_{field}" for field in PER_HEAD))
 _MAY_BE_INFINITE = {
     "dual_clip",
     "value_clip",
@@ -339,6 +341,18 @@ def _validate_hypers(hypers: Hypers) -> None:
             _validate_number(f"head_{field}.{head}", value, field)
 
 
+def _validate_floors(hypers: Hypers) -> None:
+    """A floor raises a coefficient by factors, so there must be one to raise."""
+    floors = {"entropy_floor": (hypers.entropy_floor, hypers.entropy_coef)}
+    for head, floor in hypers.head_entropy_floor.items():
+        coef = hypers.head_entropy_coef.get(head, hypers.entropy_coef)
+        floors[f"head_entropy_floor.{head}"] = (floor, coef)
+    for field, (floor, coef) in floors.items():
+        numbers = isinstance(floor, (int, float)) and isinstance(coef, (int, float))
+        if numbers and floor > -math.inf and coef == 0.0:
+            raise ConfigError(field, floor, "none (-inf) with an entropy_coef of 0")
+
+
 def _validate_couplings(config: Config) -> None:
     stds = (1e-5, config.min_std, config.init_std, config.max_std)
     if not all(low <= high for low, high in itertools.pairwise(stds)):
@@ -364,6 +378,7 @@ def _validate_couplings(config: Config) -> None:
                 "fixed",
                 "running or off without num_demonstrations",
             )
+    _validate_floors(config.hypers)
     if config.learning_rate_schedule == "kl" and config.hypers.target_kl == math.inf:
         raise ConfigError("target_kl", math.inf, "a finite number with schedule kl")
 
@@ -409,6 +424,8 @@ def validate(config: Config) -> None:
 def with_overrides(config: Config, values: dict[str, Any]) -> Config:
     """The configuration with those fields replaced, hyperparameters by plain name.
 
+    Pairs (`env_kwargs` and the like) are merged with those that are there.
+
     Raises:
       ConfigError: a name that is neither a field nor a hyperparameter.
     """
@@ -417,6 +434,13 @@ def with_overrides(config: Config, values: dict[str, Any]) -> Config:
     for name in values:
         if name not in fields | hyper_fields:
             raise ConfigError("configuration", name, "a field of Config or Hypers")
+    owners = {name: config if name in fields else config.hypers for name in PAIRS}
+    merged = {
+        name: {**getattr(owners[name], name), **values[name]}
+        for name in PAIRS
+        if name in values
+    }
+    values = {**values, **merged}
     hypers = config.hypers.replace(
         **{k: v for k, v in values.items() if k in hyper_fields}
     )

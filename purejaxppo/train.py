@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from purejaxppo import _xla
-from purejaxppo.config import Config, Hypers, validate
+from purejaxppo.config import PAIRS, Config, Hypers, validate
 from purejaxppo.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -28,8 +28,6 @@ from purejaxppo.errors import (
 )
 from purejaxppo.run import layers
 from purejaxppo.run.settings import RESUMABLE, Settings, validate_settings
-
-_OWN_SYNTAX = "env_kwargs"  # K=V pairs, parsed here
 
 
 def _sentences(cls: type) -> dict[str, str]:
@@ -50,7 +48,7 @@ def _flag_fields() -> list[tuple[str, type, str, type]]:
     for owner in (Settings, Config, Hypers):
         sentences = _sentences(owner)
         for field in dataclasses.fields(owner):
-            if field.name not in ("hypers", _OWN_SYNTAX):
+            if field.name != "hypers":
                 rows.append((field.name, field.type, sentences[field.name], owner))
     return rows
 
@@ -59,24 +57,20 @@ def _flags_class(defaults: dict[str, Any]) -> type:
     """One flat dataclass of all flags, its defaults those that would apply."""
     import tyro
 
+    def annotated(name: str, kind: type, sentence: str) -> Any:
+        if name in PAIRS:
+            pairs = tyro.conf.arg(help=sentence, metavar="K=V")
+            return Annotated[tuple[str, ...], pairs]
+        return Annotated[kind, tyro.conf.arg(help=sentence)]
+
     fields = [
         (
             name,
-            Annotated[kind, tyro.conf.arg(help=sentence)],
+            annotated(name, kind, sentence),
             dataclasses.field(default=defaults[name]),
         )
         for name, kind, sentence, _ in _flag_fields()
     ]
-    fields.append(
-        (
-            _OWN_SYNTAX,
-            Annotated[
-                tuple[str, ...],
-                tyro.conf.arg(help=_sentences(Config)[_OWN_SYNTAX], metavar="K=V"),
-            ],
-            dataclasses.field(default=defaults[_OWN_SYNTAX]),
-        )
-    )
     return dataclasses.make_dataclass("Flags", fields, frozen=True)
 
 
@@ -86,7 +80,7 @@ def _given(argv: list[str]) -> set[str]:
     for word in argv:
         if word.startswith("--"):
             name = word[2:].partition("=")[0].replace("-", "_")
-            known = {row[0] for row in _flag_fields()} | {_OWN_SYNTAX}
+            known = {row[0] for row in _flag_fields()}
             names.add(name if name in known else name.removeprefix("no_"))
     return names
 
@@ -102,10 +96,10 @@ def _value_of_flag(argv: list[str], flag: str, default: str) -> str:
     return value
 
 
-def _parse_pair(pair: str) -> tuple[str, Any]:
+def _parse_pair(field: str, pair: str) -> tuple[str, Any]:
     key, equals, text = pair.partition("=")
     if not equals or not key.isidentifier():
-        raise ConfigError("env_kwargs", pair, "pairs of the form NAME=VALUE")
+        raise ConfigError(field, pair, "pairs of the form NAME=VALUE")
     try:
         return key, ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -127,7 +121,8 @@ def _read_flags(
 
     defaults = dataclasses.asdict(settings)
     defaults |= {name: layers.value_of(config, name) for name in layers.value_names()}
-    defaults[_OWN_SYNTAX] = tuple(f"{k}={v}" for k, v in config.env_kwargs.items())
+    for name in PAIRS:
+        defaults[name] = tuple(f"{k}={v}" for k, v in defaults[name].items())
     flags = tyro.cli(
         _flags_class(defaults),
         args=argv,
@@ -136,8 +131,9 @@ def _read_flags(
     )
     given = _given(argv)
     values = {field.name: getattr(flags, field.name) for field in fields_of(flags)}
-    pairs = values[_OWN_SYNTAX] if _OWN_SYNTAX in given else ()
-    values[_OWN_SYNTAX] = dict(map(_parse_pair, pairs))
+    for name in PAIRS:
+        pairs = values[name] if name in given else ()
+        values[name] = dict(_parse_pair(name, pair) for pair in pairs)
     return values, given
 
 
@@ -158,7 +154,7 @@ def parse(argv: list[str]) -> tuple[layers.Layered, Settings, set[str]]:
     if "engine" in given:
         layers.require_engine_choice(env, settings.engine)
         engine = {"engine": settings.engine}
-        chosen[_OWN_SYNTAX] = chosen.get(_OWN_SYNTAX, {}) | engine
+        chosen["env_kwargs"] = chosen.get("env_kwargs", {}) | engine
     return layers.resolve(env, preset, chosen), settings, given
 
 
@@ -174,7 +170,7 @@ def _resumed(argv: list[str], run: Path) -> tuple[layers.Layered, Settings]:
     own = dataclasses.asdict(settings)
     own |= {n: layers.value_of(layered.config, n) for n in layers.value_names()}
     values, given = _read_flags(argv, layered.config, settings)
-    values[_OWN_SYNTAX] = own[_OWN_SYNTAX] | values[_OWN_SYNTAX]
+    values |= {name: own[name] | values[name] for name in PAIRS}
     for name in sorted(given - RESUMABLE - {"resume", "print_config"}):
         if values[name] != own[name]:
             allowed = f"the run's own {own[name]!r} with --resume"

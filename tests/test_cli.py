@@ -47,6 +47,7 @@ def compilation_cache(tmp_path_factory, monkeypatch):
         ("--seed -1", "seed: got -1; allowed is a whole number of at least 0"),
         ("--num-seeds 0", "num_seeds: got 0; allowed is"),
         ("--env-kwargs protocol", "env_kwargs: got 'protocol'; allowed is pairs"),
+        ("--head-entropy-coef arm", "head_entropy_coef: got 'arm'; allowed is pairs"),
         ("--env-kwargs reward=lots", "reward: got 'lots'; allowed is one of dense"),
         ("--env-kwargs speed=2", "allowed is what hammer takes"),
         ("--resume /no/such/run", "resume: got '/no/such/run'; allowed is the folder"),

@@ -6,7 +6,15 @@ import math
 import jax.numpy as jnp
 import pytest
 
-from purejaxppo.config import Config, Hypers, validate, with_overrides
+from purejaxppo.config import (
+    PER_HEAD,
+    Config,
+    Hypers,
+    advice,
+    validate,
+    validate_heads,
+    with_overrides,
+)
 from purejaxppo.env import make_env, presets
 from purejaxppo.errors import CheckpointError, ConfigError, PurejaxppoError
 from purejaxppo.ppo.learner import make_train
@@ -17,7 +25,7 @@ _COUNT = "allowed is a whole number of at least 0"
 _SENTENCES = [
     ({"num_envs": 0}, f"num_envs: got 0; {_WHOLE}"),
     ({"num_steps": -1}, f"num_steps: got -1; {_WHOLE}"),
-    ({"num_epochs": 1.5}, f"num_epochs: got 1.5; {_WHOLE}"),
+    ({"num_epochs": 1.5}, f"num_epochs: got 1.5; {_COUNT}"),
     ({"num_minibatches": True}, f"num_minibatches: got True; {_WHOLE}"),
     ({"total_timesteps": "many"}, f"total_timesteps: got 'many'; {_WHOLE}"),
     ({"core_size": 0}, f"core_size: got 0; {_WHOLE}"),
@@ -143,7 +151,59 @@ _HYPERS = {
 
 
 def test_every_hyperparameter_has_a_range():
-    assert set(_HYPERS) == {field.name for field in dataclasses.fields(Hypers)}
+    own = {f"head_{field}" for field in PER_HEAD}
+    fields = {field.name for field in dataclasses.fields(Hypers)}
+    assert set(_HYPERS) | own == fields
+
+
+def test_a_heads_own_values_have_the_same_ranges():
+    for field in PER_HEAD:
+        hypers = Hypers(**{f"head_{field}": {"op": math.nan}})
+        with pytest.raises(ConfigError) as error:
+            validate(Config(hypers=hypers))
+        allowed = _HYPERS[field][1]
+        assert str(error.value) == f"head_{field}.op: got nan; allowed is {allowed}"
+    with pytest.raises(ConfigError, match=r"head_entropy_coef\.op: got 'x'"):
+        validate(Config(hypers=Hypers(head_entropy_coef={"op": "x"})))
+
+
+def test_a_value_of_a_head_that_is_not_there():
+    hypers = Hypers(head_entropy_coef={"slot": 0.1})
+    with pytest.raises(ConfigError) as error:
+        validate_heads(Config(hypers=hypers), ["op", "aim"])
+    sentence = "head_entropy_coef: got 'slot'; allowed is one of aim, op"
+    assert str(error.value) == sentence
+
+
+def test_a_floor_needs_a_coefficient_that_it_can_raise():
+    validate(Config(hypers=Hypers(entropy_floor=0.5, entropy_coef=0.01)))
+    own = {"head_entropy_floor": {"op": 0.5}, "head_entropy_coef": {"op": 0.1}}
+    validate(Config(hypers=Hypers(**own)))
+    for hypers in (
+        Hypers(entropy_floor=0.5),
+        Hypers(head_entropy_floor={"op": 0.5}),
+        Hypers(entropy_coef=0.1, **(own | {"head_entropy_coef": {"op": 0.0}})),
+    ):
+        with pytest.raises(ConfigError, match="with an entropy_coef of 0"):
+            validate(Config(hypers=hypers))
+
+
+def test_epochs_of_a_recurrent_core_are_one_unless_asked_for():
+    assert (Config().epochs, Config(core="gru").epochs) == (4, 1)
+    assert not advice(Config()) + advice(Config(core="lstm"))
+    stale = Config(core="lstm", num_epochs=3)
+    assert stale.epochs == 3
+    (sentence,) = advice(stale)
+    assert "num_epochs is 3 with core lstm" in sentence
+
+
+def test_pairs_are_merged_and_everything_else_is_replaced():
+    first = with_overrides(Config(), {"env_kwargs": {"a": 1, "b": 2}})
+    second = with_overrides(first, {"env_kwargs": {"b": 3}, "num_envs": 8})
+    assert second.env_kwargs == {"a": 1, "b": 3}
+    own = {"head_entropy_coef": {"op": 0.1}}
+    assert with_overrides(second, own).hypers.head_entropy_coef == {"op": 0.1}
+    assert first.hypers.head_entropy_coef == {}
 
 
 @pytest.mark.parametrize("field", _HYPERS)

@@ -114,12 +114,14 @@ def test_observation_and_action_decide(continuous, changes):
 
 @pytest.mark.parametrize("core", ["lstm", "gru"])
 def test_memory_is_learnt_with_a_recurrent_core(core):
-    """A cue at the first step decides what pays at the third."""
+    """A cue at the first step decides what pays at the eighth."""
     metrics, _ = _train(
-        Probe("cue", delay=3),
-        num_updates=60,
+        Probe("cue", delay=8),
+        num_updates=120,
+        num_epochs=0,
+        num_steps=16,
         core=core,
-        sequence_length=4,
+        core_size=16,
         gae_lambda=1.0,
         gamma=0.99,
     )
@@ -128,7 +130,7 @@ def test_memory_is_learnt_with_a_recurrent_core(core):
 
 def test_without_memory_the_cue_is_lost():
     """Else the test above would show nothing."""
-    metrics, _ = _train(Probe("cue", delay=3), gae_lambda=1.0, gamma=0.99)
+    metrics, _ = _train(Probe("cue", delay=8), gae_lambda=1.0, gamma=0.99)
     assert abs(_eval_return(metrics)) < 0.7
 
 

@@ -109,7 +109,7 @@ def test_cosine_is_flat_at_both_ends_and_exponential_takes_a_final_of_zero():
 def test_learning_rate_follows_kl():
     config = small_config(learning_rate_schedule="kl")
     hypers = Hypers(target_kl=0.01)
-    adaptive = optim.init_adaptive()
+    adaptive = optim.init_adaptive(["move"])
     for kl, scale in ((0.03, 1 / 1.5), (0.015, 1.0), (0.007, 1.0), (0.004, 1.5)):
         found = optim.adapt_learning_rate(adaptive, config, hypers, jnp.float32(kl))
         np.testing.assert_allclose(found.learning_rate_scale, scale, rtol=1e-6)
@@ -121,13 +121,31 @@ def test_learning_rate_follows_kl():
     assert_trees_equal(same, adaptive)
 
 
+def _scales(hypers, entropies):
+    """The scales of one head's coefficient as its entropy takes those values."""
+    adaptive, scales = optim.init_adaptive(["move"]), []
+    for entropy in entropies:
+        entropy = {"move": jnp.float32(entropy)}
+        adaptive = optim.adapt_entropy(adaptive, hypers, entropy)
+        scales.append(float(adaptive.entropy_scale["move"]))
+    return scales
+
+
 def test_entropy_coefficient_rises_below_the_floor_and_relaxes_above():
-    hypers = Hypers(entropy_floor=0.5)
-    adaptive = optim.init_adaptive()
-    scales = []
-    for entropy in (0.4, 0.4, 0.6, 0.6, 0.6):
-        adaptive = optim.adapt_entropy(adaptive, hypers, jnp.float32(entropy))
-        scales.append(float(adaptive.entropy_scale))
+    scales = _scales(Hypers(entropy_floor=0.5), (0.4, 0.4, 0.6, 0.6, 0.6))
     np.testing.assert_allclose(scales, [1.1, 1.21, 1.1, 1.0, 1.0], rtol=1e-5)
-    off = optim.adapt_entropy(optim.init_adaptive(), Hypers(), jnp.float32(-100.0))
-    assert float(off.entropy_scale) == 1.0
+    assert _scales(Hypers(), [-100.0]) == [1.0]
+
+
+def test_a_head_that_was_never_active_keeps_its_coefficient():
+    scales = _scales(Hypers(entropy_floor=0.5), (0.4, math.nan, 0.4))
+    np.testing.assert_allclose(scales, [1.1, 1.1, 1.21], rtol=1e-5)
+
+
+def test_each_head_has_its_own_floor():
+    hypers = Hypers(entropy_floor=0.5, head_entropy_floor={"b": 0.1})
+    adaptive = optim.init_adaptive(["a", "b"])
+    entropy = dict.fromkeys("ab", jnp.float32(0.3))
+    adaptive = optim.adapt_entropy(adaptive, hypers, entropy)
+    scales = {name: float(x) for name, x in adaptive.entropy_scale.items()}
+    assert scales == {"a": pytest.approx(1.1), "b": 1.0}

@@ -424,6 +424,21 @@ def test_the_entropy_bonus_raises_entropy(setup):
     assert entropies[2] > entropies[1] + 0.01
 
 
+def test_a_heads_own_entropy_bonus_raises_its_entropy_alone(setup):
+    batch = setup.batch.replace(advantages=jnp.zeros_like(setup.batch.advantages))
+    still = _RATE.replace(learning_rate=0.0)
+    own = _RATE.replace(entropy_coef=0.0, head_entropy_coef={"op": 1.0})
+    _, before = setup.run(setup.state, batch, still)
+    after, metrics = setup.run(setup.state, batch, own)
+    _, metrics = setup.run(after, batch, still)
+    rise = {
+        name: float(metrics[f"head/{name}/entropy"] - before[f"head/{name}/entropy"])
+        for name in ("op", "slot", "aim", "cards")
+    }
+    assert rise["op"] > 0.01
+    assert max(abs(rise[name]) for name in ("slot", "aim", "cards")) < rise["op"] / 2
+
+
 @pytest.mark.parametrize("poison", [jnp.nan, jnp.inf])
 def test_a_minibatch_that_is_not_finite_is_skipped_and_counted(setup, poison):
     one = setup.batch.advantages.at[0, 17].set(poison)
@@ -651,7 +666,7 @@ def test_advantages_normalised_in_a_minibatch_have_no_scale_nor_origin(setup):
 
 def _coefficients(update_count, hypers, **changes):
     config = small_config(**changes)
-    adaptive = optim.init_adaptive()
+    adaptive = optim.init_adaptive(["op", "slot"])
 
     class _State(NamedTuple):
         update_count: Any
@@ -679,8 +694,21 @@ def test_coefficients_follow_their_own_schedules():
         kl_schedule="linear",
     )
     np.testing.assert_allclose(coefs.learning_rate, 0.15, rtol=1e-5)
-    np.testing.assert_allclose(coefs.entropy, 0.2, rtol=1e-5)
+    np.testing.assert_allclose(coefs.entropy["op"], 0.2, rtol=1e-5)
     np.testing.assert_allclose(coefs.kl, 2.0, rtol=1e-5)
+
+
+def test_each_head_has_its_own_entropy_coefficient_and_schedule():
+    """Half-way; what a head does not have of its own is that of all heads."""
+    hypers = Hypers(
+        entropy_coef=0.4,
+        entropy_coef_final=0.5,
+        head_entropy_coef={"slot": 0.1},
+        head_entropy_coef_final={"op": 0.0},
+    )
+    coefs = _coefficients(5, hypers, entropy_schedule="linear")
+    np.testing.assert_allclose(coefs.entropy["op"], 0.4 * 0.5, rtol=1e-5)
+    np.testing.assert_allclose(coefs.entropy["slot"], 0.1 * 0.75, rtol=1e-5)
 
 
 def test_learning_rate_rises_once_the_policy_learns():
@@ -708,8 +736,9 @@ def test_adaptive_coefficients_wait_while_the_policy_rests(setup):
     for count in (0, 1):
         before = setup.state.replace(update_count=jnp.int32(count))
         after, _ = setup.run(before, setup.batch, hypers)
-        scales.append(float(after.adaptive.entropy_scale))
-    np.testing.assert_allclose(scales, [1.0, 1.1], rtol=1e-6)
+        scales.append(jax.tree.leaves(after.adaptive.entropy_scale))
+    np.testing.assert_allclose(scales[0], [1.0] * 4, rtol=1e-6)
+    np.testing.assert_allclose(scales[1], [1.1] * 4, rtol=1e-6)
 
 
 def test_one_optimiser_step_cannot_be_degenerate():

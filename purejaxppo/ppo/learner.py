@@ -3,6 +3,7 @@
 The command line runs the same `update` in jitted chunks: both are one computation.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo import autoreset
-from purejaxppo.config import Config, Hypers, validate
+from purejaxppo.config import Config, Hypers, advice, validate, validate_heads
 from purejaxppo.env import Env, make_env
 from purejaxppo.policy.policy import Policy, make_policy
 from purejaxppo.ppo import evaluation, imitation, normalize, optim
@@ -82,6 +83,7 @@ def make_learner(
     """
     validate(config)
     env = make_env(config.env, **config.env_kwargs) if env is None else env
+    validate_heads(config, env.spec.heads)
     policy = make_policy(env.spec.heads, config)
 
     def collect(key: jax.Array) -> Demonstrations:
@@ -122,7 +124,7 @@ def make_learner(
             episodes=episodes,
             carry=carry,
             reference=Reference(params, obs_stats, carry) if config.anchor else None,
-            adaptive=optim.init_adaptive(),
+            adaptive=optim.init_adaptive(env.spec.heads),
             key=keys.training,
             update_count=jnp.zeros((), jnp.int32),
         )
@@ -199,6 +201,8 @@ def make_train(config: Config, env: Env | None = None) -> Callable[..., Any]:
       ConfigError: the configuration cannot be used; before anything compiles.
     """
     learner = make_learner(config, env)
+    for sentence in advice(config):
+        warnings.warn(sentence, stacklevel=2)
     points = config.eval_points
 
     def train(

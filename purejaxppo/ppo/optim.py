@@ -1,5 +1,6 @@
 """The optimiser: clip, Adam, schedules, and rates that adapt to KL."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -97,9 +98,17 @@ def _keep(condition: jax.Array, old: Any, new: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), old, new)
 
 
-def init_adaptive() -> Adaptive:
-    one = jnp.ones((), jnp.float32)
-    return Adaptive(learning_rate_scale=one, entropy_scale=one)
+def init_adaptive(heads: Iterable[str]) -> Adaptive:
+    # An array each: the compiled program consumes its state, and none twice.
+    return Adaptive(
+        learning_rate_scale=jnp.ones((), jnp.float32),
+        entropy_scale={name: jnp.ones((), jnp.float32) for name in heads},
+    )
+
+
+def of_head(hypers: Hypers, field: str, head: str) -> jax.Array | float:
+    """The head's own value of `entropy_coef` and its like, or that of all heads."""
+    return getattr(hypers, f"head_{field}").get(head, getattr(hypers, field))
 
 
 def adapt_learning_rate(
@@ -114,10 +123,19 @@ def adapt_learning_rate(
     return adaptive.replace(learning_rate_scale=jnp.clip(scale, *_LEARNING_RATE_RANGE))
 
 
-def adapt_entropy(adaptive: Adaptive, hypers: Hypers, entropy: jax.Array) -> Adaptive:
-    """Raise the entropy coefficient while entropy is below its floor, else relax."""
-    factor = jnp.where(
-        entropy < hypers.entropy_floor, _ENTROPY_FACTOR, 1.0 / _ENTROPY_FACTOR
-    )
-    scale = jnp.clip(adaptive.entropy_scale * factor, *_ENTROPY_RANGE)
-    return adaptive.replace(entropy_scale=scale)
+def adapt_entropy(
+    adaptive: Adaptive, hypers: Hypers, entropy: dict[str, jax.Array]
+) -> Adaptive:
+    """Raise a head's coefficient while its entropy is below its floor, else relax.
+
+    A head that was never active has no entropy (NaN), and stays as it is.
+    """
+
+    def adapted(name: str, scale: jax.Array) -> jax.Array:
+        below = entropy[name] < of_head(hypers, "entropy_floor", name)
+        factor = jnp.where(below, _ENTROPY_FACTOR, 1.0 / _ENTROPY_FACTOR)
+        moved = jnp.clip(scale * factor, *_ENTROPY_RANGE)
+        return jnp.where(jnp.isnan(entropy[name]), scale, moved)
+
+    scales = {name: adapted(name, x) for name, x in adaptive.entropy_scale.items()}
+    return adaptive.replace(entropy_scale=scales)

@@ -85,7 +85,7 @@ def rollout(
             stored=stored,
             log_prob=terms.log_prob,
             entropy=terms.joint_entropy(),
-            reference_log_prob=None,  # of the whole rollout at once, below
+            reference_log_prob=jnp.zeros_like(step.reward),  # see below
             reward=step.reward,
             terminated=step.terminated,
             truncated=step.truncated,
@@ -110,13 +110,13 @@ def rollout(
         jax.random.split(key, config.num_steps),
     )
     transitions, reference_obs, stats = collected
-    transitions = transitions.replace(
-        reference_log_prob=_reference_log_prob(
-            policy, reference, transitions.stored, reference_obs
-        )
-    )
     state = state.replace(episodes=episodes, carry=policy_carry)
     if reference is not None:
+        transitions = transitions.replace(
+            reference_log_prob=_reference_log_prob(
+                policy, reference, transitions.stored, reference_obs
+            )
+        )
         state = state.replace(reference=reference.replace(carry=reference_carry))
     return state, transitions, stats, new_stats
 
@@ -136,11 +136,9 @@ def _reference_step(
 
 
 def _reference_log_prob(
-    policy: Policy, reference: Reference | None, stored: Stored, obs: Any
+    policy: Policy, reference: Reference, stored: Stored, obs: Any
 ) -> jax.Array:
     """Log-prob under the reference, [T, N]: one large batch, not T small ones."""
-    if reference is None:
-        return jnp.zeros(stored.inputs.start.shape, jnp.float32)
     inputs = stored.inputs.replace(obs=obs)
     seen = stored.replace(inputs=inputs, carry=reference.carry)
     return policy.log_prob(reference.params, seen).joint_log_prob()

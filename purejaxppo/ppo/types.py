@@ -30,7 +30,7 @@ class Adaptive(struct.PyTreeNode):
     """Coefficients that follow what training does."""
 
     learning_rate_scale: jax.Array  # float32 [], schedule "kl"
-    entropy_scale: jax.Array  # float32 [], entropy floor
+    entropy_scale: dict[str, jax.Array]  # head -> float32 [], entropy floor
 
 
 class TrainState(struct.PyTreeNode):

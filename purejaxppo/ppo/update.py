@@ -21,10 +21,10 @@ _EXPLODED, _COLLAPSED = 5.0, 0.1
 
 
 class Coefs(NamedTuple):
-    """The coefficients of this update, schedules applied. Scalars."""
+    """The coefficients of this update, schedules applied. Scalars, one per head."""
 
     learning_rate: jax.Array
-    entropy: jax.Array
+    entropy: dict[str, jax.Array]  # per head
     kl: jax.Array
     freeze_policy: jax.Array  # bool: the critic's warm-up
 
@@ -251,9 +251,10 @@ def minibatch_loss(
         losses.value_loss(value, batch.value, batch.returns, hypers.value_clip)
     )
     entropy_bonus = sum(
-        jnp.sum(entropy) / expected[name] for name, entropy in terms.entropy.items()
+        coefs.entropy[name] * jnp.sum(entropy) / expected[name]
+        for name, entropy in terms.entropy.items()
     )
-    loss = loss_policy + hypers.value_coef * loss_value - coefs.entropy * entropy_bonus
+    loss = loss_policy + hypers.value_coef * loss_value - entropy_bonus
     metrics = {"loss/policy": loss_policy, "loss/value": loss_value}
     if config.anchor:
         anchor = over_valid(
@@ -351,9 +352,13 @@ def coefficients(state: TrainState, config: Config, hypers: Hypers) -> Coefs:
     rate = optim.schedule(
         config.learning_rate_schedule, progress, hypers.learning_rate_final
     )
-    entropy = optim.schedule(
-        config.entropy_schedule, progress, hypers.entropy_coef_final
-    )
+
+    def entropy(head: str) -> jax.Array:
+        final = optim.of_head(hypers, "entropy_coef_final", head)
+        factor = optim.schedule(config.entropy_schedule, progress, final)
+        return optim.of_head(hypers, "entropy_coef", head) * factor
+
+    scales = state.adaptive.entropy_scale
     kl = optim.schedule(config.kl_schedule, progress, hypers.kl_coef_final)
     # Counted from the first update in which the policy moves.
     since = state.update_count - config.critic_warmup + 1
@@ -361,7 +366,7 @@ def coefficients(state: TrainState, config: Config, hypers: Hypers) -> Coefs:
     rate *= jnp.where(since > 0, ramp, 1.0)
     return Coefs(
         learning_rate=hypers.learning_rate * rate * state.adaptive.learning_rate_scale,
-        entropy=hypers.entropy_coef * entropy * state.adaptive.entropy_scale,
+        entropy={head: entropy(head) * scale for head, scale in scales.items()},
         kl=hypers.kl_coef * kl,
         freeze_policy=state.update_count < config.critic_warmup,
     )
@@ -502,7 +507,8 @@ def _adapt(adaptive: Adaptive, config, hypers, coefs, metrics) -> Adaptive:
     adapted = optim.adapt_learning_rate(
         adaptive, config, hypers, metrics["approx_kl/last"]
     )
-    adapted = optim.adapt_entropy(adapted, hypers, metrics["entropy"])
+    entropy = {name: metrics[f"head/{name}/entropy"] for name in adapted.entropy_scale}
+    adapted = optim.adapt_entropy(adapted, hypers, entropy)
     # A policy that is held says nothing by not moving.
     return jax.tree.map(
         lambda old, new: jnp.where(coefs.freeze_policy, old, new), adaptive, adapted
@@ -560,6 +566,6 @@ def summarise(per_minibatch: Metrics, coefs: Coefs) -> Metrics:
         "update/epochs": jnp.sum(jnp.any(ran, axis=1)).astype(jnp.float32),
         "update/minibatches": num_ran.astype(jnp.float32),
         "update/learning_rate": coefs.learning_rate,
-        "update/entropy_coef": coefs.entropy,
         "update/kl_coef": coefs.kl,
+        **{f"head/{name}/entropy_coef": x for name, x in coefs.entropy.items()},
     }

@@ -9,7 +9,7 @@ import inspect
 from typing import Any, NamedTuple
 
 from purejaxppo import env as env_lib
-from purejaxppo.config import Config, Hypers, with_overrides
+from purejaxppo.config import PAIRS, Config, Hypers, with_overrides
 from purejaxppo.errors import ConfigError, UnknownName
 from purejaxppo.run.settings import Settings
 
@@ -40,7 +40,7 @@ def preset_layers(env: str, preset: str) -> list[tuple[str, dict[str, Any]]]:
 def resolve(env: str, preset: str, flags: dict[str, Any]) -> Layered:
     """The configuration of `env`, from the lowest layer to the flags.
 
-    `env_kwargs` are merged key by key, everything else is replaced.
+    Pairs (`env_kwargs` and the like) are merged, everything else is replaced.
 
     Args:
       flags: values of `Config` and `Hypers`, by name, that were given explicitly.
@@ -51,10 +51,8 @@ def resolve(env: str, preset: str, flags: dict[str, Any]) -> Layered:
     config = Config(env=env)
     sources = dict.fromkeys(value_names(), DEFAULT)
     for source, values in [*preset_layers(env, preset), (FLAG, flags)]:
-        if "env_kwargs" in values:
-            sources |= {f"env_kwargs.{key}": source for key in values["env_kwargs"]}
-            merged = config.env_kwargs | values["env_kwargs"]
-            values = {**values, "env_kwargs": merged}
+        for name in PAIRS:
+            sources |= {f"{name}.{key}": source for key in values.get(name, {})}
         config = with_overrides(config, values)
         sources |= dict.fromkeys(values, source)
     return Layered(config, sources)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purejaxppo.config import advice
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.imitation import Demonstrations
 from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
@@ -226,6 +227,8 @@ def start(layered: Layered, settings: Settings, path: Path, command: list[str]) 
     folder.create(path)
     folder.write_config(path, layered, settings, command)
     progress.line(f"run {path}")
+    for sentence in advice(layered.config):
+        progress.line(f"warning: {sentence}")
     return _run(runner, Runner.begin)
 
 
