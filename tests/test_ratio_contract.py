@@ -102,6 +102,41 @@ def test_first_ratio_is_one_in_every_update(kind, monkeypatch):
     assert float(metrics["ratio/first_minibatch_error"]) < MAX_FIRST_RATIO_ERROR
 
 
+# The environments themselves, short episodes where they can be had.
+_ENVIRONMENTS = {
+    "hammer": {"env_kwargs": {"max_episode_steps": 5}},
+    "hammer, course": {"env_kwargs": {"protocol": "cs224r", "max_episode_steps": 5}},
+    "scheduler": {"env_kwargs": {"num_jobs": 4, "num_slots": 3}},
+}
+_POLICIES = {
+    "feed-forward": {},
+    "lstm": {"core": "lstm"},
+    "gru": {"core": "gru", "sequence_length": 8, "shared_trunk": True},
+}
+
+
+@pytest.mark.parametrize("policy", _POLICIES)
+@pytest.mark.parametrize("name", _ENVIRONMENTS)
+def test_first_ratio_is_one_in_the_environments(name, policy):
+    config = _config(
+        env=name.partition(",")[0],
+        **{"num_steps": 16, **_ENVIRONMENTS[name], **_POLICIES[policy]},
+    )
+    learner = make_learner(config)
+    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    state = state.replace(params=_loud(state.params))
+    update = quick_jit(learner.update)
+    ended = 0.0
+    for _ in range(3):
+        state, metrics = update(state, as_arrays(config.hypers))
+        assert float(metrics["ratio/first_minibatch_error"]) < MAX_FIRST_RATIO_ERROR
+        assert float(metrics["ratio/last_epoch_std"]) > 1e-3
+        assert int(metrics["status"]) == UpdateStatus.OK
+        ended += float(metrics["train/episodes"])
+    assert ended > 8
+    assert float(state.obs_stats.count) == 3 * config.batch_size
+
+
 def test_a_single_optimiser_step_is_not_degenerate():
     """The ratio is measured before it, so it is 1 by right."""
     config = _config(num_epochs=1, num_minibatches=1)
