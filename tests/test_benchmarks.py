@@ -1,8 +1,9 @@
 """Each benchmark runs a tiny case, and computes what it says from what it read."""
 
+import numpy as np
 import pytest
 
-from benchmarks import hammer_learning, hammer_speed, record, update_speed
+from benchmarks import hammer_learning, hammer_speed, memory, record, update_speed
 
 
 def test_update_speed_compares_ours_with_each_other():
@@ -21,6 +22,15 @@ def test_hammer_speed_measures_three_rates_of_the_same_work():
     ratio = results["ratios"]["end_to_end_over_physics"]["median"]
     assert ratio == pytest.approx(rates["end_to_end"] / rates["physics"])
     assert "end_to_end" in hammer_speed.table(results)
+
+
+def test_memory_reports_every_kind_and_seed():
+    results = memory.measure(seeds=2, updates=10, delays=(1,))
+    for core in memory.KINDS:
+        figures = results[f"delay 1, core {core}"]
+        assert np.shape(figures["curve"]) == (2, 10)
+        assert figures["final"] == [curve[-1] for curve in figures["curve"]]
+    assert results["delay 1, core lstm"]["steps"] == memory.NUM_ENVS * 4 * 10
 
 
 def row(steps: int, mean: float, worst: float) -> dict[str, str]:
