@@ -8,7 +8,7 @@ kind are one vmapped program. Writes benchmarks/results/memory.json.
 """
 
 import argparse
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,8 @@ from purejaxppo.env import Action, Discrete, EnvSpec, State
 from purejaxppo.ppo.learner import make_train
 
 DELAYS = (8, 32)
-KINDS = ("none", "gru", "lstm")
+Core = Literal["none", "lstm", "gru"]
+KINDS: tuple[Core, ...] = ("none", "gru", "lstm")
 NUM_ENVS = 64
 
 
@@ -55,7 +56,7 @@ class Cue:
         )
 
 
-def config_of(delay: int, core: str, total_timesteps: int) -> Config:
+def config_of(delay: int, core: Core, total_timesteps: int) -> Config:
     """The same samples, networks and optimiser for every kind; the core is all."""
     return Config(
         env="cue",

@@ -25,10 +25,11 @@ from purejaxppo.config import Config
 from purejaxppo.env import Box, EnvSpec, State
 from purejaxppo.policy import networks
 from purejaxppo.policy.layers import Dense
+from purejaxppo.ppo.batch import make_batch
 from purejaxppo.ppo.learner import as_arrays, make_learner
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.types import Batch
-from purejaxppo.ppo.update import make_batch, optimise
+from purejaxppo.ppo.update import optimise
 
 
 class FlaxDense(nn.Module):

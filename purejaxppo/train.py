@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from purejaxppo import _xla
-from purejaxppo.config import PAIRS, Config, Hypers, validate
+from purejaxppo.config import PAIRS, Config, Hypers
 from purejaxppo.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -28,6 +28,7 @@ from purejaxppo.errors import (
 )
 from purejaxppo.run import layers
 from purejaxppo.run.settings import RESUMABLE, Settings, validate_settings
+from purejaxppo.validation import validate
 
 
 def _sentences(cls: type) -> dict[str, str]:

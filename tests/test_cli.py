@@ -139,8 +139,8 @@ def test_every_flag_has_a_sentence():
 
 
 def test_every_preset_of_hammer_is_valid():
-    from purejaxppo.config import validate
     from purejaxppo.env import presets
+    from purejaxppo.validation import validate
 
     for name in presets("hammer"):
         validate(layers.resolve("hammer", name, {}).config)

@@ -10,14 +10,12 @@ from purejaxppo.config import (
     PER_HEAD,
     Config,
     Hypers,
-    advice,
-    validate,
-    validate_heads,
     with_overrides,
 )
 from purejaxppo.env import make_env, presets
 from purejaxppo.errors import CheckpointError, ConfigError, PurejaxppoError
 from purejaxppo.ppo.learner import make_train
+from purejaxppo.validation import advice, validate, validate_heads
 
 # Field -> a value of it, and the sentence.
 _WHOLE = "allowed is a whole number of at least 1"

@@ -17,10 +17,10 @@ from probe_envs import HeadsProbe
 from purejaxppo.policy.policy import make_policy
 from purejaxppo.ppo import learner as learner_lib
 from purejaxppo.ppo import losses, normalize
+from purejaxppo.ppo.batch import as_sequences, make_batch
 from purejaxppo.ppo.learner import as_arrays, make_learner
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.status import MAX_FIRST_RATIO_ERROR, UpdateStatus
-from purejaxppo.ppo.update import as_sequences, make_batch
 
 _ALL = HeadsProbe()
 _AIM, _OP = HeadsProbe(("aim",)), HeadsProbe(("op", "slot"))
@@ -323,7 +323,7 @@ def test_windows_of_a_recurrent_policy_need_contiguous_steps(monkeypatch):
 
     config = _config(reset="fresh", **_LSTM)
     assert dataclasses.replace(config).window == 4
-    monkeypatch.setattr("purejaxppo.ppo.update.as_sequences", strided)
+    monkeypatch.setattr("purejaxppo.ppo.batch.as_sequences", strided)
     errors = _first_error(_CARDS, config)
     assert errors["cards"] > MAX_FIRST_RATIO_ERROR
     assert as_sequences is not strided

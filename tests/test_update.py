@@ -26,22 +26,20 @@ from purejaxppo.env import State
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Stored
 from purejaxppo.ppo import normalize, optim
-from purejaxppo.ppo.learner import _steps_per_update, as_arrays, make_learner
-from purejaxppo.ppo.rollout import rollout
-from purejaxppo.ppo.status import UpdateStatus, update_status
-from purejaxppo.ppo.types import Batch, Transition
-from purejaxppo.ppo.update import (
+from purejaxppo.ppo.batch import (
     _ENDS,
     _estimate_metrics,
     as_sequences,
-    coefficients,
     estimate_values,
-    expected_valid,
     make_batch,
-    minibatch_loss,
-    optimise,
     scaled_rewards,
 )
+from purejaxppo.ppo.learner import _steps_per_update, as_arrays, make_learner
+from purejaxppo.ppo.minibatch import expected_valid, minibatch_loss
+from purejaxppo.ppo.rollout import rollout
+from purejaxppo.ppo.status import UpdateStatus, update_status
+from purejaxppo.ppo.types import Batch, Transition
+from purejaxppo.ppo.update import coefficients, optimise
 
 # --- estimates -------------------------------------------------------------------
 

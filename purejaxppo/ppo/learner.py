@@ -11,16 +11,18 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo import autoreset
-from purejaxppo.config import Config, Hypers, advice, validate, validate_heads
+from purejaxppo.config import Config, Hypers
 from purejaxppo.env import Env, make_env
 from purejaxppo.policy.policy import Policy, make_policy
 from purejaxppo.ppo import evaluation, imitation, normalize, optim
+from purejaxppo.ppo.batch import make_batch
 from purejaxppo.ppo.imitation import Demonstrations
 from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.rollout import episode_metrics, policy_input, rollout
 from purejaxppo.ppo.status import update_status
 from purejaxppo.ppo.types import Metrics, Reference, TrainState
-from purejaxppo.ppo.update import make_batch, optimise
+from purejaxppo.ppo.update import optimise
+from purejaxppo.validation import advice, validate, validate_heads
 
 
 class InitKeys(NamedTuple):

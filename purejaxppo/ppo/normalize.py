@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from purejaxppo.ppo import reduce
 from purejaxppo.ppo.reduce import AxisName
 
 # Observations are clipped to this many standard deviations.
@@ -112,3 +113,9 @@ def discounted_returns(
 
     after, totals = jax.lax.scan(step, before, (reward, done))
     return totals, after
+
+
+def standardized(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
+    """x with mean 0 and standard deviation 1 over all of its elements."""
+    mean, std = reduce.moments(x, axis_name=axis_name)
+    return (x - mean) / (std + 1e-8)

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.config import advice
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.imitation import Demonstrations
 from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
@@ -23,6 +22,7 @@ from purejaxppo.run.journal import Journal
 from purejaxppo.run.layers import Layered
 from purejaxppo.run.progress import Progress
 from purejaxppo.run.settings import Settings
+from purejaxppo.validation import advice
 
 _CHUNK_SECONDS = 2.0  # how long the host may go without a word
 _SUMMARY = "summary.json"
