@@ -228,6 +228,15 @@ def _mask_of_the_previous_step(transitions, old_stats, new_stats):
     return transitions.replace(stored=stored.replace(inputs=inputs))
 
 
+def _start_of_the_previous_step(transitions, old_stats, new_stats):
+    """Off by one, as where `done` of a step is stored for `start` of the next."""
+    del old_stats, new_stats
+    stored = transitions.stored
+    late = jnp.roll(stored.inputs.start, 1, axis=0)
+    inputs = stored.inputs.replace(start=late)
+    return transitions.replace(stored=stored.replace(inputs=inputs))
+
+
 def _normaliser_updated_before_the_update(transitions, old_stats, new_stats):
     stored = transitions.stored
     std = jnp.sqrt(normalize.variance(old_stats))
@@ -249,6 +258,12 @@ _FAULTS = {
         _OP,
         _LSTM,
         {"corrupt_sample": _after_sampling(_carry_after_the_step)},
+        {"op", "slot"},
+    ),
+    "episode starts a step late": (
+        _OP,
+        _LSTM,
+        {"corrupt_batch": _start_of_the_previous_step},
         {"op", "slot"},
     ),
     "normaliser updated first": (
