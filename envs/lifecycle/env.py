@@ -18,6 +18,8 @@ CULL_PRICE = 0.05
 SCALE = 12.0  # worth of a return of 1
 SUCCESS = 0.5  # return of an episode that succeeded
 
+Flags = dict[str, jax.Array]  # head name -> bool
+
 _COUNTS = ("matured", "duds", "blended", "culled", "waited", "invalid")
 
 
@@ -81,24 +83,24 @@ class Lifecycle:
             total=zero,
             counts=dict.fromkeys(_COUNTS, zero),
         )
-        return self._state(data, key, zero)
+        return self._state(data, key, zero)  # nothing to read yet: the key is unused
 
     def step(self, state: State, action: Action) -> State:
         key, key_seed, key_growth, key_readings = jax.random.split(state.data.key, 4)
-        seeds, price, done = self._apply(state.data.seeds, action, key_seed)
-        seeds, paid = rules.grow(seeds, key_growth)
+        seeds, price, did = self._apply(state.data.seeds, action, key_seed)
+        grown, paid = rules.grow(seeds, key_growth)
         reward = (jnp.sum(paid) - price) / SCALE
         happened = {
-            "matured": jnp.sum(paid != 0.0),
+            "matured": jnp.sum(seeds.occupied & ~grown.occupied),
             "duds": jnp.sum(paid < 0.0),
-            "blended": done[BLEND],
-            "culled": done[CULL],
-            "waited": action["op"] == WAIT,
-            "invalid": ~jnp.any(done),
+            "blended": did[BLEND],
+            "culled": did[CULL],
+            "waited": did[WAIT],
+            "invalid": ~jnp.any(did),
         }
         counts = state.data.counts
         data = Data(
-            seeds=seeds,
+            seeds=grown,
             time=state.data.time + 1,
             key=key,
             total=state.data.total + reward,
@@ -109,7 +111,7 @@ class Lifecycle:
     def _apply(
         self, seeds: Seeds, action: Action, key: jax.Array
     ) -> tuple[Seeds, jax.Array, jax.Array]:
-        """The seeds after the action, its price, and which op was done, [4].
+        """The seeds after the action, its price, and which op it did, [4] (or none).
 
         From the seeds, not from the state's masks: what can be done is the rules'.
         """
@@ -118,7 +120,7 @@ class Lifecycle:
         blueprint, is_known = _within(action["blueprint"], len(limits.blueprints))
         pair, is_pair = _within(action["blend"], len(limits.pairs))
         full = seeds.occupied[slot]
-        done = jnp.stack(
+        did = jnp.stack(
             [
                 op == WAIT,
                 (op == GERMINATE) & is_slot & is_known & ~full,
@@ -128,14 +130,14 @@ class Lifecycle:
         )
         planted = rules.germinate(seeds, slot, blueprint, key, limits)
         price = jnp.where(
-            done[GERMINATE],
+            did[GERMINATE],
             rules.column(limits, "price")[blueprint],
-            jnp.where(done[CULL], CULL_PRICE, 0.0),
+            jnp.where(did[CULL], CULL_PRICE, 0.0),
         )
-        after = _pick(done[GERMINATE], planted, seeds)
-        after = _pick(done[BLEND], rules.blend(seeds, pair, limits), after)
-        after = _pick(done[CULL], rules.cull(seeds, slot, limits), after)
-        return after, price, done
+        after = _pick(did[GERMINATE], planted, seeds)
+        after = _pick(did[BLEND], rules.blend(seeds, pair, limits), after)
+        after = _pick(did[CULL], rules.cull(seeds, slot, limits), after)
+        return after, price, did
 
     def _state(self, data: Data, key: jax.Array, reward: jax.Array) -> State:
         masks, active = self._masks(data.seeds)
@@ -151,23 +153,26 @@ class Lifecycle:
         )
 
     def _observe(self, data: Data, key: jax.Array) -> dict[str, jax.Array]:
-        """Actor float32 [3 J + 1], critic [7 J + 1]; see the tables in README.md."""
-        shown = rules.readings(data.seeds, key, self.limits)
-        time = data.time.astype(jnp.float32) / self.limits.horizon
+        """Actor float32 [4 J + 1], critic [7 J + 1]; see the tables in README.md."""
         seeds = data.seeds
-        seen = [seeds.occupied.astype(jnp.float32), shown.reshape(-1), time[None]]
+        shown = rules.readings(seeds, key, self.limits)
+        time = data.time.astype(jnp.float32) / self.limits.horizon
+        seen = [
+            seeds.occupied.astype(jnp.float32),
+            seeds.worth,
+            shown.reshape(-1),
+            time[None],
+        ]
         hidden = [seeds.vigour, seeds.progress, seeds.rate]
-        seen.append(seeds.worth)
         return {
             "actor": jnp.concatenate(seen),
-            "critic": jnp.concatenate([*hidden, *seen]),
+            "critic": jnp.concatenate([*seen, *hidden]),
         }
 
-    def _masks(self, seeds: Seeds) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    def _masks(self, seeds: Seeds) -> tuple[Flags, Flags]:
         """Allowed actions of `op` [4], `slot` [4, J] and `blend` [P]; activity."""
         full, pairs = seeds.occupied, rules.blendable(seeds, self.limits)
-        some = jnp.ones((), bool)
-        can = [some, jnp.any(~full), jnp.any(pairs), jnp.any(full)]
+        can = [jnp.ones((), bool), jnp.any(~full), jnp.any(pairs), jnp.any(full)]
         none = jnp.zeros_like(full)
         masks = {
             "op": jnp.stack(can),

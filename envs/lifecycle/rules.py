@@ -137,19 +137,28 @@ def blendable(seeds: Seeds, limits: Limits) -> jax.Array:
     return seeds.occupied[lower] & seeds.occupied[upper]
 
 
+def blended_vigour(vigour: jax.Array) -> jax.Array:
+    """Of two, [2]: three parts of the lesser and one of the other."""
+    return 0.75 * jnp.min(vigour) + 0.25 * jnp.max(vigour)
+
+
+def blended_worth(worth: jax.Array, limits: Limits) -> jax.Array:
+    """Of two, [2]: their sum, and a share of the lesser on top."""
+    return jnp.sum(worth) + limits.bonus * jnp.min(worth)
+
+
 def blend(seeds: Seeds, pair: jax.Array, limits: Limits) -> Seeds:
     """One seed of the two, in the lower slot; the upper one is empty.
 
-    Vigour is the lesser one: a dud spoils the blend. Progress and rate are means.
-    Worth is the sum and a share of the lesser worth on top.
+    A dud spoils it, two good seeds are worth more than each for itself. Progress and
+    rate are means.
     """
     slots = jnp.asarray(limits.pairs, jnp.int32)[pair]
-    vigour, worth = seeds.vigour[slots], seeds.worth[slots]
     blended = _put(
         seeds,
         _at(limits, slots[0]),
-        vigour=0.75 * jnp.min(vigour) + 0.25 * jnp.max(vigour),
-        worth=jnp.sum(worth) + limits.bonus * jnp.min(worth),
+        vigour=blended_vigour(seeds.vigour[slots]),
+        worth=blended_worth(seeds.worth[slots], limits),
         progress=jnp.mean(seeds.progress[slots]),
         rate=jnp.mean(seeds.rate[slots]),
     )
