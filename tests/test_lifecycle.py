@@ -9,7 +9,6 @@ import pytest
 from helpers import quick_jit, small_config
 
 from benchmarks import lifecycle as benchmark
-from purejaxppo.check import check_env
 from purejaxppo.config import Config, validate
 from purejaxppo.env import Discrete, make_env, presets
 from purejaxppo.envs.lifecycle import baselines, env, rules
@@ -339,10 +338,6 @@ def test_the_gardeners_average_is_the_posterior():
 # --- as an environment -------------------------------------------------------------
 
 
-def test_another_size_keeps_the_contract():
-    check_env(make_env("lifecycle", num_slots=2, noise=0), num_envs=4)
-
-
 def test_spec():
     assert make_env("lifecycle").spec.heads == {
         "op": Discrete(4),
@@ -384,7 +379,7 @@ def test_ppo_with_memory_improves_over_an_untrained_policy():
         num_steps=25,
         num_epochs=1,
         num_minibatches=4,
-        total_timesteps=64 * 25 * 80,
+        total_timesteps=64 * 25 * 60,
         learning_rate=5e-3,
         gae_lambda=0.85,
         gamma=1.0,

@@ -17,7 +17,7 @@ from . import rules
 from .env import BLEND, CULL, GERMINATE, WAIT, Lifecycle
 
 # The gardener's thresholds, of estimated vigour and progress: the best of a coarse grid
-# of 576 combinations (1,000 episodes each), then of a fine one of 24 around it (10,000).
+# of 576 combinations (1,000 episodes each), then of 24 around it (10,000 each).
 _CULL_EARLY, _CULL_LATE, _LATE, _BLEND = -0.5, -0.05, 0.65, 0.4
 _GAIN = 0.05  # of a reading of progress against what growth on average would be
 
