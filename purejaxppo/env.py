@@ -127,6 +127,7 @@ def executed(spec: EnvSpec, action: Action) -> Action:
 # Strings, so that naming an environment is what imports it, and nothing else does.
 REGISTRY: dict[str, str] = {
     "hammer": "purejaxppo.envs.hammer:make",
+    "lifecycle": "purejaxppo.envs.lifecycle:make",
     "scheduler": "purejaxppo.envs.scheduler:make",
 }
 

@@ -1,0 +1,206 @@
+"""The lifecycle of seeds as an environment: heads, masks, readings, bookkeeping."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from purejaxppo.env import Action, Discrete, EnvSpec, State
+from purejaxppo.errors import ConfigError
+
+from . import rules
+from .rules import Limits, Seeds
+
+WAIT, GERMINATE, BLEND, CULL = range(4)
+
+CULL_PRICE = 0.05
+SCALE = 12.0  # worth of a return of 1
+SUCCESS = 0.5  # return of an episode that succeeded
+
+Flags = dict[str, jax.Array]  # head name -> bool
+
+_COUNTS = ("matured", "duds", "blended", "culled", "waited", "invalid")
+
+
+class Data(struct.PyTreeNode):
+    """What the environment itself keeps."""
+
+    seeds: Seeds
+    time: jax.Array  # int32 []
+    key: jax.Array
+    total: jax.Array  # float32 [], return so far
+    counts: dict[str, jax.Array]  # float32 [] each
+
+
+def _metrics(data: Data) -> dict[str, jax.Array]:
+    counts = data.counts
+    steps = jnp.maximum(data.time, 1).astype(jnp.float32)
+    return {
+        "success": (data.total >= SUCCESS).astype(jnp.float32),
+        "matured": counts["matured"],
+        "dud_frac": counts["duds"] / jnp.maximum(counts["matured"], 1.0),
+        "blended": counts["blended"],
+        "culled": counts["culled"],
+        "noop_frac": counts["waited"] / steps,
+        "invalid_frac": counts["invalid"] / steps,
+    }
+
+
+def _within(value: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """An index that is safe to use, and whether it is the one that was given."""
+    index = jnp.clip(value.astype(jnp.int32), 0, size - 1)
+    return index, index == value
+
+
+def _pick(flag: jax.Array, new: Seeds, old: Seeds) -> Seeds:
+    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), new, old)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lifecycle:
+    """Germinates, blends and culls seeds whose vigour and progress are hidden."""
+
+    limits: Limits
+
+    @property
+    def spec(self) -> EnvSpec:
+        limits = self.limits
+        heads = {
+            "op": Discrete(4),
+            "slot": Discrete(limits.num_slots, "op", (GERMINATE, CULL)),
+            "blueprint": Discrete(len(limits.blueprints), "op", (GERMINATE,)),
+            "blend": Discrete(len(limits.pairs), "op", (BLEND,)),
+        }
+        return EnvSpec("lifecycle", heads, success="success")
+
+    def reset(self, key: jax.Array) -> State:
+        zero = jnp.zeros((), jnp.float32)
+        data = Data(
+            seeds=rules.empty(self.limits),
+            time=jnp.zeros((), jnp.int32),
+            key=key,
+            total=zero,
+            counts=dict.fromkeys(_COUNTS, zero),
+        )
+        return self._state(data, key, zero)  # nothing to read yet: the key is unused
+
+    def step(self, state: State, action: Action) -> State:
+        key, key_seed, key_growth, key_readings = jax.random.split(state.data.key, 4)
+        seeds, price, did = self._apply(state.data.seeds, action, key_seed)
+        grown, paid = rules.grow(seeds, key_growth)
+        reward = (jnp.sum(paid) - price) / SCALE
+        happened = {
+            "matured": jnp.sum(seeds.occupied & ~grown.occupied),
+            "duds": jnp.sum(paid < 0.0),
+            "blended": did[BLEND],
+            "culled": did[CULL],
+            "waited": did[WAIT],
+            "invalid": ~jnp.any(did),
+        }
+        counts = state.data.counts
+        data = Data(
+            seeds=grown,
+            time=state.data.time + 1,
+            key=key,
+            total=state.data.total + reward,
+            counts={k: counts[k] + happened[k].astype(jnp.float32) for k in _COUNTS},
+        )
+        return self._state(data, key_readings, reward)
+
+    def _apply(
+        self, seeds: Seeds, action: Action, key: jax.Array
+    ) -> tuple[Seeds, jax.Array, jax.Array]:
+        """The seeds after the action, its price, and which op it did, [4] (or none).
+
+        From the seeds, not from the state's masks: what can be done is the rules'.
+        """
+        limits, op = self.limits, action["op"]
+        slot, is_slot = _within(action["slot"], limits.num_slots)
+        blueprint, is_known = _within(action["blueprint"], len(limits.blueprints))
+        pair, is_pair = _within(action["blend"], len(limits.pairs))
+        full = seeds.occupied[slot]
+        did = jnp.stack(
+            [
+                op == WAIT,
+                (op == GERMINATE) & is_slot & is_known & ~full,
+                (op == BLEND) & is_pair & rules.blendable(seeds, limits)[pair],
+                (op == CULL) & is_slot & full,
+            ]
+        )
+        planted = rules.germinate(seeds, slot, blueprint, key, limits)
+        price = jnp.where(
+            did[GERMINATE],
+            rules.column(limits, "price")[blueprint],
+            jnp.where(did[CULL], CULL_PRICE, 0.0),
+        )
+        after = _pick(did[GERMINATE], planted, seeds)
+        after = _pick(did[BLEND], rules.blend(seeds, pair, limits), after)
+        after = _pick(did[CULL], rules.cull(seeds, slot, limits), after)
+        return after, price, did
+
+    def _state(self, data: Data, key: jax.Array, reward: jax.Array) -> State:
+        masks, active = self._masks(data.seeds)
+        return State(
+            data=data,
+            obs=self._observe(data, key),
+            reward=reward,
+            terminated=data.time >= self.limits.horizon,
+            truncated=jnp.zeros((), bool),
+            action_mask=masks,
+            active=active,
+            metrics=_metrics(data),
+        )
+
+    def _observe(self, data: Data, key: jax.Array) -> dict[str, jax.Array]:
+        """Actor float32 [4 J + 1], critic [7 J + 1]; see the tables in README.md."""
+        seeds = data.seeds
+        shown = rules.readings(seeds, key, self.limits)
+        time = data.time.astype(jnp.float32) / self.limits.horizon
+        seen = [
+            seeds.occupied.astype(jnp.float32),
+            seeds.worth,
+            shown.reshape(-1),
+            time[None],
+        ]
+        hidden = [seeds.vigour, seeds.progress, seeds.rate]
+        return {
+            "actor": jnp.concatenate(seen),
+            "critic": jnp.concatenate([*seen, *hidden]),
+        }
+
+    def _masks(self, seeds: Seeds) -> tuple[Flags, Flags]:
+        """Allowed actions of `op` [4], `slot` [4, J] and `blend` [P]; activity."""
+        full, pairs = seeds.occupied, rules.blendable(seeds, self.limits)
+        can = [jnp.ones((), bool), jnp.any(~full), jnp.any(pairs), jnp.any(full)]
+        none = jnp.zeros_like(full)
+        masks = {
+            "op": jnp.stack(can),
+            # The row is the op: empty slots to germinate in, occupied ones to cull.
+            "slot": jnp.stack([none, ~full, none, full]),
+            "blend": pairs,
+        }
+        return masks, {"blend": can[BLEND]}
+
+
+def _counted(field: str, value: object, low: int, high: int) -> int:
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or not low <= value <= high
+    ):
+        raise ConfigError(field, value, f"a whole number from {low} to {high}")
+    return value
+
+
+def make(num_slots: int, noise: float) -> Lifecycle:
+    """Build the environment.
+
+    Raises:
+      ConfigError: an argument that cannot be used.
+    """
+    is_number = isinstance(noise, (int, float)) and not isinstance(noise, bool)
+    if not is_number or not 0.0 <= noise < float("inf"):
+        raise ConfigError("noise", noise, "a finite number of at least 0")
+    _counted("num_slots", num_slots, 2, 16)
+    return Lifecycle(Limits(num_slots=num_slots, noise=float(noise)))
