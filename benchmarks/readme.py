@@ -95,6 +95,81 @@ def speed() -> list[str]:
     return [*lines, "", _where(record), ""]
 
 
+def memory() -> list[str]:
+    record = _load("memory")
+    if record is None:
+        return []
+    results = record["results"]
+    seeds = results["seeds"]
+    lines = [
+        f"**Memory**: a cue at step 0 decides what pays at step T; seeds of {seeds} that "
+        "end at 95 % success or more",
+        "",
+        "| T | core none | core gru | core lstm |",
+        "| --- | --- | --- | --- |",
+    ]
+    delays = sorted({int(n.split()[1][:-1]) for n in results if n.startswith("delay")})
+    for delay in delays:
+        cells = [
+            str(sum(x >= 0.95 for x in results[f"delay {delay}, core {core}"]["final"]))
+            for core in ("none", "gru", "lstm")
+        ]
+        lines.append(f"| {delay} | " + " | ".join(cells) + " |")
+    return [*lines, "", _where(record), ""]
+
+
+def scheduler() -> list[str]:
+    record = _load("scheduler")
+    if record is None:
+        return []
+    results = record["results"]
+    lines = [
+        "**Scheduler** (return over the workload families, "
+        f"{results['episodes_per_family']} episodes each, {len(results['mix']['seeds'])} "
+        "seeds; 1 is all weight on time)",
+        "",
+        "| | mean | worst family |",
+        "| --- | --- | --- |",
+    ]
+    for name, figures in results["mix"]["baselines"].items():
+        mean, worst = figures["mean_return"], figures["worst_family_return"]
+        lines.append(f"| {name.replace('_', ' ')} | {mean:.3f} | {worst:.3f} |")
+    summary = results["mix"]["summary"]
+    lines.append(
+        f"| PPO, mean (min to max) | {_span(summary['mean_return'])} "
+        f"| {_span(summary['worst_family_return'])} |"
+    )
+    bound = results["toy"]["summary"]["of_bound"]["toy"]
+    invalid = max(results[c]["summary"]["invalid_frac"]["max"] for c in ("mix", "toy"))
+    lines += [
+        "",
+        f"On the toy, whose optimum is known, the worst seed reaches {bound:.3f} of it. "
+        f"Largest `invalid_frac`: {invalid:g}.",
+    ]
+    return [*lines, "", _where(record), ""]
+
+
+def lifecycle() -> list[str]:
+    record = _load("lifecycle")
+    if record is None:
+        return []
+    results = record["results"]
+    lines = [
+        f"**Lifecycle** (return over {results['episodes']:,} episodes, "
+        f"{len(results['recurrent'])} seeds)",
+        "",
+        "| | return |",
+        "| --- | --- |",
+    ]
+    for name, figures in results["baselines"].items():
+        lines.append(f"| {name.replace('_', ' ')} | {figures['return']:.3f} |")
+    for name in ("feedforward", "recurrent"):
+        lines.append(
+            f"| PPO, {name}, mean (min to max) | {_span(results['summary'][name])} |"
+        )
+    return [*lines, "", _where(record), ""]
+
+
 def section() -> str:
     """The text between the markers."""
     lines = [
@@ -102,6 +177,9 @@ def section() -> str:
         *learning("cs224r", "The course's protocol, `--preset cs224r`", "frames"),
         *learning("dense", "Dense reward, no demonstrations", "steps"),
         *speed(),
+        *memory(),
+        *scheduler(),
+        *lifecycle(),
     ]
     return "\n".join([START, "", *lines, END])
 
