@@ -102,8 +102,8 @@ def memory() -> list[str]:
     results = record["results"]
     seeds = results["seeds"]
     lines = [
-        f"**Memory**: a cue at step 0 decides what pays at step T; seeds of {seeds} that "
-        "end at 95 % success or more",
+        "**Memory**: a cue at step 0 decides what pays at step T; how many of "
+        f"{seeds} seeds end at 95 % success or more",
         "",
         "| T | core none | core gru | core lstm |",
         "| --- | --- | --- | --- |",
@@ -123,10 +123,10 @@ def scheduler() -> list[str]:
     if record is None:
         return []
     results = record["results"]
+    episodes, seeds = results["episodes_per_family"], len(results["mix"]["seeds"])
     lines = [
-        "**Scheduler** (return over the workload families, "
-        f"{results['episodes_per_family']} episodes each, {len(results['mix']['seeds'])} "
-        "seeds; 1 is all weight on time)",
+        f"**Scheduler** (return over the workload families, {episodes} episodes each, "
+        f"{seeds} seeds; 1 is all weight on time)",
         "",
         "| | mean | worst family |",
         "| --- | --- | --- |",
@@ -143,8 +143,8 @@ def scheduler() -> list[str]:
     invalid = max(results[c]["summary"]["invalid_frac"]["max"] for c in ("mix", "toy"))
     lines += [
         "",
-        f"On the toy, whose optimum is known, the worst seed reaches {bound:.3f} of it. "
-        f"Largest `invalid_frac`: {invalid:g}.",
+        f"On the toy, whose optimum is known, the worst seed reaches {bound:.3f} of "
+        f"it. Largest `invalid_frac`: {invalid:g}.",
     ]
     return [*lines, "", _where(record), ""]
 
