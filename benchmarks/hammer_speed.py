@@ -10,18 +10,20 @@ excluded. Writes benchmarks/results/hammer_speed.json.
 """
 
 import argparse
+import os
 import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 from mujoco import rollout as mujoco_rollout
 
 from benchmarks import record
-from purejaxppo import autoreset
-from purejaxppo.config import Config, with_overrides
-from purejaxppo.env import presets
+from purejaxppo.config import Config
+from purejaxppo.policy.heads import PolicyInput
+from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
 from purejaxppo.ppo.rollout import rollout
 
@@ -36,8 +38,6 @@ def median_and_spread(values: list[float]) -> dict[str, float]:
 def physics_inputs(learner: Learner, state: Any, num_steps: int) -> tuple[Any, Any]:
     """Start states [N, 1 + nq + nv] and the controls [N, T * substeps, nu + 7]."""
     env = learner.env
-    limit = autoreset.time_limit(env, learner.config.train_episode_steps)
-    del limit
 
     def collect(state):
         def step(carry, key):
@@ -69,12 +69,7 @@ def physics_inputs(learner: Learner, state: Any, num_steps: int) -> tuple[Any, A
     return start, np.ascontiguousarray(control, np.float64)
 
 
-def _inputs(states: Any, obs_stats: Any) -> Any:
-    import jax.numpy as jnp
-
-    from purejaxppo.policy.heads import PolicyInput
-    from purejaxppo.ppo import normalize
-
+def _inputs(states: Any, obs_stats: Any) -> PolicyInput:
     return PolicyInput(
         obs=normalize.apply(obs_stats, states.obs),
         start=jnp.zeros(states.reward.shape, bool),
@@ -85,8 +80,7 @@ def _inputs(states: Any, obs_stats: Any) -> Any:
 
 def measure(rounds: int, num_envs: int, num_threads: int) -> dict[str, Any]:
     """Time the three, `rounds` times in turn."""
-    values = presets("hammer")["default"] | {"num_envs": num_envs}
-    config = with_overrides(Config(env="hammer"), values)
+    config = Config.preset("hammer", num_envs=num_envs)
     learner = make_learner(config)
     hypers = as_arrays(config.hypers)
     state, _ = jax.jit(learner.init)(jax.random.key(0), hypers)
@@ -142,7 +136,7 @@ def measure(rounds: int, num_envs: int, num_threads: int) -> dict[str, Any]:
         "rounds": rounds,
         "num_envs": num_envs,
         "num_steps": config.num_steps,
-        "num_epochs": config.num_epochs,
+        "num_epochs": config.epochs,
         "num_minibatches": config.num_minibatches,
         "minibatches_run": float(metrics["update/minibatches"]),
         "networks": [list(config.hidden_sizes), list(config.critic_hidden_sizes)],
@@ -162,8 +156,6 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    import os
-
     parser = argparse.ArgumentParser(description="Steps per second of the hammer.")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--num-envs", type=int, default=64)
