@@ -10,8 +10,6 @@ evaluation in training used them. Writes benchmarks/results/lifecycle.json.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,20 +18,15 @@ import jax
 import numpy as np
 
 from benchmarks import record
+from benchmarks.runs import episode_keys, play, train
 from purejaxppo.env import make_env
 from purejaxppo.envs.lifecycle import baselines
 from purejaxppo.envs.lifecycle.env import Lifecycle
-from purejaxppo.ppo import evaluation
 from purejaxppo.run.evaluate import Loaded, load_policy
 
-EVAL_SEED = 777
 PRESETS = {"recurrent": "default", "feedforward": "feedforward"}
 
 Figures = dict[str, float]  # figure -> mean over episodes
-
-
-def _keys(episodes: int) -> jax.Array:
-    return jax.random.split(jax.random.key(EVAL_SEED), episodes)
 
 
 def _means(outcome: dict[str, jax.Array]) -> Figures:
@@ -50,28 +43,12 @@ def of_baseline(name: str, episodes: int) -> Figures:
     def play(keys: jax.Array) -> dict[str, jax.Array]:
         return baselines.evaluate(env, baselines.BASELINES[name], keys)
 
-    return _means(jax.jit(play)(_keys(episodes)))
+    return _means(jax.jit(play)(episode_keys(episodes)))
 
 
 def of_policy(loaded: Loaded, episodes: int) -> Figures:
     """What a trained policy scores, deterministic."""
-    env = make_env("lifecycle")
-
-    def play(params: Any, obs_stats: Any, keys: jax.Array) -> dict[str, jax.Array]:
-        policy = loaded.learner.policy
-        run = evaluation.run_episodes(env, policy, params, obs_stats, keys)
-        return {"return": run.episode_return, **run.metrics}
-
-    state = loaded.state
-    return _means(jax.jit(play)(state.params, state.obs_stats, _keys(episodes)))
-
-
-def train(flags: list[str], seed: int, path: Path) -> dict[str, Any]:
-    """Train one seed by the command line; its summary."""
-    command = [sys.executable, "-m", "purejaxppo.train", "--env", "lifecycle", *flags]
-    command += ["--seed", str(seed), "--run-dir", str(path), "--no-tensorboard"]
-    subprocess.run(command, check=True)
-    return json.loads((path / "summary.json").read_text())
+    return _means(play(loaded, make_env("lifecycle"), episodes))
 
 
 def run_preset(
@@ -82,7 +59,7 @@ def run_preset(
     for seed in range(num_seeds):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run"
-            summary = train(["--preset", preset, *flags], seed, path)
+            summary = train("lifecycle", ["--preset", preset, *flags], seed, path)
             figures = of_policy(load_policy(path, "latest"), episodes)
         seeds.append({"seed": seed, **figures, "run": summary})
         print(f"{preset}, seed {seed}: return {figures['return']:.3f}", flush=True)

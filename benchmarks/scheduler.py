@@ -10,9 +10,8 @@ another one. Writes benchmarks/results/scheduler.json.
 """
 
 import argparse
+import functools
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,27 +20,22 @@ import jax
 import numpy as np
 
 from benchmarks import record
+from benchmarks.runs import episode_keys, play, train
 from purejaxppo.env import make_env
 from purejaxppo.envs.scheduler import baselines
 from purejaxppo.envs.scheduler.env import Scheduler, optimal_return
 from purejaxppo.envs.scheduler.generator import FAMILIES
-from purejaxppo.ppo import evaluation
 from purejaxppo.run.evaluate import Loaded, load_policy
 
-EVAL_SEED = 777
 _FIGURES = ("return", "on_time", "tardiness", "success", "noop_frac", "invalid_frac")
 
 Figures = dict[str, dict[str, float]]  # family -> figure -> mean over episodes
 
 
-def _keys(episodes: int) -> jax.Array:
-    return jax.random.split(jax.random.key(EVAL_SEED), episodes)
-
-
 def _means(outcome: dict[str, jax.Array], env: Scheduler) -> dict[str, float]:
     """Means over episodes; `of_bound` is of the toy's known optimum, else of 1."""
     figures = {name: float(np.mean(outcome[name])) for name in _FIGURES}
-    starts = jax.vmap(env.reset)(_keys(outcome["return"].shape[0]))
+    starts = jax.vmap(env.reset)(episode_keys(outcome["return"].shape[0]))
     bound = float(np.mean(optimal_return(starts)))
     return {**figures, "of_bound": figures["return"] / bound}
 
@@ -58,30 +52,17 @@ def of_baseline(name: str, families: list[str], episodes: int) -> Figures:
     figures = {}
     for family in families:
         env = scheduler_of(family)
-        play = jax.jit(
-            lambda keys, env=env: baselines.evaluate(
-                env, baselines.BASELINES[name], keys
-            )
-        )
-        figures[family] = _means(play(_keys(episodes)), env)
+        score = functools.partial(baselines.evaluate, env, baselines.BASELINES[name])
+        figures[family] = _means(jax.jit(score)(episode_keys(episodes)), env)
     return figures
 
 
 def of_policy(loaded: Loaded, families: list[str], episodes: int) -> Figures:
     """What a trained policy scores, deterministic, family by family."""
-    figures = {}
-    for family in families:
-        env = scheduler_of(family)
-
-        def play(params: Any, obs_stats: Any, keys: jax.Array, env: Any = env):
-            policy = loaded.learner.policy
-            run = evaluation.run_episodes(env, policy, params, obs_stats, keys)
-            return {"return": run.episode_return, **run.metrics}
-
-        state = loaded.state
-        outcome = jax.jit(play)(state.params, state.obs_stats, _keys(episodes))
-        figures[family] = _means(outcome, env)
-    return figures
+    envs = {family: scheduler_of(family) for family in families}
+    return {
+        family: _means(play(loaded, env, episodes), env) for family, env in envs.items()
+    }
 
 
 def totals(figures: Figures) -> dict[str, Any]:
@@ -95,14 +76,6 @@ def totals(figures: Figures) -> dict[str, Any]:
         "invalid_frac": max(f["invalid_frac"] for f in figures.values()),
         "families": figures,
     }
-
-
-def train(flags: list[str], seed: int, path: Path) -> dict[str, Any]:
-    """Train one seed by the command line; its summary."""
-    command = [sys.executable, "-m", "purejaxppo.train", "--env", "scheduler", *flags]
-    command += ["--seed", str(seed), "--run-dir", str(path), "--no-tensorboard"]
-    subprocess.run(command, check=True)
-    return json.loads((path / "summary.json").read_text())
 
 
 def summarise(seeds: list[dict[str, Any]], edf: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +117,7 @@ def run_case(
     for seed in range(num_seeds):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run"
-            summary = train(flags, seed, path)
+            summary = train("scheduler", flags, seed, path)
             figures = totals(of_policy(load_policy(path), families, episodes))
         result["seeds"].append({"seed": seed, **figures, "run": summary})
         result["summary"] = summarise(result["seeds"], result["baselines"]["edf"])

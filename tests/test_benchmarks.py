@@ -1,9 +1,20 @@
 """Each benchmark runs a tiny case, and computes what it says from what it read."""
 
+import jax
 import numpy as np
 import pytest
+from helpers import quick_jit, small_config
 
-from benchmarks import hammer_learning, hammer_speed, memory, record, update_speed
+from benchmarks import (
+    hammer_learning,
+    hammer_speed,
+    memory,
+    record,
+    scheduler,
+    update_speed,
+)
+from purejaxppo.ppo.learner import make_learner
+from purejaxppo.run.evaluate import Loaded
 
 
 def test_update_speed_compares_ours_with_each_other():
@@ -31,6 +42,27 @@ def test_memory_reports_every_kind_and_seed():
         assert np.shape(figures["curve"]) == (2, 10)
         assert figures["final"] == [curve[-1] for curve in figures["curve"]]
     assert results["delay 1, core lstm"]["steps"] == memory.NUM_ENVS * 4 * 10
+
+
+def test_scheduler_compares_a_policy_with_baselines_on_the_same_episodes(monkeypatch):
+    def untrained(path):
+        config = small_config(env="scheduler", reset="fresh")
+        learner = make_learner(config)
+        state, _ = quick_jit(learner.init)(jax.random.key(0))
+        return Loaded(learner, state, lambda: None, 0)
+
+    monkeypatch.setattr(scheduler, "train", lambda *_: {"command": "none"})
+    monkeypatch.setattr(scheduler, "load_policy", untrained)
+    edf = {"edf": scheduler.baselines.BASELINES["edf"]}
+    monkeypatch.setattr(scheduler.baselines, "BASELINES", edf)
+    results = scheduler.run_case(["light", "tight"], [], num_seeds=1, episodes=8)
+    (seed,) = results["seeds"]
+    returns = [seed["families"][family]["return"] for family in ("light", "tight")]
+    assert seed["mean_return"] == pytest.approx(sum(returns) / 2)
+    assert seed["worst_family_return"] == min(returns)
+    over = seed["mean_return"] - results["baselines"]["edf"]["mean_return"]
+    assert results["summary"]["mean_return_over_edf"] == pytest.approx(over)
+    assert over < 0  # a policy that was not trained does not beat it
 
 
 def row(steps: int, mean: float, worst: float) -> dict[str, str]:

@@ -15,6 +15,7 @@ from purejaxppo.envs.lifecycle import baselines, env, rules
 from purejaxppo.errors import ConfigError
 from purejaxppo.ppo.learner import make_learner, make_train
 from purejaxppo.run.evaluate import Loaded
+from purejaxppo.validation import validate
 
 LIMITS = rules.Limits(num_slots=3)
 HEADS = ("op", "slot", "blueprint", "blend")
