@@ -9,7 +9,7 @@ import pytest
 from helpers import quick_jit, small_config
 
 from benchmarks import lifecycle as benchmark
-from purejaxppo.config import Config, validate
+from purejaxppo.config import Config
 from purejaxppo.env import Discrete, make_env, presets
 from purejaxppo.envs.lifecycle import baselines, env, rules
 from purejaxppo.errors import ConfigError
