@@ -128,6 +128,7 @@ def executed(spec: EnvSpec, action: Action) -> Action:
 REGISTRY: dict[str, str] = {
     "hammer": "purejaxppo.envs.hammer:make",
     "scheduler": "purejaxppo.envs.scheduler:make",
+    "deck": "purejaxppo.envs.deck:make",
 }
 
 
