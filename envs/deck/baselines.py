@@ -13,7 +13,7 @@ from purejaxppo.env import Action, State
 
 from . import rules
 from .env import END_TURN, PICK, PLAY, Deck
-from .rules import ARMOURED, IMMUNE, Run
+from .rules import IMMUNE, Run
 
 Baseline = Callable[[Deck, State, jax.Array], Action]
 

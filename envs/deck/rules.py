@@ -74,7 +74,7 @@ class Limits:
     hand: int = 5
     armour: int = 3
     foe_hp: tuple[int, ...] = (25, 40, 60, 80)
-    foe_attack: tuple[int, ...] = (7, 9, 11, 13)
+    foe_attack: tuple[int, ...] = (7, 9, 10, 12)
     growth: float = 0.1
     max_turns: int = 16
 
