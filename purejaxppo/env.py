@@ -129,6 +129,7 @@ REGISTRY: dict[str, str] = {
     "hammer": "purejaxppo.envs.hammer:make",
     "lifecycle": "purejaxppo.envs.lifecycle:make",
     "scheduler": "purejaxppo.envs.scheduler:make",
+    "deck": "purejaxppo.envs.deck:make",
 }
 
 

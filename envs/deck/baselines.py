@@ -1,0 +1,115 @@
+"""Players that do not learn, and what they score on given keys.
+
+Each baseline is (env, state, key) -> action, for one environment. They see what the
+observation shows, not more.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.env import Action, State
+
+from . import rules
+from .env import END_TURN, PICK, PLAY, Deck
+from .rules import IMMUNE, Run
+
+Baseline = Callable[[Deck, State, jax.Array], Action]
+
+# What a deck gains by a card of each kind, by foe, in the order of KINDS.
+#              strike guard heavy wall venom mend study rage poke wound
+_PLAIN = (5.0, 4.0, 7.0, 7.5, 8.0, 3.0, 6.0, 6.5, 1.0, 0.0)
+_ARMOURED = (2.0, 4.0, 7.0, 7.5, 9.0, 3.0, 6.0, 5.0, 1.0, 0.0)
+_IMMUNE = (5.0, 4.0, 7.5, 7.5, 0.5, 3.0, 6.0, 7.0, 1.0, 0.0)
+
+
+def _worth(run: Run, env: Deck) -> jax.Array:
+    """What each kind is worth if played now, in foe's hp, per energy. Float32 [K]."""
+
+    def number(name: str) -> jax.Array:
+        return rules.column(name).astype(jnp.float32)
+
+    hit = rules.damage(run, env.limits)
+    threat = jnp.maximum(run.attack - run.block, 0).astype(jnp.float32)
+    missing = (env.limits.hp - run.hp).astype(jnp.float32)
+    # Poison works until it wears off, or until the foe would have fallen anyway.
+    turns = jnp.clip(run.foe_hp.astype(jnp.float32) / 12.0, 0.0, 5.0)
+    lasting = jnp.where(run.foe == IMMUNE, 0.0, turns)
+    worth = (
+        hit.astype(jnp.float32)
+        + 1.2 * jnp.minimum(number("block"), threat)
+        + 0.8 * lasting * number("poison")
+        + 1.0 * jnp.minimum(number("heal"), missing)
+        + 2.0 * number("draw")
+        + 1.5 * turns * number("power")
+    )
+    worth = jnp.where(hit >= run.foe_hp, 1e3, worth)  # the last blow
+    return worth / number("cost")
+
+
+def greedy_play(env: Deck, run: Run) -> jax.Array:
+    """The card that is worth most per energy; the turn ends where none is worth it."""
+    worth = jnp.where(rules.playable(run), _worth(run, env), 0.0)
+    best = jnp.argmax(worth).astype(jnp.int32)
+    return jnp.where(worth[best] > 0.0, best + 1, END_TURN)
+
+
+def greedy_picks(env: Deck, run: Run) -> jax.Array:
+    """The best of the offer, by a table for each foe."""
+    table = jnp.asarray([_PLAIN, _ARMOURED, _IMMUNE], jnp.float32)
+    score = jnp.where(run.offer, table[run.foe], -1.0)
+    return jax.lax.top_k(score, env.limits.num_taken)[1]
+
+
+def random_feasible(env: Deck, state: State, key: jax.Array) -> Action:
+    """Any card that can be played or the end of the turn; any picks."""
+    key_play, key_luck = jax.random.split(key)
+    logits = jnp.where(state.action_mask[PLAY], 0.0, -jnp.inf)
+    luck = rules.draw_luck(key_luck, env.limits)
+    return {
+        PLAY: jax.random.categorical(key_play, logits).astype(jnp.int32),
+        PICK: rules.random_picks(state.data.run, luck, env.limits),
+    }
+
+
+def greedy(env: Deck, state: State, key: jax.Array) -> Action:
+    """Greedy play, greedy picks."""
+    del key
+    run = state.data.run
+    return {PLAY: greedy_play(env, run), PICK: greedy_picks(env, run)}
+
+
+def greedy_random_picks(env: Deck, state: State, key: jax.Array) -> Action:
+    """Greedy play, any picks."""
+    any_action = random_feasible(env, state, key)
+    return {PLAY: greedy_play(env, state.data.run), PICK: any_action[PICK]}
+
+
+BASELINES: dict[str, Baseline] = {
+    "random_feasible": random_feasible,
+    "greedy": greedy,
+    "greedy_random_picks": greedy_random_picks,
+}
+
+
+def evaluate(env: Deck, baseline: Baseline, keys: jax.Array) -> dict[str, jax.Array]:
+    """Figures of one episode from each key, [E]: return, length and the metrics."""
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        state = env.reset(key)
+
+        def going(carry):
+            return ~carry[0].terminated
+
+        def step(carry):
+            state, total, length = carry
+            key_action = jax.random.fold_in(key, length)
+            state = env.step(state, baseline(env, state, key_action))
+            return state, total + state.reward, length + 1
+
+        start = (state, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+        state, total, length = jax.lax.while_loop(going, step, start)
+        return {"return": total, "length": length, **state.metrics}
+
+    return jax.vmap(one)(keys)

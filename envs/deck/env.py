@@ -1,0 +1,166 @@
+"""The card battle as an environment: observation, masks, activity, bookkeeping."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from purejaxppo.env import Action, Choice, Discrete, EnvSpec, Head, State
+from purejaxppo.errors import ConfigError, UnknownName
+
+from . import rules
+from .rules import FOES, NUM_KINDS, Limits, Run
+
+PLAY, PICK = "play", "pick"
+END_TURN = 0  # of `play`; 1 + i plays a card of kind i
+CHOICES = ("policy", "random")
+
+
+class Data(struct.PyTreeNode):
+    """What the environment itself keeps."""
+
+    run: Run
+    key: jax.Array  # of all luck to come
+    steps: jax.Array  # int32 []
+    choices: jax.Array  # int32 [], steps at which a card could have been played
+    held: jax.Array  # int32 [], of these, those at which the turn was ended
+    invalid: jax.Array  # int32 [], steps with an action that could not be done
+
+
+def observe(run: Run, limits: Limits) -> jax.Array:
+    """Float32 [D]; see the table in README.md."""
+
+    def one_hot(index: jax.Array, num: int) -> jax.Array:
+        return jnp.arange(num) == index
+
+    numbers = [
+        (run.hp, limits.hp),
+        (run.block, 20),
+        (run.energy, limits.energy),
+        (run.power, 10),
+        (run.foe_hp, 50),
+        (run.poison, 10),
+        (run.attack, 20),
+        (run.turn, limits.max_turns),
+    ]
+    piles = [pile.astype(jnp.float32) / 4.0 for pile in (run.hand, run.draw)]
+    flags = [
+        run.offer,
+        rules.playable(run),
+        rules.at_prompt(run)[None],
+        one_hot(run.foe, len(FOES)),
+        one_hot(run.combat, limits.num_combats),
+    ]
+    return jnp.concatenate(
+        [
+            *piles,
+            run.discard.astype(jnp.float32) / 4.0,
+            *(flag.astype(jnp.float32) for flag in flags),
+            jnp.stack([number.astype(jnp.float32) / of for number, of in numbers]),
+        ]
+    )
+
+
+def _ratio(count: jax.Array, total: jax.Array) -> jax.Array:
+    return count.astype(jnp.float32) / jnp.maximum(total, 1).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Deck:
+    """Plays cards, and between combats takes new ones."""
+
+    choice: str
+    limits: Limits
+
+    @property
+    def spec(self) -> EnvSpec:
+        heads: dict[str, Head] = {
+            PLAY: Discrete(1 + NUM_KINDS),
+            PICK: Choice(NUM_KINDS, self.limits.num_taken),
+        }
+        return EnvSpec(f"deck_{self.choice}", heads, success="success")
+
+    def start(self, run: Run, key: jax.Array) -> State:
+        """The state of a given run; the key is that of all luck to come."""
+        none = jnp.zeros((), jnp.int32)
+        return self._state(Data(run, key, none, none, none, none), none)
+
+    def reset(self, key: jax.Array) -> State:
+        key_foe, key_luck, key_run = jax.random.split(key, 3)
+        foe = jax.random.randint(key_foe, (), 0, len(FOES), jnp.int32)
+        luck = rules.draw_luck(key_luck, self.limits)
+        return self.start(rules.new(foe, luck, self.limits), key_run)
+
+    def step(self, state: State, action: Action) -> State:
+        data, run = state.data, state.data.run
+        key, key_luck = jax.random.split(data.key)
+        luck = rules.draw_luck(key_luck, self.limits)
+        play, picks = (action[name].astype(jnp.int32) for name in (PLAY, PICK))
+        if self.choice == "random":
+            picks = rules.random_picks(run, luck, self.limits)
+        after = rules.step(run, play - 1, picks, luck, self.limits)
+        # From the run, not from the state's masks: what can be done is the rules'.
+        prompt, playable = rules.at_prompt(run), rules.playable(run)
+        ends = play == END_TURN
+        plays = jnp.any(playable & (jnp.arange(NUM_KINDS) == play - 1))
+        done = jnp.where(prompt, rules.can_take(run, picks), ends | plays)
+        could_play = jnp.any(playable)
+        data = Data(
+            run=after,
+            key=key,
+            steps=data.steps + 1,
+            choices=data.choices + could_play.astype(jnp.int32),
+            held=data.held + (could_play & ends).astype(jnp.int32),
+            invalid=data.invalid + (~done).astype(jnp.int32),
+        )
+        return self._state(data, after.combat - run.combat)
+
+    def _state(self, data: Data, won: jax.Array) -> State:
+        run, limits = data.run, self.limits
+        prompt = rules.at_prompt(run)
+        victory = rules.is_won(run, limits)
+        return State(
+            data=data,
+            obs=observe(run, limits),
+            reward=won.astype(jnp.float32) / limits.num_combats,
+            terminated=victory | rules.is_lost(run, limits),
+            truncated=jnp.zeros((), bool),
+            action_mask={
+                PLAY: jnp.concatenate([jnp.ones((1,), bool), rules.playable(run)]),
+                PICK: run.offer,
+            },
+            active={
+                PLAY: ~prompt,
+                PICK: prompt & (self.choice == "policy"),
+            },
+            metrics={
+                "success": victory.astype(jnp.float32),
+                "combats_won": run.combat.astype(jnp.float32),
+                "noop_frac": _ratio(data.held, data.choices),
+                "invalid_frac": _ratio(data.invalid, data.steps),
+            },
+        )
+
+
+def _counted(field: str, value: object, low: int, high: int) -> int:
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or not low <= value <= high
+    ):
+        raise ConfigError(field, value, f"a whole number from {low} to {high}")
+    return value
+
+
+def make(choice: str, num_offered: int, num_taken: int) -> Deck:
+    """Build the environment.
+
+    Raises:
+      ConfigError: an argument that cannot be used.
+    """
+    if choice not in CHOICES:
+        raise UnknownName("choice", choice, CHOICES)
+    offered = _counted("num_offered", num_offered, 1, NUM_KINDS)
+    taken = _counted("num_taken", num_taken, 1, offered)
+    return Deck(choice, Limits(num_offered=offered, num_taken=taken))
