@@ -14,8 +14,6 @@ any of the three over seeds. Writes benchmarks/results/deck.json.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,21 +22,16 @@ import jax
 import numpy as np
 
 from benchmarks import record
+from benchmarks.runs import episode_keys, play, train
 from purejaxppo.env import make_env
 from purejaxppo.envs.deck import baselines
 from purejaxppo.envs.deck.env import Deck
-from purejaxppo.ppo import evaluation
 from purejaxppo.run.evaluate import Loaded, load_policy
 
-EVAL_SEED = 777
 PLAYERS = ("trained", "replaced", "untaught")
 _FIGURES = ("success", "combats_won", "return", "length", "noop_frac", "invalid_frac")
 
 Figures = dict[str, float]
-
-
-def _keys(episodes: int) -> jax.Array:
-    return jax.random.split(jax.random.key(EVAL_SEED), episodes)
 
 
 def _means(outcome: dict[str, jax.Array]) -> Figures:
@@ -55,28 +48,13 @@ def deck_of(choice: str) -> Deck:
 def of_baseline(name: str, episodes: int) -> Figures:
     """What a baseline scores."""
     env, baseline = deck_of("policy"), baselines.BASELINES[name]
-    play = jax.jit(lambda keys: baselines.evaluate(env, baseline, keys))
-    return _means(play(_keys(episodes)))
+    score = jax.jit(lambda keys: baselines.evaluate(env, baseline, keys))
+    return _means(score(episode_keys(episodes)))
 
 
 def of_policy(loaded: Loaded, choice: str, episodes: int) -> Figures:
     """What a trained policy scores, deterministic, where `choice` takes cards."""
-    env, policy = deck_of(choice), loaded.learner.policy
-
-    def play(params: Any, obs_stats: Any, keys: jax.Array):
-        run = evaluation.run_episodes(env, policy, params, obs_stats, keys)
-        return {"return": run.episode_return, "length": run.length, **run.metrics}
-
-    state = loaded.state
-    return _means(jax.jit(play)(state.params, state.obs_stats, _keys(episodes)))
-
-
-def train(flags: list[str], seed: int, path: Path) -> dict[str, Any]:
-    """Train one seed by the command line; its summary."""
-    command = [sys.executable, "-m", "purejaxppo.train", "--env", "deck", *flags]
-    command += ["--seed", str(seed), "--run-dir", str(path), "--no-tensorboard"]
-    subprocess.run(command, check=True)
-    return json.loads((path / "summary.json").read_text())
+    return _means(play(loaded, deck_of(choice), episodes))
 
 
 def run_seed(flags: list[str], seed: int, episodes: int) -> dict[str, Any]:
@@ -84,7 +62,7 @@ def run_seed(flags: list[str], seed: int, episodes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         paths = {preset: Path(folder) / preset for preset in ("default", "random")}
         runs = {
-            preset: train(["--preset", preset, *flags], seed, path)
+            preset: train("deck", ["--preset", preset, *flags], seed, path)
             for preset, path in paths.items()
         }
         taught, untaught = (load_policy(path) for path in paths.values())

@@ -30,13 +30,13 @@ def episode_keys(episodes: int) -> jax.Array:
 
 
 def play(loaded: Loaded, env: Env, episodes: int) -> dict[str, jax.Array]:
-    """Return and metrics of each episode of a trained policy, deterministic: [E]."""
+    """Return, length and metrics of a trained policy, deterministic: [E] each."""
 
     @jax.jit
     def run(params: Any, obs_stats: Any, keys: jax.Array) -> dict[str, jax.Array]:
         policy = loaded.learner.policy
         run = evaluation.run_episodes(env, policy, params, obs_stats, keys)
-        return {"return": run.episode_return, **run.metrics}
+        return {"return": run.episode_return, "length": run.length, **run.metrics}
 
     state = loaded.state
     return run(state.params, state.obs_stats, episode_keys(episodes))

@@ -10,11 +10,12 @@ from helpers import quick_jit, small_config
 
 from benchmarks import deck as benchmark
 from purejaxppo.check import check_env
-from purejaxppo.config import Config, validate, with_overrides
+from purejaxppo.config import Config, with_overrides
 from purejaxppo.env import Choice, Discrete, make_env, presets
 from purejaxppo.envs.deck import baselines, env, rules
 from purejaxppo.errors import ConfigError, UnknownName
 from purejaxppo.ppo.learner import make_train
+from purejaxppo.validation import validate
 
 LIMITS = rules.Limits()
 NONE = (-1, -1)  # picks of a step in a combat

@@ -108,6 +108,7 @@ _ENVIRONMENTS = {
     "hammer, course": {"env_kwargs": {"protocol": "cs224r", "max_episode_steps": 5}},
     "scheduler": {"env_kwargs": {"num_jobs": 4, "num_slots": 3}},
     "lifecycle": {"env_kwargs": {"num_slots": 2}, "num_steps": 32},
+    "deck": {"reset": "fresh", "num_steps": 32},
 }
 _POLICIES = {
     "feed-forward": {},
