@@ -1,6 +1,7 @@
 """The deck: its rules by hand, its two heads, who takes the cards, its baselines."""
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,14 @@ import pytest
 from helpers import quick_jit, small_config
 
 from benchmarks import deck as benchmark
+from benchmarks import runs
 from purejaxppo.check import check_env
 from purejaxppo.config import Config, with_overrides
 from purejaxppo.env import Choice, Discrete, make_env, presets
 from purejaxppo.envs.deck import baselines, env, rules
 from purejaxppo.errors import ConfigError, UnknownName
-from purejaxppo.ppo.learner import make_train
+from purejaxppo.ppo.learner import make_learner, make_train
+from purejaxppo.run.evaluate import Loaded
 from purejaxppo.validation import validate
 
 LIMITS = rules.Limits()
@@ -458,9 +461,9 @@ def test_baselines_choose_what_is_allowed(scores):
 # --- as an environment -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("choice", env.CHOICES)
-def test_both_choices_keep_the_contract(choice):
-    check_env(make_env("deck", choice=choice), num_steps=80)
+def test_random_choice_keeps_the_contract():
+    """The default is in the registry, and so in test_check.py."""
+    check_env(make_env("deck", choice="random"), num_steps=80)
 
 
 def test_spec():
@@ -523,13 +526,32 @@ def test_ppo_improves_and_reports_the_heads_that_were_active(choice):
 # --- the benchmark -----------------------------------------------------------------
 
 
-def test_benchmark_plays_all_three_from_a_tiny_run():
-    flags = "--total-timesteps 256 --num-envs 4 --num-steps 32 --eval-episodes 2"
-    seed = benchmark.run_seed(flags.split(), seed=0, episodes=8)
-    assert {*benchmark.PLAYERS} < {*seed}
-    for name in benchmark.PLAYERS:
-        assert seed[name]["invalid_frac"] == 0.0
-        assert seed[name]["length"] > 4.0
+def test_benchmark_plays_all_three(monkeypatch):
+    """A tiny case: policies as they start, in place of trained ones."""
+    commands = []
+
+    def train(command, check):
+        assert check
+        path = Path(command[command.index("--run-dir") + 1])
+        path.mkdir()
+        (path / "summary.json").write_text("{}")
+        commands.append(command)
+
+    def load(path):
+        kwargs = {"choice": "random"} if path.name == "random" else {}
+        learner = make_learner(small_config(env="deck", env_kwargs=kwargs))
+        key = jax.random.key(len(commands))
+        return Loaded(learner, quick_jit(learner.init)(key)[0], lambda: None, 0)
+
+    monkeypatch.setattr(runs.subprocess, "run", train)
+    monkeypatch.setattr(benchmark, "load_policy", load)
+    seed = benchmark.run_seed(["--num-envs", "4"], seed=3, episodes=4)
+    used = [c[c.index("--preset") + 1] for c in commands]
+    assert used == ["default", "random"]
+    assert all("--num-envs 4 --seed 3" in " ".join(c) for c in commands)
+    assert all(seed[name]["invalid_frac"] == 0.0 for name in benchmark.PLAYERS)
+    assert all(seed[name]["length"] > 4.0 for name in benchmark.PLAYERS)
+    assert seed["trained"] != seed["replaced"]
 
 
 def test_benchmark_compares_gains_with_the_spread():
