@@ -545,7 +545,7 @@ def test_benchmark_plays_all_three(monkeypatch):
 
     monkeypatch.setattr(runs.subprocess, "run", train)
     monkeypatch.setattr(benchmark, "load_policy", load)
-    seed = benchmark.run_seed(["--num-envs", "4"], seed=3, episodes=4)
+    seed = benchmark.run_seed(["--num-envs", "4"], seed=3, episodes=100)
     used = [c[c.index("--preset") + 1] for c in commands]
     assert used == ["default", "random"]
     assert all("--num-envs 4 --seed 3" in " ".join(c) for c in commands)

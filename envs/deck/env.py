@@ -44,7 +44,7 @@ def observe(run: Run, limits: Limits) -> jax.Array:
         (run.attack, 20),
         (run.turn, limits.max_turns),
     ]
-    piles = [pile.astype(jnp.float32) / 4.0 for pile in (run.hand, run.draw)]
+    piles = (run.hand, run.draw, run.discard)
     flags = [
         run.offer,
         rules.playable(run),
@@ -54,8 +54,7 @@ def observe(run: Run, limits: Limits) -> jax.Array:
     ]
     return jnp.concatenate(
         [
-            *piles,
-            run.discard.astype(jnp.float32) / 4.0,
+            *(pile.astype(jnp.float32) / 4.0 for pile in piles),
             *(flag.astype(jnp.float32) for flag in flags),
             jnp.stack([number.astype(jnp.float32) / of for number, of in numbers]),
         ]
