@@ -170,6 +170,31 @@ def lifecycle() -> list[str]:
     return [*lines, "", _where(record), ""]
 
 
+def deck() -> list[str]:
+    record = _load("deck")
+    if record is None:
+        return []
+    results = record["results"]
+    players = {
+        "trained": "PPO, both heads",
+        "replaced": "the same agents, cards taken by chance",
+        "untaught": "PPO trained with cards taken by chance",
+    }
+    lines = [
+        f"**Deck** (share of runs won, {results['episodes']:,} episodes, "
+        f"{len(results['seeds'])} seeds)",
+        "",
+        "| | won |",
+        "| --- | --- |",
+    ]
+    for name, figures in results["baselines"].items():
+        lines.append(f"| {name.replace('_', ' ')} | {figures['success']:.3f} |")
+    for name, label in players.items():
+        span = _span(results["summary"]["success"][name])
+        lines.append(f"| {label}, mean (min to max) | {span} |")
+    return [*lines, "", _where(record), ""]
+
+
 def section() -> str:
     """The text between the markers."""
     lines = [
@@ -180,6 +205,7 @@ def section() -> str:
         *memory(),
         *scheduler(),
         *lifecycle(),
+        *deck(),
     ]
     return "\n".join([START, "", *lines, END])
 
