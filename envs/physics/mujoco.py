@@ -97,6 +97,9 @@ class Simulator:
             | disable.mjDSBL_CONSTRAINT
             | disable.mjDSBL_ACTUATION
             | disable.mjDSBL_GRAVITY
+            | disable.mjDSBL_SPRING
+            | disable.mjDSBL_DAMPER
+            | disable.mjDSBL_EULERDAMP
         )
         self.workers = [mujoco.MjData(model) for _ in range(num_threads())]
         self.buffers: dict[tuple[int, int], Buffers] = {}
