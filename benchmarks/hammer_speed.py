@@ -1,6 +1,6 @@
 """Steps per second of the hammer: physics alone, the rollout, and training end to end.
 
-    python -m benchmarks.hammer_speed [--rounds 5] [--num-envs 64]
+    python -m benchmarks.hammer_speed [--rounds 25] [--num-envs 64]
 
 Physics alone is `mujoco.rollout` itself on the scene of the environment: no JAX, no
 policy, no observation; it replays from the same states the very controls that the
@@ -157,7 +157,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Steps per second of the hammer.")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--num-envs", type=int, default=64)
     parser.add_argument("--no-write", action="store_true", help="only print")
     arguments = parser.parse_args()
