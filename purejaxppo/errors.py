@@ -31,6 +31,18 @@ class UnknownName(ConfigError):  # noqa: N818
         super().__init__(field, value, "one of " + ", ".join(sorted(known)))
 
 
+def whole_number(field: str, value: object, low: int, high: int) -> int:
+    """The value, if it is a whole number from `low` to `high`.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    # True is an int.
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+        return value
+    raise ConfigError(field, value, f"a whole number from {low} to {high}")
+
+
 class CheckpointError(PurejaxppoError):
     """A checkpoint that is missing, unreadable or of an unknown format."""
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxppo.env import Action, Choice, Discrete, EnvSpec, Head, State
-from purejaxppo.errors import ConfigError, UnknownName
+from purejaxppo.errors import UnknownName, whole_number
 
 from . import rules
 from .rules import FOES, NUM_KINDS, Limits, Run
@@ -142,16 +142,6 @@ class Deck:
         )
 
 
-def _counted(field: str, value: object, low: int, high: int) -> int:
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or not low <= value <= high
-    ):
-        raise ConfigError(field, value, f"a whole number from {low} to {high}")
-    return value
-
-
 def make(choice: str, num_offered: int, num_taken: int) -> Deck:
     """Build the environment.
 
@@ -160,6 +150,6 @@ def make(choice: str, num_offered: int, num_taken: int) -> Deck:
     """
     if choice not in CHOICES:
         raise UnknownName("choice", choice, CHOICES)
-    offered = _counted("num_offered", num_offered, 1, NUM_KINDS)
-    taken = _counted("num_taken", num_taken, 1, offered)
+    offered = whole_number("num_offered", num_offered, 1, NUM_KINDS)
+    taken = whole_number("num_taken", num_taken, 1, offered)
     return Deck(choice, Limits(num_offered=offered, num_taken=taken))

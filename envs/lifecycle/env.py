@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxppo.env import Action, Discrete, EnvSpec, State
-from purejaxppo.errors import ConfigError
+from purejaxppo.errors import ConfigError, whole_number
 
 from . import rules
 from .rules import Limits, Seeds
@@ -183,16 +183,6 @@ class Lifecycle:
         return masks, {"blend": can[BLEND]}
 
 
-def _counted(field: str, value: object, low: int, high: int) -> int:
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or not low <= value <= high
-    ):
-        raise ConfigError(field, value, f"a whole number from {low} to {high}")
-    return value
-
-
 def make(num_slots: int, noise: float) -> Lifecycle:
     """Build the environment.
 
@@ -202,5 +192,5 @@ def make(num_slots: int, noise: float) -> Lifecycle:
     is_number = isinstance(noise, (int, float)) and not isinstance(noise, bool)
     if not is_number or not 0.0 <= noise < float("inf"):
         raise ConfigError("noise", noise, "a finite number of at least 0")
-    _counted("num_slots", num_slots, 2, 16)
+    whole_number("num_slots", num_slots, 2, 16)
     return Lifecycle(Limits(num_slots=num_slots, noise=float(noise)))

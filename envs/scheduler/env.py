@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxppo.env import Action, Discrete, EnvSpec, State
-from purejaxppo.errors import ConfigError, UnknownName
+from purejaxppo.errors import ConfigError, UnknownName, whole_number
 
 from . import generator, rules
 from .rules import Board, Instance, Limits, Queue
@@ -161,16 +161,6 @@ def optimal_return(state: State) -> jax.Array:
     return state.data.board.instance.bound
 
 
-def _counted(field: str, value: object, low: int, high: int) -> int:
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or not low <= value <= high
-    ):
-        raise ConfigError(field, value, f"a whole number from {low} to {high}")
-    return value
-
-
 def make(
     family: str, num_jobs: int, num_machines: int, capacity: int, num_slots: int
 ) -> Scheduler:
@@ -182,11 +172,11 @@ def make(
     known = ("mix", "toy", *generator.FAMILIES)
     if family not in known:
         raise UnknownName("family", family, known)
-    _counted("num_jobs", num_jobs, 1, 256)
+    whole_number("num_jobs", num_jobs, 1, 256)
     limits = Limits(
-        num_machines=_counted("num_machines", num_machines, 1, 16),
-        capacity=_counted("capacity", capacity, 2, 64),
-        num_slots=_counted("num_slots", num_slots, 1, 64),
+        num_machines=whole_number("num_machines", num_machines, 1, 16),
+        capacity=whole_number("capacity", capacity, 2, 64),
+        num_slots=whole_number("num_slots", num_slots, 1, 64),
     )
 
     toy = generator.Toy()
