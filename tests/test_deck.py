@@ -1,7 +1,6 @@
 """The deck: its rules by hand, its two heads, who takes the cards, its baselines."""
 
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,6 @@ import pytest
 from helpers import quick_jit, small_config
 
 from benchmarks import deck as benchmark
-from benchmarks import runs
 from purejaxppo.check import check_env
 from purejaxppo.config import Config, with_overrides
 from purejaxppo.env import Choice, Discrete, make_env, presets
@@ -526,32 +524,35 @@ def test_ppo_improves_and_reports_the_heads_that_were_active(choice):
 # --- the benchmark -----------------------------------------------------------------
 
 
-def test_benchmark_plays_all_three(monkeypatch):
-    """A tiny case: policies as they start, in place of trained ones."""
-    commands = []
+def test_benchmark_trains_two_agents_and_lets_three_play(monkeypatch):
+    trained = []
 
-    def train(command, check):
-        assert check
-        path = Path(command[command.index("--run-dir") + 1])
-        path.mkdir()
-        (path / "summary.json").write_text("{}")
-        commands.append(command)
+    def train(*arguments):
+        flags, seed, path = arguments[-3:]
+        trained.append((flags, seed, path.name))
+        return {}
 
-    def load(path):
-        kwargs = {"choice": "random"} if path.name == "random" else {}
-        learner = make_learner(small_config(env="deck", env_kwargs=kwargs))
-        key = jax.random.key(len(commands))
-        return Loaded(learner, quick_jit(learner.init)(key)[0], lambda: None, 0)
+    monkeypatch.setattr(benchmark, "train", train)
+    monkeypatch.setattr(benchmark, "load_policy", lambda path: path.name)
+    monkeypatch.setattr(benchmark, "of_policy", lambda *arguments: arguments)
+    seed = benchmark.run_seed(["--num-envs", "4"], seed=3, episodes=9)
+    assert seed["trained"] == ("default", "policy", 9)
+    assert seed["replaced"] == ("default", "random", 9)
+    assert seed["untaught"] == ("random", "random", 9)
+    assert trained == [
+        (["--preset", preset, "--num-envs", "4"], 3, preset)
+        for preset in ("default", "random")
+    ]
 
-    monkeypatch.setattr(runs.subprocess, "run", train)
-    monkeypatch.setattr(benchmark, "load_policy", load)
-    seed = benchmark.run_seed(["--num-envs", "4"], seed=3, episodes=100)
-    used = [c[c.index("--preset") + 1] for c in commands]
-    assert used == ["default", "random"]
-    assert all("--num-envs 4 --seed 3" in " ".join(c) for c in commands)
-    assert all(seed[name]["invalid_frac"] == 0.0 for name in benchmark.PLAYERS)
-    assert all(seed[name]["length"] > 4.0 for name in benchmark.PLAYERS)
-    assert seed["trained"] != seed["replaced"]
+
+def test_benchmark_plays_a_policy_where_chance_takes_cards():
+    """A policy as it starts, with the heads of one environment, in the other."""
+    learner = make_learner(small_config(env="deck"))
+    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    figures = benchmark.of_policy(Loaded(learner, state, print, 0), "random", 4)
+    assert figures["invalid_frac"] == 0.0
+    assert figures["length"] > 4.0
+    assert figures["return"] == figures["combats_won"] / LIMITS.num_combats
 
 
 def test_benchmark_compares_gains_with_the_spread():

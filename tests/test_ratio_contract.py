@@ -105,7 +105,6 @@ def test_first_ratio_is_one_in_every_update(kind, monkeypatch):
 # The environments themselves, short episodes where they can be had.
 _ENVIRONMENTS = {
     "hammer": {"env_kwargs": {"max_episode_steps": 5}},
-    "hammer, course": {"env_kwargs": {"protocol": "cs224r", "max_episode_steps": 5}},
     "scheduler": {"env_kwargs": {"num_jobs": 4, "num_slots": 3}},
     "lifecycle": {"env_kwargs": {"num_slots": 2}, "num_steps": 32},
     "deck": {"reset": "fresh", "num_steps": 32},
@@ -121,7 +120,7 @@ _POLICIES = {
 @pytest.mark.parametrize("name", _ENVIRONMENTS)
 def test_first_ratio_is_one_in_the_environments(name, policy):
     config = _config(
-        env=name.partition(",")[0],
+        env=name,
         **{"num_steps": 16, **_ENVIRONMENTS[name], **_POLICIES[policy]},
     )
     learner = make_learner(config)
