@@ -12,13 +12,12 @@ evals.csv that it wrote. Writes benchmarks/results/hammer_learning_NAME.json.
 import argparse
 import csv
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks import record
+from benchmarks.runs import train
 
 Point = dict[str, float]
 
@@ -43,12 +42,10 @@ CASES: dict[str, tuple[list[str], str, str, int]] = {
 def run_seed(flags: list[str], seed: int, folder: Path) -> dict[str, Any]:
     """Train one seed; its evaluation rows and summary."""
     path = folder / f"seed{seed}"
-    command = [sys.executable, "-m", "purejaxppo.train", "--env", "hammer", *flags]
-    command += ["--seed", str(seed), "--run-dir", str(path), "--no-tensorboard"]
-    subprocess.run(command, check=True)
+    summary = train("hammer", flags, seed, path)
     with (path / "evals.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return {"rows": rows, "summary": json.loads((path / "summary.json").read_text())}
+    return {"rows": rows, "summary": summary}
 
 
 def points_of(run: dict[str, Any], mean: str, worst: str, frames: int) -> list[Point]:

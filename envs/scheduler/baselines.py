@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from purejaxppo.env import Action, State
 
+from ..episodes import evaluate as evaluate
 from . import rules
 from .env import HEAD, Scheduler
 
@@ -95,27 +96,3 @@ BASELINES: dict[str, Baseline] = {
     "plain_edf": plain_edf,
     "densest": densest_first,
 }
-
-
-def evaluate(
-    env: Scheduler, baseline: Baseline, keys: jax.Array
-) -> dict[str, jax.Array]:
-    """Figures of one episode from each key, [E]: return, length and the metrics."""
-
-    def one(key: jax.Array) -> dict[str, jax.Array]:
-        state = env.reset(key)
-
-        def going(carry):
-            return ~carry[0].terminated
-
-        def step(carry):
-            state, total, length = carry
-            key_action = jax.random.fold_in(key, length)
-            state = env.step(state, baseline(env, state, key_action))
-            return state, total + state.reward, length + 1
-
-        start = (state, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
-        state, total, length = jax.lax.while_loop(going, step, start)
-        return {"return": total, "length": length, **state.metrics}
-
-    return jax.vmap(one)(keys)
