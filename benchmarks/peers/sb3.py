@@ -64,10 +64,9 @@ def make_task(ppo: Any, activation: Any, packages: list[str], config: worker.Jso
         begin = time.perf_counter()
         learn(fresh, num_updates)
         seconds = time.perf_counter() - begin
-        steps = num_updates * batch_size
         return {
             "return": mean_return(fresh, config),
-            "steps": steps,
+            "steps": num_updates * batch_size,
             "seconds": seconds,
         }
 

@@ -75,9 +75,9 @@ class GymnaxEnv:
     def _action(self, action: jax.Array) -> jax.Array:
         if isinstance(self.spec.heads["action"], Discrete):
             return action
-        low, high = _bounds(self.action_space)
-        action = low + (action + 1.0) * ((high - low) / 2.0)
-        return action.reshape(self.action_space.shape)
+        low, high = map(jnp.asarray, _bounds(self.action_space))
+        scaled = low + (action + 1.0) * ((high - low) / 2.0)
+        return scaled.reshape(self.action_space.shape)
 
     def _ending(self, inner: Any, ended: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Whether it ended by the rules, and whether by the time limit alone."""
