@@ -170,7 +170,7 @@ def lookup(name: str) -> tuple[Any, str]:
     return module, attribute
 
 
-def make_env(name: str, **kwargs: Any) -> Env:
+def make_env(name: str, /, **kwargs: Any) -> Env:
     """The environment of that registered name, "library:name" or "module:factory".
 
     Raises:

@@ -119,7 +119,7 @@ def _head(name: str, space: Any) -> Head:
     return Box(int(np.prod(space.shape)))
 
 
-def make(name: str, **params: Any) -> GymnaxEnv:
+def make(name: str | None = None, **params: Any) -> GymnaxEnv:
     """The environment that gymnax registers under that name.
 
     Args:
