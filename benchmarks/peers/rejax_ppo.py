@@ -10,8 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rejax import PPO
-from rejax.evaluate import evaluate
 
 from benchmarks.peers import worker
 
@@ -19,6 +17,9 @@ EVAL_EPISODES = 100
 
 
 def make_algorithm(config: worker.Json) -> Any:
+    # Here, so that where it is missing the worker can say so.
+    from rejax import PPO
+
     return PPO.create(
         env=config["env"].rpartition(":")[2],
         agent_kwargs={
@@ -43,6 +44,7 @@ def make_algorithm(config: worker.Json) -> Any:
 
 def mean_return(algorithm: Any, state: Any, key: jax.Array) -> jax.Array:
     """Over episodes played with the mode of the policy."""
+    from rejax.evaluate import evaluate
 
     def act(obs: jax.Array, _: jax.Array) -> jax.Array:
         actor = algorithm.actor
