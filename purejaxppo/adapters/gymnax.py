@@ -22,10 +22,16 @@ from purejaxppo.errors import ConfigError, UnknownName, whole_number
 
 
 class Data(struct.PyTreeNode):
-    """gymnax's own state, and the key of the steps to come."""
+    """gymnax's own state, and what each step's key comes from.
+
+    The key of an episode stays as it is: one that is split from step to step has to be
+    drawn even where the environment has no use for it, which in a small one is most
+    of the time of a step.
+    """
 
     inner: Any
     key: jax.Array
+    steps: jax.Array  # int32 []
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +53,9 @@ class GymnaxEnv:
             obs, inner = self.env.reset_env(key_reset, self.params)
         false = jnp.zeros((), bool)
         return State(
-            data=Data(jax.tree.map(_strong, inner), key_steps),
+            data=Data(
+                jax.tree.map(_strong, inner), key_steps, jnp.zeros((), jnp.int32)
+            ),
             obs=self._observation(obs),
             reward=jnp.zeros((), jnp.float32),
             terminated=false,
@@ -55,16 +63,17 @@ class GymnaxEnv:
         )
 
     def step(self, state: State, action: Action) -> State:
-        key_step, key_steps = jax.random.split(state.data.key)
+        data = state.data
+        key_step = jax.random.fold_in(data.key, data.steps)
         choice = self._action(action["action"])
         with _its_numerics():
             obs, inner, reward, ended, _ = self.env.step_env(
-                key_step, state.data.inner, choice, self.params
+                key_step, data.inner, choice, self.params
             )
             terminated, truncated = self._ending(inner, ended)
         return state.replace(
             # Some environments give a leaf another shape or type than reset did.
-            data=Data(jax.tree.map(_like, inner, state.data.inner), key_steps),
+            data=Data(jax.tree.map(_like, inner, data.inner), data.key, data.steps + 1),
             obs=self._observation(obs),
             reward=jnp.asarray(reward, jnp.float32).reshape(()),
             terminated=terminated,
