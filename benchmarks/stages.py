@@ -70,9 +70,8 @@ def environment_alone(learner: Learner, state: TrainState, compile: Compiler) ->
             episodes, step = jax.vmap(one)(episodes, keys)
             return episodes, (step.reward, step.terminated, step.final_obs)
 
-        return jax.lax.scan(
-            step, episodes, jax.random.split(key_steps, config.num_steps)
-        )
+        keys = jax.random.split(key_steps, config.num_steps)
+        return jax.lax.scan(step, episodes, keys)
 
     args = state.episodes, jax.random.key(_KEY)
     compiled = compile("environment", run, *args)
@@ -200,9 +199,8 @@ def training(config: Config) -> dict[str, Any]:
         state, _ = update(state, hypers)
     jax.block_until_ready(state)
     seconds = time.perf_counter() - begin
-    memory = (
-        peak_memory_bytes()
-    )  # before an evaluation, of more environments, adds to it
+    # Now: an evaluation may have more environments than training.
+    memory = peak_memory_bytes()
     metrics = jax.jit(learner.evaluate)(state)
     names = ("eval/mean_return", f"eval/episode_{learner.env.spec.success}")
     return {
