@@ -178,7 +178,8 @@ def test_reset_is_without_physics(env, monkeypatch):
 
     monkeypatch.setattr(c_engine.Simulator, "advance", fail)
     text = str(jax.make_jaxpr(env.reset)(jax.random.key(0)))
-    assert "callback" not in text
+    assert "ffi_call" not in text
+    assert "ffi_call" in str(jax.make_jaxpr(env.engine.init)(jnp.zeros(17)))
     env.reset(jax.random.key(0))
 
 

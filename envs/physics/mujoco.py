@@ -1,6 +1,6 @@
 """C MuJoCo on the CPU's cores, called from inside the jitted program.
 
-All worlds of a step arrive in one callback, whatever is vmapped over (worlds, seeds),
+All worlds of a step arrive in one call, whatever is vmapped over (worlds, seeds),
 and are rolled out in float64 by a pool of threads. A result depends on the world's
 `Data` alone: not on the batch, its order, or the thread, because `mujoco.rollout`
 sets the full state and the control of each, and starts its solver at zero.
@@ -9,6 +9,7 @@ sets the full state and the control of each, and starts its solver at zero.
 import contextlib
 import copy
 import functools
+import hashlib
 import os
 import threading
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from mujoco import rollout
 
 from purejaxppo.errors import ConfigError
 
+from . import foreign
 from .engine import Advance, Data, Solution
 
 STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
@@ -105,7 +107,11 @@ class Simulator:
         self.buffers: dict[tuple[int, int], Buffers] = {}
 
     def advance(
-        self, state: np.ndarray, control: np.ndarray, n_substeps: int
+        self,
+        state: np.ndarray,
+        control: np.ndarray,
+        n_substeps: int,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Steps every world.
 
@@ -113,6 +119,7 @@ class Simulator:
           state: [B, 1 + nq + nv]: time, qpos, qvel.
           control: [B, nu + 7 nmocap]: ctrl, mocap positions, mocap quaternions.
           n_substeps: steps under that control. 0: sensors of the state as it is.
+          out: where the result goes, a new array if left out.
 
         Returns:
           [B, nq + nv + nsensordata] float32: qpos, qvel, sensordata.
@@ -138,12 +145,13 @@ class Simulator:
                 buffers.sensors,
             )
             parts = (end[:, 1:], buffers.sensors[:, 0])
-            # A new array for each call: XLA may still read it when the next begins.
             # A world that explodes past float32 becomes infinite, and is caught.
             with np.errstate(over="ignore", invalid="ignore"):
-                return np.concatenate(
-                    parts, axis=1, dtype=np.float32, casting="same_kind"
-                )
+                if out is None:
+                    out = np.empty(
+                        (len(state), sum(p.shape[1] for p in parts)), np.float32
+                    )
+                return np.concatenate(parts, axis=1, out=out, casting="same_kind")
 
     def _buffers(self, batch: int, n_substeps: int) -> Buffers:
         """The arrays for this call. A run has a few batch sizes, each made once."""
@@ -163,32 +171,35 @@ class Simulator:
         return self.buffers[batch, n_substeps]
 
 
+def digest(model: mujoco.MjModel) -> str:
+    """Names a model by its content, in every process alike."""
+    content = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, content)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def make_advance(model: mujoco.MjModel) -> Advance:
     """The C engine for a model, as a function of `Data` that can be jitted."""
     simulator = Simulator(model)
+    # Programs outlive the process (XLA's cache on disk): a name stands for one model.
+    name = f"purejaxppo_mujoco_{digest(model)}"
     sizes = (model.nq, model.nv, model.nsensordata)
     result = jax.ShapeDtypeStruct((sum(sizes),), jnp.float32)
 
     def advance(data: Data, n_substeps: int) -> Solution:
-        def callback(state, control):
-            state, control = np.asarray(state), np.asarray(control)
-            *batch, _ = state.shape
-            out = simulator.advance(
-                state.reshape(-1, state.shape[-1]),
-                control.reshape(-1, control.shape[-1]),
-                n_substeps,
+        def call(arguments: list[np.ndarray], results: list[np.ndarray]) -> None:
+            state, control, out = (
+                x.reshape(-1, x.shape[-1]) for x in (*arguments, *results)
             )
-            return out.reshape(*batch, -1)
+            simulator.advance(state, control, n_substeps, out)
 
-        # One array each way: what a callback costs, it costs per array.
+        target = f"{name}_{n_substeps}"
+        foreign.register(target, call)
+        # One array each way: what a call costs, it costs per array.
         state = (data.time[None], data.qpos, data.qvel)
         control = (data.ctrl, data.mocap_pos.ravel(), data.mocap_quat.ravel())
-        out = jax.pure_callback(
-            callback,
-            result,
-            jnp.concatenate(state),
-            jnp.concatenate(control),
-            vmap_method="broadcast_all",
+        out = jax.ffi.ffi_call(target, result, vmap_method="broadcast_all")(
+            jnp.concatenate(state), jnp.concatenate(control)
         )
         qpos, qvel, sensordata = jnp.split(out, np.cumsum(sizes)[:-1].tolist())
         # `rollout` keeps its accelerations to itself and starts its solver at zero.

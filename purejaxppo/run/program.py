@@ -30,7 +30,7 @@ Ledger = dict[str, dict[str, float]]  # function -> phase -> seconds
 def use_compilation_cache() -> None:
     """Keep compiled programs on disk, unless the user has a place of their own.
 
-    Programs that call the C engine are not kept: XLA cannot store a Python callback.
+    Also those that call the C engine: they know it by name, see envs.physics.foreign.
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return

@@ -1,0 +1,112 @@
+"""NumPy functions called by name from compiled programs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purejaxppo.envs.physics import foreign
+
+FLOATS = jax.ShapeDtypeStruct((3,), jnp.float32)
+
+
+def call(name, result, *args):
+    return jax.ffi.ffi_call(name, result, vmap_method="broadcast_all")(*args)
+
+
+def test_arguments_and_results_of_every_type():
+    def function(arguments, results):
+        flags, counts, values = arguments
+        results[0][...] = np.where(flags, counts * values, -1.0)
+        results[1][...] = counts + 1
+
+    foreign.register("test_types", function)
+    result = (FLOATS, jax.ShapeDtypeStruct((3,), jnp.int32))
+    flags, counts = jnp.array([True, False, True]), jnp.arange(3)
+    values = jnp.array([0.5, 1.5, 2.5], jnp.float32)
+    products, after = jax.jit(lambda *a: call("test_types", result, *a))(
+        flags, counts, values
+    )
+    np.testing.assert_array_equal(products, [0.0, -1.0, 5.0])
+    np.testing.assert_array_equal(after, [1, 2, 3])
+
+
+def test_a_batch_is_one_call():
+    shapes = []
+
+    def function(arguments, results):
+        shapes.append(arguments[0].shape)
+        results[0][...] = 2 * arguments[0]
+
+    foreign.register("test_batch", function)
+    x = jnp.arange(24, dtype=jnp.float32).reshape(4, 2, 3)
+    double = jax.vmap(jax.vmap(lambda x: call("test_batch", FLOATS, x)))
+    np.testing.assert_array_equal(jax.jit(double)(x), 2 * np.asarray(x))
+    assert shapes == [(4, 2, 3)]
+
+
+def test_what_the_function_raises_reaches_the_caller():
+    def function(arguments, results):
+        raise ValueError("no such world")
+
+    foreign.register("test_raises", function)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="ValueError: no such world"):
+        jax.jit(lambda x: call("test_raises", FLOATS, x))(
+            jnp.zeros(3)
+        ).block_until_ready()
+
+
+def test_arguments_cannot_be_written():
+    def function(arguments, results):
+        arguments[0][...] = 0
+
+    foreign.register("test_readonly", function)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="read-only"):
+        jax.jit(lambda x: call("test_readonly", FLOATS, x))(
+            jnp.zeros(3)
+        ).block_until_ready()
+
+
+def test_a_name_is_for_good():
+    foreign.register("test_twice", lambda _, results: results[0].fill(1.0))
+    foreign.register("test_twice", lambda _, results: results[0].fill(2.0))
+    np.testing.assert_array_equal(call("test_twice", FLOATS, jnp.zeros(3)), 1.0)
+
+
+PROGRAM = """
+import jax, jax.monitoring, jax.numpy as jnp
+from purejaxppo.envs.physics import foreign
+
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
+foreign.register("test_disk", lambda x, y: y[0].__setitem__(..., 3 * x[0]))
+result = jax.ShapeDtypeStruct((2,), jnp.float32)
+f = jax.jit(lambda x: jax.ffi.ffi_call("test_disk", result)(x) + 1)
+print(f(jnp.ones(2))[0], "/jax/compilation_cache/cache_hits" in events)
+"""
+
+
+def test_a_program_on_disk_finds_the_function_by_name(tmp_path):
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    root = Path(__file__).parent.parent
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env=environment,
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert answers == [["4.0", "False"], ["4.0", "True"]]
