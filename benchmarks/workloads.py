@@ -69,38 +69,51 @@ def isolated(part: str, request: Figures, quick: Figures) -> Part:
 
 QUICK = {"num_envs": 8, "num_steps": 8, "eval_blocks": 1, "eval_episodes": 2}
 QUICK |= {"total_timesteps": 128, "num_evals": 0}
+FEW = {"num_envs": 4, "num_steps": 32, "total_steps": 512}  # of a race
 
 
-def ours(env: str, quick: Figures | None = None, **values: Any) -> Part:
-    """Stages, compile seconds (cold, cached), training: one configuration of ours."""
+def ours(case: Figures, quick: Figures) -> Part:
+    """Stages, compile seconds (cold, cached), training: one configuration of ours.
+
+    Args:
+      case: what `benchmarks.part.config_of` takes.
+      quick: what replaces it under --quick.
+    """
 
     def run(options: Options) -> Figures:
-        case = {"env": env, **values}
-        if options.quick:
-            case |= QUICK | (quick or {})
+        asked = case | quick if options.quick else case
         with tempfile.TemporaryDirectory() as cache:
-            request = {"case": case, "rounds": options.rounds}
+            request = {"case": asked, "rounds": options.rounds}
             figures = _answer("speed", request, options, cache)
-            trained = _answer("training", {"case": case}, options, cache)
+            trained = _answer("training", {"case": asked}, options, cache)
         compiled = figures["compile_seconds"] | trained["compile_seconds"]
         return figures | trained | {"compile_seconds": compiled}
 
     return run
 
 
+def of_preset(env: str, **quick: Any) -> Part:
+    """An environment of ours as the command line would train it."""
+    return ours({"env": env}, QUICK | quick)
+
+
+def of_race(common: Figures) -> Part:
+    """Our side of a race, taken apart."""
+    return ours({"common": common}, {"common": common | FEW})
+
+
 def against(
     competitors: Mapping[str, Competitor],
     config: Figures,
-    quick: Figures | None = None,
-    block_seconds: float = 2.0,
     seeds: tuple[int, ...] = (0, 1, 2),
+    block_seconds: float = 2.0,
 ) -> Part:
     """Workers in turn; then, where `config` has total_steps, training from scratch."""
 
     def run(options: Options) -> Figures:
         asked, wanted = {**config, "block_seconds": block_seconds}, seeds
         if options.quick:
-            asked |= {"block_seconds": 0.1, **(quick or {})}
+            asked |= {"block_seconds": 0.1} | {k: FEW[k] for k in FEW if k in config}
             wanted = seeds[:1]
         rows = compare.race(competitors, asked, options.rounds, options.progress)
         figures = {"config": asked, "rounds": options.rounds, "workers": rows}
@@ -124,23 +137,61 @@ def from_the_command(options: Options) -> Figures:
         return startup.measure(flags)
 
 
+# What every competitor has, so that all do the same work.
+PPO = {
+    "num_epochs": 4,
+    "num_minibatches": 4,
+    "hidden_sizes": [64, 64],
+    "activation": "tanh",
+    "learning_rate": 2.5e-4,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.2,
+    "entropy_coef": 0.01,
+    "value_coef": 0.5,
+    "max_grad_norm": 0.5,
+}
+CARTPOLE = {**PPO, "env": "gymnax:CartPole-v1", "num_envs": 64, "num_steps": 128}
+CARTPOLE |= {"total_steps": 500_000}
+PENDULUM = {**PPO, "env": "gymnax:Pendulum-v1", "num_envs": 64, "num_steps": 128}
+PENDULUM |= {"total_steps": 500_000, "entropy_coef": 0.0, "learning_rate": 1e-3}
+PENDULUM |= {"gamma": 0.95, "num_epochs": 10}
+CARTPOLE_SMALL = {**CARTPOLE, "num_envs": 4, "total_steps": 100_000}
+OURS = Competitor("ours.py")
+REJAX = Competitor("rejax_ppo.py", "rejax")
+SB3 = Competitor("sb3.py", "sb3")
+SBX = Competitor("sbx_ppo.py", "sb3")
+LIGHT = {"ours": OURS, "rejax": REJAX, "sb3": SB3, "sbx": SBX}
+
 _LESS_CLONING = {"num_demonstrations": 1, "cloning_steps": 10, "critic_warmup": 1}
 _SMALL = {"hidden_sizes": [64, 64], "critic_hidden_sizes": [64, 64]}
 
 WORKLOADS: dict[str, Workload] = {
     "hammer": Workload(
         "The hammer as the command line trains it, C MuJoCo inside the jitted scan.",
-        (ours("hammer", _LESS_CLONING),),
+        (of_preset("hammer", **_LESS_CLONING),),
     ),
     "scheduler": Workload(
-        "Masked discrete actions; integers and no physics.", (ours("scheduler"),)
+        "Masked discrete actions; integers and no physics.", (of_preset("scheduler"),)
     ),
     "lifecycle": Workload(
         "A recurrent core and four heads, of which an op makes some matter.",
-        (ours("lifecycle"),),
+        (of_preset("lifecycle"),),
     ),
     "deck": Workload(
-        "A card game, and k of n cards without replacement.", (ours("deck"),)
+        "A card game, and k of n cards without replacement.", (of_preset("deck"),)
+    ),
+    "cartpole": Workload(
+        "CartPole, 64 environments, in JAX by gymnax; in Python for SB3 and SBX.",
+        (of_race(CARTPOLE), against(LIGHT, CARTPOLE)),
+    ),
+    "cartpole-small": Workload(
+        "CartPole, 4 environments x 128 steps, networks 64 wide.",
+        (of_race(CARTPOLE_SMALL), against(LIGHT, CARTPOLE_SMALL)),
+    ),
+    "pendulum": Workload(
+        "Pendulum: continuous actions, in JAX by gymnax.",
+        (of_race(PENDULUM), against({"ours": OURS, "rejax": REJAX}, PENDULUM)),
     ),
     "update": Workload(
         "Epochs, losses and optimiser on a fixed batch; amounts are sample passes.",

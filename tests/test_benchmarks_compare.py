@@ -191,7 +191,7 @@ def test_a_workload_that_fails_says_so_and_the_rest_goes_on(
         "broken": workloads.Workload("Fails.", (broken,)),
         "peers": workloads.Workload(
             "Works.",
-            (workloads.against({"ours": stand_in()}, {"total_steps": 5}, seeds=(0,)),),
+            (workloads.against({"ours": stand_in()}, {"total_steps": 5}, (0,)),),
         ),
     }
     monkeypatch.setattr(command, "WORKLOADS", known)
