@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import quick_jit, small_config
+from probe_envs import HeadsProbe
 
 from benchmarks import (
     hammer_learning,
@@ -20,6 +21,7 @@ from purejaxppo.config import Config
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.run.evaluate import Loaded
 from purejaxppo.run.program import Compiler
+from purejaxppo.run.progress import Progress
 
 
 @pytest.fixture
@@ -50,7 +52,11 @@ def test_hammer_is_taken_apart_into_rates_of_the_same_work():
     config = Config.preset(
         "hammer",
         num_envs=4,
-        num_steps=8,
+        num_steps=4,
+        num_epochs=1,
+        reset="cached",
+        hidden_sizes=(8,),
+        critic_hidden_sizes=(8,),
         num_demonstrations=0,
         critic_warmup=0,
         anchor=False,
@@ -65,6 +71,26 @@ def test_hammer_is_taken_apart_into_rates_of_the_same_work():
     assert ratio == pytest.approx(rates["end_to_end"] / rates["physics"])
     assert set(results["compile_seconds"]["cold"]) == {"trace", "lower", "compile"}
     assert "end to end" in tables.as_text("hammer", results)
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_an_environment_without_physics_is_stepped_with_allowed_actions():
+    learner = make_learner(small_config(num_steps=16), HeadsProbe())
+    compile = stages.Compiler(learner, Progress())
+    state = stages.first_state(learner, compile)
+    _, (reward, terminated, _) = stages.environment_alone(learner, state, compile)()
+    assert reward.shape == (16, 8)
+    assert 0 < terminated.mean() < 1  # episodes end, and new ones begin
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_ways_to_run_seeds_are_compared():
+    results = seeds.measure(small_config(num_epochs=1), num_seeds=2, rounds=1)
+    assert set(results["steps_per_second"]) == set(seeds.WAYS)
+    assert set(results["compile_seconds"]) == set(seeds.WAYS)
+    rates = {name: rate["median"] for name, rate in results["steps_per_second"].items()}
+    ratio = results["ratios"]["vmap_over_one by one"]["median"]
+    assert ratio == pytest.approx(rates["vmap"] / rates["one by one"])
 
 
 def test_memory_reports_every_kind_and_seed():
