@@ -148,12 +148,11 @@ def stages(
       state: that the update is timed from; past the critic's warm-up, in mid-episode.
       update: one whole update from that state.
     """
+    batch = fixed_batch(learner, state, compile)
     return {
         "physics": physics_alone(learner, state, compile),
         "rollout": rollout_alone(learner, state, compile),
-        "update": update_alone(
-            learner, state, fixed_batch(learner, state, compile), compile
-        ),
+        "update": update_alone(learner, state, batch, compile),
         "end_to_end": update,
     }
 
