@@ -8,12 +8,13 @@ against peers start workers (`benchmarks.compare`).
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import compare, startup
+from benchmarks import compare, races, startup
 from benchmarks.compare import Competitor
 from benchmarks.processes import ProgramFailed, answer_of
+from benchmarks.races import FEW
 from purejaxppo.run.progress import Progress
 
 Figures = dict[str, Any]
@@ -69,7 +70,6 @@ def isolated(part: str, request: Figures, quick: Figures) -> Part:
 
 QUICK = {"num_envs": 8, "num_steps": 8, "eval_blocks": 1, "eval_episodes": 2}
 QUICK |= {"total_timesteps": 128, "num_evals": 0}
-FEW = {"num_envs": 4, "num_steps": 32, "total_steps": 512}  # of a race
 
 
 def ours(case: Figures, quick: Figures) -> Part:
@@ -104,21 +104,30 @@ def of_race(common: Figures) -> Part:
 
 def against(
     competitors: Mapping[str, Competitor],
-    config: Figures,
-    seeds: tuple[int, ...] = (0, 1, 2),
+    common: Figures,
+    seeds: Sequence[int] = (0, 1, 2),
     block_seconds: float = 2.0,
 ) -> Part:
-    """Workers in turn; then, where `config` has total_steps, training from scratch."""
+    """Workers in turn; then each trains from scratch, once a seed.
+
+    Args:
+      common: the keys of the configuration that all share.
+      seeds: none where only speed is compared.
+    """
 
     def run(options: Options) -> Figures:
-        asked, wanted = {**config, "block_seconds": block_seconds}, seeds
+        asked, wanted = {**common, "block_seconds": block_seconds}, seeds
         if options.quick:
-            asked |= {"block_seconds": 0.1} | {k: FEW[k] for k in FEW if k in config}
+            asked |= {"block_seconds": 0.1} | {k: FEW[k] for k in FEW if k in common}
             wanted = seeds[:1]
         rows = compare.race(competitors, asked, options.rounds, options.progress)
         figures = {"config": asked, "rounds": options.rounds, "workers": rows}
-        if "total_steps" in asked:
-            able = {n: c for n, c in competitors.items() if "error" not in rows[n]}
+        able = {
+            name: competitor
+            for name, competitor in competitors.items()
+            if "error" not in rows[name] and (name == compare.OURS or not options.quick)
+        }
+        if wanted:
             figures["training"] = compare.train(able, asked, wanted, options.progress)
             figures["seeds"] = list(wanted)
         return {"peers": figures}
@@ -136,32 +145,6 @@ def from_the_command(options: Options) -> Figures:
     with options.progress.ticking("starting the command line, cold, then cached"):
         return startup.measure(flags)
 
-
-# What every competitor has, so that all do the same work.
-PPO = {
-    "num_epochs": 4,
-    "num_minibatches": 4,
-    "hidden_sizes": [64, 64],
-    "activation": "tanh",
-    "learning_rate": 2.5e-4,
-    "gamma": 0.99,
-    "gae_lambda": 0.95,
-    "clip_range": 0.2,
-    "entropy_coef": 0.01,
-    "value_coef": 0.5,
-    "max_grad_norm": 0.5,
-}
-CARTPOLE = {**PPO, "env": "gymnax:CartPole-v1", "num_envs": 64, "num_steps": 128}
-CARTPOLE |= {"total_steps": 500_000}
-PENDULUM = {**PPO, "env": "gymnax:Pendulum-v1", "num_envs": 64, "num_steps": 128}
-PENDULUM |= {"total_steps": 500_000, "entropy_coef": 0.0, "learning_rate": 1e-3}
-PENDULUM |= {"gamma": 0.95, "num_epochs": 10}
-CARTPOLE_SMALL = {**CARTPOLE, "num_envs": 4, "total_steps": 100_000}
-OURS = Competitor("ours.py")
-REJAX = Competitor("rejax_ppo.py", "rejax")
-SB3 = Competitor("sb3.py", "sb3")
-SBX = Competitor("sbx_ppo.py", "sb3")
-LIGHT = {"ours": OURS, "rejax": REJAX, "sb3": SB3, "sbx": SBX}
 
 _LESS_CLONING = {"num_demonstrations": 1, "cloning_steps": 10, "critic_warmup": 1}
 _SMALL = {"hidden_sizes": [64, 64], "critic_hidden_sizes": [64, 64]}
@@ -183,19 +166,39 @@ WORKLOADS: dict[str, Workload] = {
     ),
     "cartpole": Workload(
         "CartPole, 64 environments, in JAX by gymnax; in Python for SB3 and SBX.",
-        (of_race(CARTPOLE), against(LIGHT, CARTPOLE)),
+        (of_race(races.CARTPOLE), against(races.LIGHT, races.CARTPOLE)),
     ),
     "cartpole-small": Workload(
         "CartPole, 4 environments x 128 steps, networks 64 wide.",
-        (of_race(CARTPOLE_SMALL), against(LIGHT, CARTPOLE_SMALL)),
+        (of_race(races.CARTPOLE_SMALL), against(races.LIGHT, races.CARTPOLE_SMALL)),
     ),
     "pendulum": Workload(
         "Pendulum: continuous actions, in JAX by gymnax.",
-        (of_race(PENDULUM), against({"ours": OURS, "rejax": REJAX}, PENDULUM)),
+        (of_race(races.PENDULUM), against(races.IN_JAX, races.PENDULUM)),
+    ),
+    "brax-pendulum": Workload(
+        "Brax's inverted pendulum, Brax's PPO and ours.",
+        (of_race(races.BRAX_PENDULUM), against(races.BRAX, races.BRAX_PENDULUM)),
+    ),
+    # From scratch, with a sparse reward and no demonstrations, none of them learns.
+    "brax-hammer": Workload(
+        "Our hammer, Brax's PPO and ours.",
+        (against(races.BRAX, races.HAMMER, seeds=()),),
+    ),
+    "metaworld": Workload(
+        "The hammer as Meta-World and EnvPool have it under SB3, and ours.",
+        (against(races.METAWORLD, races.HAMMER, seeds=()),),
+    ),
+    "simulation": Workload(
+        "The hammer under random actions, nobody learning: ours, EnvPool, Meta-World.",
+        (against(races.SIMULATION, races.HAMMER, seeds=()),),
     ),
     "update": Workload(
         "Epochs, losses and optimiser on a fixed batch; amounts are sample passes.",
-        (isolated("layers", {}, {"hidden": 8, "num_envs": 4}),),
+        (
+            isolated("layers", {}, {"hidden": 8, "num_envs": 4}),
+            against(races.UPDATE, races.NOISE, seeds=()),
+        ),
     ),
     "seeds": Workload(
         "Eight seeds in one process, by three ways.",
