@@ -81,7 +81,7 @@ def peers(figures: Figures) -> Table:
     for name, row in figures["workers"].items():
         if "error" in row:
             rows.append([name, *["-"] * (len(header) - 1)])
-            notes.append(f"{name} {row['error']}")
+            notes.append(f"{name}: {row['error']}.")
             continue
         cells = [
             number(row.get("steps_per_second")),
@@ -91,7 +91,17 @@ def peers(figures: Figures) -> Table:
             f"{_maybe(row['return'], '.1f')} at {row['steps']:,} steps",
         ]
         rows.append([name, *cells])
-    return Table(rows, notes)
+    return Table(rows, [*_versions(figures["workers"]), *notes])
+
+
+def _versions(workers: dict[str, Figures]) -> Iterator[str]:
+    """Of what each worker names first: the peer itself."""
+    first = [
+        next(iter(row.get("versions", {}).items()), None) for row in workers.values()
+    ]
+    named = dict(pair for pair in first if pair is not None)
+    if named:
+        yield "Versions: " + ", ".join(f"{n} {v}" for n, v in named.items()) + "."
 
 
 def training(figures: Figures) -> Table:
@@ -102,7 +112,7 @@ def training(figures: Figures) -> Table:
     for name, row in trained.items():
         if "error" in row:
             rows.append([name, *["-"] * (2 + len(figures["seeds"]))])
-            notes.append(f"{name} {row['error']}")
+            notes.append(f"{name}: {row['error']}.")
             continue
         returns = [_maybe(value, ".1f") for value in row["returns"]]
         seconds = f"{row['seconds']['median']:.1f}"

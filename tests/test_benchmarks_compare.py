@@ -233,7 +233,7 @@ FIGURES = {
                 "steps_per_second": {"median": 300.0, "min": 200.0, "max": 400.0},
             },
             "sb3": {
-                "versions": {},
+                "versions": {"stable-baselines3": "2.9", "torch": "2"},
                 "compile_seconds": None,
                 "return": None,
                 "peak_memory_bytes": 2**29,
@@ -262,7 +262,8 @@ def test_tables_say_what_the_figures_say():
     assert "cold: trace 1.0 s, lower 0.5 s, compile 8.0 s" in text
     assert "mean return 0.75; peak memory 512 MiB" in text
     assert "3.00 (2.50 to 3.50)" in text
-    assert "brax its Python environment is missing" in text
+    assert "brax: its Python environment is missing." in text
+    assert "Versions: stable-baselines3 2.9." in text
     markdown = tables.as_markdown(FIGURES)
     assert (
         "| sb3 | 100 | 3.00 (2.50 to 3.50) | - | 512 | - at 5,000 steps |" in markdown
