@@ -46,7 +46,13 @@ HAMMER: Common = {
 }
 NOISE: Common = {**PPO, "num_steps": 64, "hidden_sizes": [256, 256]}
 # What --quick puts in their place.
-FEW: Common = {"num_envs": 4, "num_steps": 32, "total_steps": 512}
+FEW: Common = {
+    "num_envs": 4,
+    "num_steps": 32,
+    "total_steps": 512,
+    "block_seconds": 0.1,
+    "ours": {"eval_blocks": 1, "eval_episodes": 2},
+}
 
 OURS = Competitor("ours.py")
 LIGHT = {
