@@ -77,7 +77,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, 2 for what cannot be asked for, 130 after Ctrl-C."""
-    # A plain kill unwinds too, so that no worker is left behind.
+    # However it is stopped it unwinds, so that no worker is left behind; a shell has
+    # its background jobs ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # This process only looks at the devices; it must not take their memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

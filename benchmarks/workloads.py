@@ -98,7 +98,7 @@ def of_preset(env: str, **quick: Any) -> Part:
 
 
 def of_race(common: Figures, in_quick: bool = False) -> Part:
-    """Our side of a race, taken apart; not in every workload when it has to be quick."""
+    """Our side of a race, taken apart; under --quick only where `in_quick` says so."""
     part = ours({"common": common}, {"common": common | FEW})
     return lambda options: {} if options.quick and not in_quick else part(options)
 
