@@ -117,24 +117,28 @@ def serve(
             raise ValueError(f"command: got {command!r}; allowed is what the task has")
 
 
+def _prepared(task: Task, units: int) -> tuple[Callable[[], None], float]:
+    begin = time.perf_counter()
+    return task.prepare(units), time.perf_counter() - begin
+
+
 def _warm_up(task: Task, block_seconds: float) -> tuple[Callable[[], None], int, Json]:
     """A block of about that many seconds, its units, and what to say of it."""
-    unit = task.prepare(1)
-    first = seconds_of(unit)
-    timed = [seconds_of(unit) for _ in range(2)]
-    units = max(1, round(block_seconds / min(timed)))
-    compiling = time.perf_counter()
-    block = task.prepare(units)
-    compile_seconds = time.perf_counter() - compiling
-    warming = seconds_of(block)
+    block, compile_seconds = _prepared(task, 1)
+    took = [seconds_of(block) for _ in range(3)]
+    # The first call may do what later ones need not.
+    units = max(1, round(block_seconds / min(took[1:])))
+    if units > 1:
+        block, compile_seconds = _prepared(task, units)
+        took.append(seconds_of(block))
     ready = {
         "ready": True,
         "versions": task.versions,
         "compile_seconds": compile_seconds if task.compiles else None,
         "steps_per_block": units * task.steps_per_unit,
         # What warming up trained: it counts for the return, though not as a block.
-        "steps": (3 + units) * task.steps_per_unit,
-        "seconds": first + sum(timed) + warming,
+        "steps": (3 + (units if units > 1 else 0)) * task.steps_per_unit,
+        "seconds": sum(took),
     }
     return block, units, ready
 

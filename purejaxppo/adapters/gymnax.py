@@ -8,6 +8,7 @@ Observations are flattened to float32; a discrete one is one-hot. gymnax's time 
 is a truncation. gymnax's auto-reset is not used: ours keeps the final observation.
 """
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from flax import struct
 
 from purejaxppo.env import Action, Box, Discrete, EnvSpec, Head, State
-from purejaxppo.errors import ConfigError, UnknownName
+from purejaxppo.errors import ConfigError, UnknownName, whole_number
 
 
 class Data(struct.PyTreeNode):
@@ -42,7 +43,8 @@ class GymnaxEnv:
 
     def reset(self, key: jax.Array) -> State:
         key_reset, key_steps = jax.random.split(key)
-        obs, inner = self.env.reset_env(key_reset, self.params)
+        with _its_numerics():
+            obs, inner = self.env.reset_env(key_reset, self.params)
         false = jnp.zeros((), bool)
         return State(
             data=Data(jax.tree.map(_strong, inner), key_steps),
@@ -54,10 +56,12 @@ class GymnaxEnv:
 
     def step(self, state: State, action: Action) -> State:
         key_step, key_steps = jax.random.split(state.data.key)
-        obs, inner, reward, ended, _ = self.env.step_env(
-            key_step, state.data.inner, self._action(action["action"]), self.params
-        )
-        terminated, truncated = self._ending(inner, ended)
+        choice = self._action(action["action"])
+        with _its_numerics():
+            obs, inner, reward, ended, _ = self.env.step_env(
+                key_step, state.data.inner, choice, self.params
+            )
+            terminated, truncated = self._ending(inner, ended)
         return state.replace(
             # Some environments give a leaf another shape or type than reset did.
             data=Data(jax.tree.map(_like, inner, state.data.inner), key_steps),
@@ -92,6 +96,13 @@ class GymnaxEnv:
         return terminated, ended & ~terminated
 
 
+@contextlib.contextmanager
+def _its_numerics():
+    """gymnax mixes dtypes and ranks, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def _strong(leaf: Any) -> jax.Array:
     """The leaf as an array of a type of its own: a weak type would compile twice."""
     leaf = jnp.asarray(leaf)
@@ -119,7 +130,7 @@ def _head(name: str, space: Any) -> Head:
     return Box(int(np.prod(space.shape)))
 
 
-def make(name: str, **params: Any) -> GymnaxEnv:
+def make(name: str | None = None, **params: Any) -> GymnaxEnv:
     """The environment that gymnax registers under that name.
 
     Args:
@@ -145,11 +156,13 @@ def make(name: str, **params: Any) -> GymnaxEnv:
         if field not in fields:
             raise UnknownName("env_kwargs", field, fields)
     chosen = defaults.replace(**params)
+    limit = int(chosen.max_steps_in_episode)  # a float in one of them
+    limit = whole_number("max_steps_in_episode", limit, 1, np.iinfo(np.int32).max)
     action_space = env.action_space(chosen)
     spec = EnvSpec(
         name=f"gymnax:{name}",
         heads={"action": _head(name, action_space)},
-        max_episode_steps=int(chosen.max_steps_in_episode),
+        max_episode_steps=limit,
     )
     observation_space = env.observation_space(chosen)
     return GymnaxEnv(env, chosen, observation_space, action_space, spec)
