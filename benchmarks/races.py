@@ -62,23 +62,25 @@ LIGHT = {
     "sbx": Competitor("sbx_ppo.py", "sb3"),
 }
 IN_JAX = {name: LIGHT[name] for name in ("ours", "rejax")}
-BRAX = {"ours": OURS, "brax": Competitor("brax_ppo.py")}
+BRAX = {"ours": OURS, "brax": Competitor("brax_ppo.py", "brax")}
 METAWORLD = {
     "ours": OURS,
     # Few environments for many steps: what one thread of Python does best.
     "sb3, Meta-World": Competitor(
         "sb3_metaworld.py",
-        "metaworld",
+        "sb3_metaworld",
         {"sb3": {"vector": "dummy", "num_envs": 8, "num_steps": 512}},
     ),
     "sb3, EnvPool": Competitor(
-        "sb3_metaworld.py", "envpool", {"sb3": {"vector": "envpool"}}
+        "sb3_metaworld.py", "sb3_metaworld", {"sb3": {"vector": "envpool"}}
     ),
 }
 SIMULATION = {
     "ours": Competitor("random_steps.py", None, {"stack": "ours"}),
-    "EnvPool": Competitor("random_steps.py", "envpool", {"stack": "envpool"}),
-    "Meta-World": Competitor("random_steps.py", "metaworld", {"stack": "metaworld"}),
+    "EnvPool": Competitor("random_steps.py", "sb3_metaworld", {"stack": "envpool"}),
+    "Meta-World": Competitor(
+        "random_steps.py", "sb3_metaworld", {"stack": "metaworld"}
+    ),
 }
 UPDATE = {
     "ours": Competitor("ours_update.py"),

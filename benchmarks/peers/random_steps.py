@@ -37,7 +37,10 @@ def ours(config: worker.Json) -> Prepare:
         return autoreset.init(env, "fresh", limit, False, key)
 
     def step(episode: Any, action: jax.Array, key: jax.Array) -> Any:
-        after, now = autoreset.step(env, episode, {head: action}, None, limit, key)
+        following = autoreset.draw_next(env, "fresh", None, key)
+        after, now = autoreset.step(
+            env, episode, {head: action}, None, limit, following
+        )
         # What a learner would look at: else it need not be computed.
         return after, (now.final_obs, now.reward)
 
