@@ -11,8 +11,18 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import compare, plot, processes, record, tables, timing, workloads
+from benchmarks import (
+    compare,
+    plot,
+    processes,
+    races,
+    record,
+    tables,
+    timing,
+    workloads,
+)
 from benchmarks.compare import Competitor
+from benchmarks.peers import setup
 from benchmarks.processes import ProgramFailed
 from purejaxppo.errors import ConfigError
 from purejaxppo.run.progress import Progress
@@ -289,6 +299,17 @@ def test_plot_has_a_panel_for_each_kind_of_ratio(tmp_path, monkeypatch):
     assert list(stages.bars) == ["rollout", "end to end"]
     assert peers.bars == {"sb3": {"median": 3.0, "min": 2.5, "max": 3.5}}
     assert plot.draw().read_bytes().startswith(b"\x89PNG")
+
+
+RACES = (races.LIGHT, races.BRAX, races.METAWORLD, races.SIMULATION, races.UPDATE)
+
+
+@pytest.mark.parametrize("competitors", RACES)
+def test_competitors_have_a_worker_and_an_environment(competitors):
+    assert next(iter(competitors)) == compare.OURS
+    for competitor in competitors.values():
+        assert (compare.PEERS / competitor.script).exists()
+        assert competitor.venv in {None, *setup.names()}
 
 
 def test_every_workload_has_a_file_of_its_own():
