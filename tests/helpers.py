@@ -10,7 +10,7 @@ import numpy as np
 from purejaxppo.config import Config, Hypers
 
 # An update compiles three times as fast; arrays as small as ours lose nothing by it.
-_QUICK = {
+QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
 }
@@ -18,7 +18,7 @@ _QUICK = {
 
 def quick_jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
     """`jax.jit` for what runs once: compiled with less care, and so faster."""
-    return jax.jit(function, compiler_options=_QUICK, **kwargs)
+    return jax.jit(function, compiler_options=QUICK, **kwargs)
 
 
 def small_config(**changes: Any) -> Config:
