@@ -14,7 +14,7 @@ import mujoco
 from purejaxppo import _xla
 from purejaxppo.errors import ConfigError
 
-from .engine import Advance, Data, Solution
+from .types import Advance, Data, Solution
 
 # MJX prints that Warp is not installed, which is nobody's fault here.
 with contextlib.redirect_stdout(io.StringIO()):
