@@ -407,26 +407,31 @@ def test_warp_needs_a_list_of_contacts():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["NONE", "JAX", "WARP", "WARP_STAGED"])
-def test_warp_graph_modes_agree(env, c_step, demonstration, mode):
+def test_warp_graph_modes_are_mj_step(mode):
+    """Without the fixtures above: the C engine's programs are for a CPU."""
     if not (physics_engine.on_nvidia() and physics_engine.warp_installed()):
         pytest.skip("needs an NVIDIA GPU and the extra purejaxppo[warp]")
     import warp
 
     from purejaxppo.envs.physics.warp import make_advance
 
+    env = hammer.make(engine="warp")
     model = env.engine.model
-    advance = make_advance(model, getattr(warp.JaxCallableGraphMode, mode))
-    state, action = at(demonstration, CARRY)
-    physics = state.data.physics
-    ctrl, mocap_pos = control(physics, action)
+    advance = make_advance(model, warp.JaxCallableGraphMode[mode])
     step = jax.jit(
         jax.vmap(lambda d, c, m: physics_engine.step(model, advance, d, c, m, 5))
     )
-    # Twice: a graph is captured at the first call and replayed at the second.
-    for _ in range(2):
-        ours = step(physics, ctrl, mocap_pos)
-        theirs = c_step(physics, ctrl, mocap_pos, 5)
-        assert largest(ours.qpos, theirs.qpos) < 2e-4
+    physics = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 4)).data.physics
+    # The first call captures a graph, the next ones replay it.
+    for _ in range(4):
+        ctrl, mocap_pos = control(physics, jnp.ones((4, 4), jnp.float32))
+        after = step(physics, ctrl, mocap_pos)
+        for i in range(4):
+            world = jax.tree.map(lambda x, i=i: np.asarray(x[i], np.float64), physics)
+            plain = plain_step(model, world, ctrl[i], mocap_pos[i], 5)
+            assert largest(after.qpos[i], plain.qpos) < 2e-4
+            assert largest(after.sensordata[i], plain.sensordata) < 2e-4
+        physics = after
 
 
 # Choosing an engine
@@ -484,14 +489,22 @@ def test_auto_takes_the_fastest_that_is_there(
     [
         ("cpu", False, r"mujoco or mjx until purejaxppo\[warp\] is installed"),
         ("cuda", False, r"mujoco or mjx until purejaxppo\[warp\] is installed"),
-        ("tpu", True, "mjx on a device of kind 'tpu'"),
-        ("rocm", True, "mjx on a device of kind 'gpu'"),
+        ("tpu", True, "auto or mjx where JAX runs on a tpu"),
+        ("rocm", True, "auto or mjx where JAX runs on a gpu"),
     ],
 )
 def test_warp_says_what_is_missing(env, monkeypatch, backend, installed, allowed):
     pretend(monkeypatch, backend, installed)
     with pytest.raises(ConfigError, match=f"engine: got 'warp'; allowed is {allowed}$"):
         physics_engine.make_engine("warp", env.engine.model)
+
+
+def test_c_engine_says_that_it_is_for_a_cpu(env, monkeypatch):
+    pretend(monkeypatch, "cuda", installed=False)
+    with pytest.raises(
+        ConfigError, match=r"got 'mujoco'; allowed is auto, mjx or warp"
+    ):
+        physics_engine.make_engine("mujoco", env.engine.model)
 
 
 def test_sensors_of_forces_are_refused():

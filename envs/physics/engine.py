@@ -147,6 +147,10 @@ def make_engine(name: str, model: mujoco.MjModel) -> Engine:
         name = automatic()
     if name not in ENGINES:
         raise UnknownName("engine", name, ("auto", *ENGINES))
+    backend_name = jax.default_backend()
+    if name == "mujoco" and backend_name != "cpu":
+        allowed = f"auto, mjx or warp where JAX runs on a {backend_name}"
+        raise ConfigError("engine", name, allowed)
     # Here, not above: importing MJX takes seconds that the C engine does not need.
     if name == "mjx":
         from . import mjx as backend
@@ -179,4 +183,6 @@ def require_warp() -> None:
         )
     backend = jax.default_backend()
     if backend != "cpu" and not on_nvidia():
-        raise ConfigError("engine", "warp", f"mjx on a device of kind {backend!r}")
+        raise ConfigError(
+            "engine", "warp", f"auto or mjx where JAX runs on a {backend}"
+        )
