@@ -13,7 +13,6 @@ other programs on the machine only ever make it slower.
 
 import argparse
 import copy
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from unittest import mock
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from benchmarks import record
+from benchmarks import record, timing
 from purejaxppo._xla import MJX_COMPILER_OPTIONS
 from purejaxppo.envs.hammer import env as hammer
 from purejaxppo.envs.hammer import scene
@@ -81,15 +80,9 @@ def best_rates(
     tasks: dict[str, Callable[[], Any]], amount: int, rounds: int
 ) -> dict[str, float]:
     """Task -> amount a second, the best of interleaved rounds after one to warm up."""
-    best = dict.fromkeys(tasks, np.inf)
-    for task in tasks.values():
-        task()
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            begin = time.perf_counter()
-            task()
-            best[name] = min(best[name], time.perf_counter() - begin)
-    return {name: round(amount / seconds) for name, seconds in best.items()}
+    timed = {name: timing.timed(task, amount) for name, task in tasks.items()}
+    rates = timing.interleave(timed, rounds)
+    return {name: round(max(values)) for name, values in rates.items()}
 
 
 def run_all(simulator: c_engine.Simulator, replay: Replay) -> np.ndarray:

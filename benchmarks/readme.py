@@ -1,18 +1,25 @@
-"""Writes the README's results from the files that the benchmarks wrote.
+"""Writes the results in the READMEs from the files that the benchmarks wrote.
 
-python -m benchmarks.readme          # rewrite the section between the markers
-python -m benchmarks.readme --check  # exit 1 if it is not what the files say
+python -m benchmarks.readme          # rewrite the sections between the markers
+python -m benchmarks.readme --check  # exit 1 if they are not what the files say
+
+The top README has what was learned and the hammer's speed, benchmarks/README.md every
+workload of `python -m benchmarks`.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import tables
 from benchmarks.record import RESULTS
+from benchmarks.workloads import WORKLOADS
 
 README = Path(__file__).parent.parent / "README.md"
+SPEED_README = Path(__file__).parent / "README.md"
 START, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -195,9 +202,20 @@ def deck() -> list[str]:
     return [*lines, "", _where(record), ""]
 
 
-def section() -> str:
-    """The text between the markers."""
-    lines = [
+def workloads() -> list[str]:
+    """Every workload that has a result, in the order in which they are measured."""
+    lines = []
+    for name, workload in WORKLOADS.items():
+        record = _load(tables.file_of(name))
+        if record is not None:
+            lines += [f"### {name}", "", workload.about, ""]
+            lines += [*tables.as_markdown(record["results"]), _where(record), ""]
+    return lines
+
+
+def results() -> list[str]:
+    """What the top README shows."""
+    return [
         *learning("default", "Sparse reward, few demonstrations", "steps"),
         *learning("cs224r", "The course's protocol, `--preset cs224r`", "frames"),
         *learning("dense", "Dense reward, no demonstrations", "steps"),
@@ -207,23 +225,32 @@ def section() -> str:
         *lifecycle(),
         *deck(),
     ]
-    return "\n".join([START, "", *lines, END])
 
 
-def updated(text: str) -> str:
-    """The README with its results section renewed."""
+SECTIONS: dict[Path, Callable[[], list[str]]] = {
+    README: results,
+    SPEED_README: workloads,
+}
+
+
+def updated(text: str, section: Callable[[], list[str]]) -> str:
+    """A README with the section between its markers renewed."""
     before, rest = text.split(START, 1)
-    return before + section() + rest.split(END, 1)[1]
+    after = rest.split(END, 1)[1]
+    return before + "\n".join([START, "", *section(), END]) + after
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Results into the README.")
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Results into the READMEs.")
     parser.add_argument("--check", action="store_true")
-    arguments = parser.parse_args()
-    text = README.read_text()
-    if arguments.check:
-        sys.exit(updated(text) != text)
-    README.write_text(updated(text))
+    arguments = parser.parse_args(argv)
+    for path, section in SECTIONS.items():
+        text = path.read_text()
+        new = updated(text, section)
+        if arguments.check and new != text:
+            sys.exit(f"{path.name} in {path.parent.name}/ is not what the files say")
+        if new != text:
+            path.write_text(new)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,12 @@
 """The update alone: sample passes per second, with our layers and with flax's.
 
-    python -m benchmarks.update_speed [--rounds 9]
+    python -m benchmarks update
 
 A batch of 4,096 random samples, observation 39, 4 actions, networks 2 x 256, 4 epochs
 x 4 minibatches: epochs, losses and optimiser, no environment. The variants are timed in
 turn within each round and compared within it.
-Writes benchmarks/results/update_speed.json.
 """
 
-import argparse
-import time
-from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -18,18 +14,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from benchmarks import record
-from benchmarks.hammer_speed import median_and_spread
-from purejaxppo import autoreset
+from benchmarks import timing
+from benchmarks.stages import first_state, fixed_batch, update_alone
 from purejaxppo.config import Config
 from purejaxppo.env import Box, EnvSpec, State
 from purejaxppo.policy import networks
 from purejaxppo.policy.layers import Dense
-from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.learner import as_arrays, make_learner
-from purejaxppo.ppo.rollout import rollout
-from purejaxppo.ppo.types import Batch
-from purejaxppo.ppo.update import optimise
+from purejaxppo.ppo.learner import make_learner
+from purejaxppo.run.program import Compiler
+from purejaxppo.run.progress import Progress
 
 
 class FlaxDense(nn.Module):
@@ -70,43 +63,9 @@ class Noise:
         return state.replace(data=key, obs=obs, reward=jnp.sum(action["arm"]))
 
 
-def sample_batch(config: Config) -> Batch:
-    """A batch as a rollout gives it; which layers the networks have is no matter."""
-    learner = make_learner(config, Noise())
-    hypers = as_arrays(config.hypers)
-
-    @jax.jit
-    def sample(key: jax.Array) -> Batch:
-        state, _ = learner.init(key, hypers)
-        starts = autoreset.draw_starts(
-            learner.env, config.reset, config.num_starts, key
-        )
-        after, transitions, _, _ = rollout(
-            learner.env, learner.policy, config, state, starts, key
-        )
-        carry = state.carry["critic"]
-        policy = learner.policy
-        return make_batch(policy, config, after, transitions, carry, hypers)[0]
-
-    return sample(jax.random.key(0))
-
-
-def make_task(config: Config, batch: Batch) -> Callable[[], Any]:
-    """A compiled update, bound to a batch."""
-    learner = make_learner(config, Noise())
-    hypers = as_arrays(config.hypers)
-    key = jax.random.key(0)
-    state, _ = jax.jit(learner.init)(key, hypers)
-    update = jax.jit(
-        lambda: optimise(learner.policy, config, state, batch, hypers, key)
-    )
-    compiled = update.lower().compile()
-    return lambda: jax.block_until_ready(compiled())
-
-
-def measure(rounds: int, hidden: int = 256, num_envs: int = 64) -> dict[str, Any]:
-    """Passes/s of each variant, and the ratio of ours to each of the others."""
-    config = Config(
+def config_of(hidden: int, num_envs: int) -> Config:
+    """4 epochs x 4 minibatches of 64 steps, both networks two layers deep."""
+    return Config(
         env="noise:noise",
         num_envs=num_envs,
         num_steps=64,
@@ -115,42 +74,29 @@ def measure(rounds: int, hidden: int = 256, num_envs: int = 64) -> dict[str, Any
         hidden_sizes=(hidden, hidden),
         critic_hidden_sizes=(hidden, hidden),
     )
-    batch = sample_batch(config)
+
+
+def measure(rounds: int, hidden: int = 256, num_envs: int = 64) -> dict[str, Any]:
+    """Passes/s of each variant, and the ratio of ours to each of the others."""
+    config = config_of(hidden, num_envs)
+    learner = make_learner(config, Noise())
+    compile = Compiler(learner, Progress())
+    # Of our layers; but for rounding another's would sample the same.
+    batch = fixed_batch(learner, first_state(learner, compile))
     tasks = {}
     for name, layers in VARIANTS.items():
         with mock.patch.multiple(networks, **layers):
-            tasks[name] = make_task(config, batch)
-    rates: dict[str, list[float]] = {name: [] for name in tasks}
-    passes = config.batch_size * config.num_epochs
-    for task in tasks.values():
-        task()
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            begin = time.perf_counter()
-            task()
-            rates[name].append(passes / (time.perf_counter() - begin))
+            learner = make_learner(config, Noise())
+            state = first_state(learner, compile)
+            work = update_alone(learner, state, batch, compile)
+        tasks[name] = timing.timed(work, config.batch_size * config.epochs)
+    rates = timing.interleave(tasks, rounds)
     return {
-        "passes_per_second": {n: median_and_spread(v) for n, v in rates.items()},
+        "passes_per_second": timing.spreads(rates),
         "ratios": {
-            f"ours_over_{name}": median_and_spread(
-                [a / b for a, b in zip(rates["ours"], rates[name], strict=True)]
-            )
+            f"ours_over_{name}": timing.ratio(rates, "ours", name)
             for name in VARIANTS
             if name != "ours"
         },
         "rounds": rounds,
     }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of the update alone.")
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    results = measure(arguments.rounds)
-    for name, rate in results["passes_per_second"].items():
-        print(f"{name:<16}{rate['median']:>12,.0f} sample passes/s")
-    print(record.write("update_speed", results))
-
-
-if __name__ == "__main__":
-    main()

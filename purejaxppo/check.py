@@ -53,7 +53,7 @@ def check_env(
 
         def one_step(state: State, key: jax.Array):
             key_action, key_start = jax.random.split(key)
-            action = jax.vmap(lambda s, k: _random_action(env, s, k))(
+            action = jax.vmap(lambda s, k: random_action(env, s, k))(
                 state, jax.random.split(key_action, num_envs)
             )
             after = jax.vmap(env.step)(state, action)
@@ -152,7 +152,7 @@ def _check_types(name: str, env: Env) -> None:
     if not isinstance(reset, State):
         raise ConfigError(f"{name}.reset", type(reset).__name__, "an env.State")
     _check_fields(name, env, reset)
-    action = jax.eval_shape(lambda s, k: _random_action(env, s, k), reset, key)
+    action = jax.eval_shape(lambda s, k: random_action(env, s, k), reset, key)
     step = jax.eval_shape(env.step, reset, action)
     if jax.tree.structure(reset) != jax.tree.structure(step):
         raise ConfigError(
@@ -211,7 +211,7 @@ def _check_masks(name: str, heads: Mapping[str, Head], state: State) -> None:
 # --- values ----------------------------------------------------------------------
 
 
-def _random_action(env: Env, state: State, key: jax.Array) -> Action:
+def random_action(env: Env, state: State, key: jax.Array) -> Action:
     """Uniform over what the masks allow."""
     action: Action = {}
     for index, (name, head) in enumerate(env.spec.heads.items()):

@@ -1,0 +1,98 @@
+"""`python -m benchmarks [--quick] [--rounds N] [--no-write] [WORKLOAD ...]`.
+
+Measures workloads, all of them if none is named, prints a table of each, writes
+benchmarks/results/WORKLOAD_speed.json, and draws and writes what follows from these
+files: results/speed.png, benchmarks/README.md, and the results in the top README.
+"""
+
+import argparse
+import os
+import signal
+import sys
+
+from benchmarks import record, tables
+from benchmarks.workloads import QUICK_ROUNDS, ROUNDS, WORKLOADS, Options, measure
+from purejaxppo.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    ConfigError,
+    UnknownName,
+    whole_number,
+)
+from purejaxppo.run.progress import Progress
+
+_QUICK_FLAGS = (
+    # Compiled with less care: a third of the time.
+    " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments.
+
+    Raises:
+      ConfigError: a workload that there is not, or no number of rounds.
+      SystemExit: 2 on an unknown flag, 0 after --help.
+    """
+    names = "\n".join(f"  {name:<16}{w.about}" for name, w in WORKLOADS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure speed, ours and that of peers.",
+        epilog=f"workloads:\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: does it run; writes nothing"
+    )
+    parser.add_argument("--rounds", type=int, help=f"timed rounds ({ROUNDS})")
+    parser.add_argument("--no-write", action="store_true", help="only print")
+    arguments = parser.parse_args(argv)
+    for name in arguments.workloads:
+        if name not in WORKLOADS:
+            raise UnknownName("workload", name, WORKLOADS)
+    if arguments.rounds is None:
+        arguments.rounds = QUICK_ROUNDS if arguments.quick else ROUNDS
+    whole_number("rounds", arguments.rounds, 1, 10_000)
+    return arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    options = Options(arguments.rounds, arguments.quick, Progress())
+    writes = not (arguments.quick or arguments.no_write)
+    for name in arguments.workloads or WORKLOADS:
+        options.progress.line(f"{name}: {WORKLOADS[name].about}")
+        figures = measure(WORKLOADS[name], options)
+        print(tables.as_text(name, figures), flush=True)
+        if writes:
+            print(record.write(tables.file_of(name), figures), flush=True)
+    if writes:
+        from benchmarks import plot, readme
+
+        print(plot.draw())
+        readme.main([])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code: 0, 2 for what cannot be asked for, 130 after Ctrl-C."""
+    # A plain kill unwinds too, so that no worker is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # This process only looks at the devices; it must not take their memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        if arguments.quick:
+            os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + _QUICK_FLAGS
+        run(arguments)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

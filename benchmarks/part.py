@@ -1,0 +1,57 @@
+"""One part of a workload, in a process of its own.
+
+    python -m benchmarks.part NAME JSON
+
+The answer is one line of JSON. `benchmarks.workloads` starts it; the environment says
+where compiled programs are kept.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import purejaxppo  # noqa: F401 (first: it prepares XLA)
+from benchmarks import seeds, stages, update_speed
+from purejaxppo.config import Config
+
+Json = dict[str, Any]
+
+
+def config_of(env: str, preset: str = "default", **values: Any) -> Config:
+    """The configuration of a case; JSON has lists where `Config` has tuples."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Config.preset(env, preset, **values)
+
+
+def speed(case: Json, rounds: int) -> Json:
+    return stages.speed(config_of(**case), rounds)
+
+
+def training(case: Json) -> Json:
+    return stages.training(config_of(**case))
+
+
+def several_seeds(cases: dict[str, Json], num_seeds: int, rounds: int) -> Json:
+    measured = {
+        name: seeds.measure(config_of(**case), num_seeds, rounds)
+        for name, case in cases.items()
+    }
+    return {"cases": measured}
+
+
+PARTS: dict[str, Callable[..., Json]] = {
+    "speed": speed,
+    "training": training,
+    "seeds": several_seeds,
+    "layers": update_speed.measure,
+}
+
+
+def main() -> None:
+    answer = PARTS[sys.argv[1]](**json.loads(sys.argv[2]))
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

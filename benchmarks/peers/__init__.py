@@ -1,0 +1,1 @@
+"""Other PPO stacks, and ours, each a worker in a process and environment of its own."""

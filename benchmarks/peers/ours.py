@@ -1,0 +1,100 @@
+"""purejaxppo as a worker (see `worker`): whole updates, scanned inside one jit.
+
+The JSON keys shared by all competitors set the fields of `Config` that mean the same;
+what `Config` has beyond them is as in the common PPO of the peers (`_AS_PEERS`), and
+the key "ours" holds fields of `Config` and `Hypers` that replace anything.
+"""
+
+import time
+from typing import Any
+
+import jax
+
+import purejaxppo
+from benchmarks.peers import worker
+from purejaxppo.config import Config, with_overrides
+from purejaxppo.ppo.learner import make_learner, make_train, run_updates
+
+# JSON key -> field of Config or Hypers; hidden_sizes are the critic's too.
+_FIELDS = {
+    "env": "env",
+    "env_kwargs": "env_kwargs",
+    "num_envs": "num_envs",
+    "num_steps": "num_steps",
+    "num_epochs": "num_epochs",
+    "num_minibatches": "num_minibatches",
+    "activation": "activation",
+    "learning_rate": "learning_rate",
+    "gamma": "gamma",
+    "gae_lambda": "gae_lambda",
+    "clip_range": "clip_eps",
+    "entropy_coef": "entropy_coef",
+    "value_coef": "value_coef",
+    "max_grad_norm": "max_grad_norm",
+    "total_steps": "total_timesteps",
+}
+# What no peer has by default, switched off, so that the same work is compared.
+_AS_PEERS = {
+    "critic_layer_norm": False,
+    "normalize_observations": "off",
+    "normalize_advantages": "minibatch",
+    "distribution": "normal",
+}
+
+
+def make_config(config: worker.Json) -> Config:
+    """The configuration that the JSON keys describe; no evaluation inside training."""
+    values: dict[str, Any] = {**_AS_PEERS, "num_evals": 0}
+    if "hidden_sizes" in config:
+        sizes = tuple(config["hidden_sizes"])
+        values |= {"hidden_sizes": sizes, "critic_hidden_sizes": sizes}
+    values |= {_FIELDS[key]: config[key] for key in config if key in _FIELDS}
+    return with_overrides(Config(), values | config.get("ours", {}))
+
+
+def versions() -> dict[str, str | None]:
+    found = worker.versions("jax", "jaxlib", "flax", "optax", "numpy", "gymnax")
+    return {"purejaxppo": purejaxppo.__version__, **found}
+
+
+def make(config: worker.Json) -> worker.Task:
+    settings = make_config(config)
+    learner = make_learner(settings)
+    hypers = settings.hypers
+    key = jax.random.key(config.get("seed", 0))
+    state, _ = jax.jit(learner.init)(key, hypers)
+
+    def prepare(num_updates: int):
+        block = jax.jit(lambda state: run_updates(learner, state, hypers, num_updates))
+        compiled = block.lower(state).compile()
+
+        def run() -> None:
+            nonlocal state
+            state, _ = jax.block_until_ready(compiled(state))
+
+        return run
+
+    evaluation = jax.jit(learner.evaluate)
+
+    def train() -> worker.Json:
+        compiled = jax.jit(make_train(settings)).lower(key, hypers).compile()
+        begin = time.perf_counter()
+        trained, _ = jax.block_until_ready(compiled(key, hypers))
+        seconds = time.perf_counter() - begin
+        return {
+            "return": float(evaluation(trained)["eval/mean_return"]),
+            "steps": settings.num_updates * settings.batch_size,
+            "seconds": seconds,
+        }
+
+    return worker.Task(
+        prepare=prepare,
+        steps_per_unit=settings.batch_size,
+        versions=versions(),
+        evaluate=lambda: float(evaluation(state)["eval/mean_return"]),
+        train=train,
+    )
+
+
+if __name__ == "__main__":
+    worker.main(make)

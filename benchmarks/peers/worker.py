@@ -1,0 +1,158 @@
+"""The protocol of a worker: JSON lines over stdin and stdout, standard library only.
+
+    PYTHONPATH=ROOT PYTHON benchmarks/peers/NAME.py '{"env": ..., "block_seconds": 2}'
+
+ROOT is the checkout's root and PYTHON that of the peer's virtual environment. A worker
+is a script that builds a `Task` and hands it to `main`. It sets up, compiles, warms up
+and says `{"ready": true, ...}`; then it answers, until its input ends:
+
+- `run`: one timed block of training, `{"steps": int, "seconds": float}`;
+- `train`: training from scratch for `total_steps`, where the task has it,
+  `{"return": float, "steps": int, "seconds": float}`;
+- `finish`: evaluation and `{"return": float or null, "peak_memory_bytes": int,
+  "steps": int, "seconds": float}`, and the process ends.
+
+What goes wrong is `{"error": "one sentence"}` and exit code 1; the trace is on stderr.
+A script's own folder is the first that it imports from, so no script here may be
+called like a package that one of them imports.
+"""
+
+import importlib.metadata
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+BLOCK_SECONDS = 2.0
+
+
+class Task(NamedTuple):
+    """What one competitor does.
+
+    A unit is the smallest piece of work that can be timed by itself: a rollout and its
+    epochs, or the epochs alone.
+
+    Attributes:
+      prepare: (n) -> a block, compiled where the peer compiles: each call of it takes
+        the training n units on from where it was, and returns when that is done.
+      steps_per_unit: environment steps of a unit, or sample passes without one.
+      versions: package -> version.
+      compiles: whether `prepare` compiles, so that its time means something.
+      evaluate: () -> mean return over the evaluation episodes of the policy reached.
+      train: () -> the answer to `train`, its seconds without compiling.
+    """
+
+    prepare: Callable[[int], Callable[[], None]]
+    steps_per_unit: int
+    versions: dict[str, str | None]
+    compiles: bool = True
+    evaluate: Callable[[], float | None] = lambda: None
+    train: Callable[[], Json] | None = None
+
+
+def versions(*packages: str) -> dict[str, str | None]:
+    """The installed version of each package, None where it is not installed."""
+
+    def version(package: str) -> str | None:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    return {package: version(package) for package in packages}
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Wall time of one call."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size that this process has had."""
+    try:
+        with open("/proc/self/status") as lines:
+            kilobytes = next(line for line in lines if line.startswith("VmHWM:"))
+        return int(kilobytes.split()[1]) * 1024
+    except (OSError, StopIteration):
+        # Not the first choice: on Linux it is never below what the process that
+        # started this one held at the time.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def serve(
+    make: Callable[[Json], Task],
+    config: Json,
+    commands: Iterable[str],
+    send: Callable[[Json], None],
+) -> None:
+    """Set the task up, then answer each command until `finish` or the last one."""
+    task = make(config)
+    block, units, ready = _warm_up(task, config.get("block_seconds", BLOCK_SECONDS))
+    send(ready)
+    steps, seconds = ready["steps"], ready["seconds"]
+    for command in map(str.strip, commands):
+        if command == "run":
+            took = seconds_of(block)
+            done = units * task.steps_per_unit
+            steps, seconds = steps + done, seconds + took
+            send({"steps": done, "seconds": took})
+        elif command == "train" and task.train is not None:
+            send(task.train())
+        elif command == "finish":
+            total = {"steps": steps, "seconds": seconds}
+            # Evaluated first: what playing needs is part of the peak.
+            reached = task.evaluate()
+            peak = peak_memory_bytes()
+            send({"return": reached, "peak_memory_bytes": peak, **total})
+            return
+        else:
+            raise ValueError(f"command: got {command!r}; allowed is what the task has")
+
+
+def _warm_up(task: Task, block_seconds: float) -> tuple[Callable[[], None], int, Json]:
+    """A block of about that many seconds, its units, and what to say of it."""
+    unit = task.prepare(1)
+    first = seconds_of(unit)
+    timed = [seconds_of(unit) for _ in range(2)]
+    units = max(1, round(block_seconds / min(timed)))
+    compiling = time.perf_counter()
+    block = task.prepare(units)
+    compile_seconds = time.perf_counter() - compiling
+    warming = seconds_of(block)
+    ready = {
+        "ready": True,
+        "versions": task.versions,
+        "compile_seconds": compile_seconds if task.compiles else None,
+        "steps_per_block": units * task.steps_per_unit,
+        # What warming up trained: it counts for the return, though not as a block.
+        "steps": (3 + units) * task.steps_per_unit,
+        "seconds": first + sum(timed) + warming,
+    }
+    return block, units, ready
+
+
+def main(make: Callable[[Json], Task]) -> None:
+    """Serve this process's stdin and stdout with the configuration of its argument."""
+    # Libraries print: whatever they write to stdout goes to stderr from here on.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def send(message: Json) -> None:
+        answers.write(json.dumps(message) + "\n")
+        answers.flush()
+
+    try:
+        # Not `for line in sys.stdin`, which may wait for more than one line.
+        serve(make, json.loads(sys.argv[1]), iter(sys.stdin.readline, ""), send)
+    except Exception as error:
+        traceback.print_exc()
+        send({"error": " ".join(f"{type(error).__name__}: {error}".split())})
+        sys.exit(1)

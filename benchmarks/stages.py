@@ -1,0 +1,222 @@
+"""Where the time of training goes: one configuration, taken apart.
+
+`stages` gives the parts as callables that return when their results are there. Each
+does the work of one update, B = T * N environment steps, from the same state each time:
+
+- physics: C MuJoCo alone where the environment has it (`benchmarks.physics`); else the
+  environment alone in a jitted scan, with random allowed actions and auto-reset.
+- rollout: the policy and the environment, as an update collects it.
+- update: epochs, losses and optimiser on a fixed batch, no environment.
+- end_to_end: one whole update.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import timing
+from benchmarks.peers import worker
+from purejaxppo import autoreset
+from purejaxppo.autoreset import Episode
+from purejaxppo.check import random_action
+from purejaxppo.config import Config
+from purejaxppo.ppo.batch import make_batch
+from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
+from purejaxppo.ppo.rollout import rollout
+from purejaxppo.ppo.types import Batch, Metrics, TrainState
+from purejaxppo.ppo.update import optimise
+from purejaxppo.run.program import Compiler
+from purejaxppo.run.progress import Progress
+
+Work = Callable[[], Any]
+_KEY = 2
+
+
+def has_c_engine(learner: Learner) -> bool:
+    """Whether the environment steps C MuJoCo."""
+    return getattr(getattr(learner.env, "engine", None), "name", None) == "mujoco"
+
+
+def physics_alone(learner: Learner, state: TrainState, compile: Compiler) -> Work:
+    """What the other stages are compared with: all that is not PPO's."""
+    if not has_c_engine(learner):
+        return environment_alone(learner, state, compile)
+    # Here, because not every Python environment of a peer has MuJoCo.
+    from benchmarks.physics import replayed
+
+    return replayed(learner, state)
+
+
+def environment_alone(learner: Learner, state: TrainState, compile: Compiler) -> Work:
+    """The environment in a scan, with random allowed actions: no policy."""
+    env, config = learner.env, learner.config
+    limit = autoreset.time_limit(env, config.train_episode_steps)
+
+    def run(episodes: Episode, key: jax.Array):
+        key_starts, key_steps = jax.random.split(key)
+        starts = autoreset.draw_starts(env, config.reset, config.num_starts, key_starts)
+
+        def one(episode: Episode, key: jax.Array):
+            key_action, key_env = jax.random.split(key)
+            action = random_action(env, episode.state, key_action)
+            return autoreset.step(env, episode, action, starts, limit, key_env)
+
+        def step(episodes: Episode, key: jax.Array):
+            keys = jax.random.split(key, config.num_envs)
+            episodes, step = jax.vmap(one)(episodes, keys)
+            return episodes, (step.reward, step.terminated, step.final_obs)
+
+        return jax.lax.scan(
+            step, episodes, jax.random.split(key_steps, config.num_steps)
+        )
+
+    args = state.episodes, jax.random.key(_KEY)
+    compiled = compile("environment", run, *args)
+    return lambda: jax.block_until_ready(compiled(*args))
+
+
+def rollout_alone(learner: Learner, state: TrainState, compile: Compiler) -> Work:
+    """The rollout of an update."""
+    env, policy, config = learner.env, learner.policy, learner.config
+
+    def run(state: TrainState, key: jax.Array):
+        key_starts, key = jax.random.split(key)
+        starts = autoreset.draw_starts(env, config.reset, config.num_starts, key_starts)
+        return rollout(env, policy, config, state, starts, key)[:2]
+
+    args = state, jax.random.key(_KEY)
+    compiled = compile("rollout", run, *args)
+    return lambda: jax.block_until_ready(compiled(*args))
+
+
+def fixed_batch(learner: Learner, state: TrainState) -> Batch:
+    """The batch of the state's next rollout."""
+    env, policy, config = learner.env, learner.policy, learner.config
+    hypers = as_arrays(config.hypers)
+
+    @jax.jit
+    def collect(state: TrainState, key: jax.Array) -> Batch:
+        starts = autoreset.draw_starts(env, config.reset, config.num_starts, key)
+        after, transitions, _, _ = rollout(env, policy, config, state, starts, key)
+        carry = state.carry["critic"]
+        return make_batch(policy, config, after, transitions, carry, hypers)[0]
+
+    return collect(state, jax.random.key(_KEY))
+
+
+def update_alone(
+    learner: Learner, state: TrainState, batch: Batch, compile: Compiler
+) -> Work:
+    """Epochs over a fixed batch."""
+
+    def run(state: TrainState, batch: Batch, hypers: Any, key: jax.Array):
+        return optimise(learner.policy, learner.config, state, batch, hypers, key)
+
+    args = state, batch, as_arrays(learner.config.hypers), jax.random.key(_KEY)
+    compiled = compile("optimise", run, *args)
+    return lambda: jax.block_until_ready(compiled(*args))
+
+
+def first_state(learner: Learner, compile: Compiler, seed: int = 0) -> TrainState:
+    """The state that training begins with, demonstrations cloned."""
+    args = jax.random.key(seed), as_arrays(learner.config.hypers)
+    return compile("init", learner.init, *args)(*args)[0]
+
+
+def stages(
+    learner: Learner, state: TrainState, update: Work, compile: Compiler
+) -> dict[str, Work]:
+    """The parts and the whole, by name.
+
+    Args:
+      state: that the update is timed from; past the critic's warm-up, in mid-episode.
+      update: one whole update from that state.
+    """
+    return {
+        "physics": physics_alone(learner, state, compile),
+        "rollout": rollout_alone(learner, state, compile),
+        "update": update_alone(learner, state, fixed_batch(learner, state), compile),
+        "end_to_end": update,
+    }
+
+
+def speed(config: Config, rounds: int) -> dict[str, Any]:
+    """Steps/s of every stage, `rounds` times in turn, and the ratios to physics."""
+    learner, hypers = make_learner(config), as_arrays(config.hypers)
+    compile = Compiler(learner, Progress())
+    state = first_state(learner, compile)
+    update = compile("update", learner.update, state, hypers)
+    metrics: Metrics = {}
+    for _ in range(config.critic_warmup + 4):
+        state, metrics = update(state, hypers)
+    whole = lambda: jax.block_until_ready(update(state, hypers))  # noqa: E731
+    works = stages(learner, state, whole, compile)
+    tasks = {n: timing.timed(work, config.batch_size) for n, work in works.items()}
+    rates = timing.interleave(tasks, rounds)
+    return {
+        "steps_per_second": timing.spreads(rates),
+        "ratios": {
+            f"{name}_over_physics": timing.ratio(rates, name, "physics")
+            for name in rates
+            if name != "physics"
+        },
+        "rounds": rounds,
+        "physics_is": "mujoco.rollout" if has_c_engine(learner) else "environment",
+        **described(config),
+        "minibatches_run": float(metrics["update/minibatches"]),
+        "compile_seconds": {"cold": compile.ledger["update"]},
+    }
+
+
+def described(config: Config) -> dict[str, Any]:
+    """The sizes that a figure depends on."""
+    return {
+        "env": config.env,
+        "num_envs": config.num_envs,
+        "num_steps": config.num_steps,
+        "num_epochs": config.epochs,
+        "num_minibatches": config.num_minibatches,
+        "networks": [list(config.hidden_sizes), list(config.critic_hidden_sizes)],
+        "core": config.core,
+        "threads": len(os.sched_getaffinity(0)),
+    }
+
+
+def training(config: Config) -> dict[str, Any]:
+    """Train to the end: the return reached, and the peak memory of doing so.
+
+    Its update is the one that `speed` compiled: it comes from the persistent cache.
+    """
+    learner, hypers = make_learner(config), as_arrays(config.hypers)
+    compile = Compiler(learner, Progress())
+    state = first_state(learner, compile)
+    update = compile("update", learner.update, state, hypers)
+    begin = time.perf_counter()
+    for _ in range(config.num_updates):
+        state, _ = update(state, hypers)
+    jax.block_until_ready(state)
+    seconds = time.perf_counter() - begin
+    memory = (
+        peak_memory_bytes()
+    )  # before an evaluation, of more environments, adds to it
+    metrics = jax.jit(learner.evaluate)(state)
+    names = ("eval/mean_return", f"eval/episode_{learner.env.spec.success}")
+    return {
+        "compile_seconds": {"cached": compile.ledger["update"]},
+        "training": {
+            "steps": config.num_updates * config.batch_size,
+            "seconds": seconds,
+            "peak_memory_bytes": memory,
+            **{n: float(np.asarray(metrics[n])) for n in names if n in metrics},
+        },
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Of the accelerator where there is one, else of this process."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return int(stats.get("peak_bytes_in_use") or worker.peak_memory_bytes())
