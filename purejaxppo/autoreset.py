@@ -45,6 +45,13 @@ class Starts(struct.PyTreeNode):
     states: State
 
 
+class Next(struct.PyTreeNode):
+    """Where the next episode of one environment would start. No batch axis."""
+
+    state: State | None  # for reset "fresh" alone
+    index: jax.Array  # int32 [], of the pool; 0 without one
+
+
 def draw_starts(env: Env, kind: Reset, num_starts: int, key: jax.Array):
     """The pool of an update, drawn once; None where resets do not use one."""
     if kind != "pool":
@@ -77,15 +84,26 @@ def init(
     )
 
 
-def _next_start(
-    env: Env, episode: Episode, starts: Starts | None, key: jax.Array
-) -> tuple[State, jax.Array]:
+def draw_next(env: Env, kind: Reset, starts: Starts | None, key: jax.Array) -> Next:
+    """Draws the next start of one environment, should its episode end.
+
+    Before it is known whether one does, so that those of a whole rollout can be drawn
+    as one batch: random numbers are many tiny kernels, which inside the scan of steps
+    cost more than the policy's network.
+    """
+    index, state = jnp.zeros((), jnp.int32), None
     if starts is not None:
         num = jax.tree.leaves(starts.states)[0].shape[0]
         index = jax.random.randint(key, (), 0, num, jnp.int32)
-        return jax.tree.map(lambda x: x[index], starts.states), index
-    index = jnp.zeros((), jnp.int32)
-    return (env.reset(key) if episode.first is None else episode.first), index
+    elif kind == "fresh":
+        state = env.reset(key)
+    return Next(state, index)
+
+
+def _next_state(episode: Episode, starts: Starts | None, following: Next) -> State:
+    if starts is not None:
+        return jax.tree.map(lambda x: x[following.index], starts.states)
+    return episode.first if following.state is None else following.state
 
 
 def step(
@@ -94,7 +112,7 @@ def step(
     action: Action,
     starts: Starts | None,
     limit: int | None,
-    key: jax.Array,
+    following: Next,
 ) -> tuple[Episode, Step]:
     """Step, and start anew where the episode ended; after `limit` steps it is cut."""
     state = env.step(episode.state, executed(env.spec, action))
@@ -104,8 +122,7 @@ def step(
     done = state.terminated | truncated
     total_reward = episode.total_reward + state.reward
     length = episode.length + 1
-
-    fresh, start_index = _next_start(env, episode, starts, key)
+    fresh = _next_state(episode, starts, following)
 
     def pick(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: _where(done, a, b), new, old)
@@ -125,7 +142,7 @@ def step(
         episode_return=total_reward,
         episode_length=length,
         metrics=state.metrics,
-        start_index=start_index,
+        start_index=following.index,
     )
 
 

@@ -33,7 +33,9 @@ def _play(
 
         def step(episodes, key):
             episodes, out = jax.vmap(
-                lambda e, a, k: autoreset.step(env, e, a, starts, limit, k)
+                lambda e, a, k: autoreset.step(
+                    env, e, a, starts, limit, autoreset.draw_next(env, kind, starts, k)
+                )
             )(episodes, action, jax.random.split(key, num_envs))
             return episodes, (episodes, out)
 
@@ -136,7 +138,8 @@ def test_states_with_keys_and_masks_reset_whole():
         episode = autoreset.init(env, "pool", 7, False, key)
 
         def step(episode, key):
-            after, out = autoreset.step(env, episode, action, starts, 7, key)
+            following = autoreset.draw_next(env, "pool", starts, key)
+            after, out = autoreset.step(env, episode, action, starts, 7, following)
             return after, (after, out)
 
         return starts, *jax.lax.scan(step, episode, jax.random.split(key, 40))[1]
@@ -170,7 +173,6 @@ def test_environments_get_continuous_actions_inside_the_box():
             return env.step(state, action)
 
     episode = autoreset.init(Spy(), "fresh", None, False, jax.random.key(0))
-    autoreset.step(
-        Spy(), episode, {"move": jnp.asarray([3.0])}, None, None, jax.random.key(1)
-    )
+    following = autoreset.draw_next(Spy(), "fresh", None, jax.random.key(1))
+    autoreset.step(Spy(), episode, {"move": jnp.asarray([3.0])}, None, None, following)
     np.testing.assert_array_equal(seen[0], [1.0])

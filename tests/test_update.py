@@ -67,7 +67,9 @@ def _transitions(env, num_steps=6, num_envs=2, train_steps=0):
         inputs = PolicyInput(episodes.state.obs, episodes.start, {}, {})
         keys = jax.random.split(jax.random.key(t), num_envs)
         episodes, out = jax.vmap(
-            lambda e, a, k: autoreset.step(env, e, a, None, limit, k)
+            lambda e, a, k: autoreset.step(
+                env, e, a, None, limit, autoreset.draw_next(env, "fresh", None, k)
+            )
         )(episodes, action, keys)
         zeros = jnp.zeros((num_envs,))
         steps.append(

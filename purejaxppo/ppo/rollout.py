@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxppo import autoreset
-from purejaxppo.autoreset import Episode, Starts
+from purejaxppo.autoreset import Episode, Next, Starts
 from purejaxppo.config import Config
 from purejaxppo.env import Env
 from purejaxppo.policy.heads import PolicyInput
@@ -61,9 +61,9 @@ def rollout(
     limit = autoreset.time_limit(env, config.train_episode_steps)
     moving = config.normalize_observations == "running"
 
-    def one_step(carry, key):
+    def one_step(carry, drawn):
         episodes, policy_carry, reference_carry, new_stats = carry
-        key_action, key_env = jax.random.split(key)
+        key_action, following = drawn
         if moving:
             new_stats = normalize.update(
                 new_stats, episodes.state.obs, axis_name=axis_name
@@ -75,12 +75,11 @@ def rollout(
         reference_obs, reference_carry = _reference_step(
             policy, state.reference, episodes, reference_carry
         )
-        env_keys = jax.random.split(key_env, config.num_envs)
         episodes, step = jax.vmap(
-            lambda episode, action, key: autoreset.step(
-                env, episode, action, starts, limit, key
+            lambda episode, action, following: autoreset.step(
+                env, episode, action, starts, limit, following
             )
-        )(episodes, action, env_keys)
+        )(episodes, action, following)
         transition = Transition(
             stored=stored,
             log_prob=terms.log_prob,
@@ -107,7 +106,7 @@ def rollout(
     (episodes, policy_carry, reference_carry, new_stats), collected = jax.lax.scan(
         one_step,
         (state.episodes, state.carry, reference_carry, state.obs_stats),
-        jax.random.split(key, config.num_steps),
+        _draw(env, config, starts, key),
     )
     transitions, reference_obs, stats = collected
     state = state.replace(episodes=episodes, carry=policy_carry)
@@ -119,6 +118,20 @@ def rollout(
         )
         state = state.replace(reference=reference.replace(carry=reference_carry))
     return state, transitions, stats, new_stats
+
+
+def _draw(
+    env: Env, config: Config, starts: Starts | None, key: jax.Array
+) -> tuple[jax.Array, Next]:
+    """All that is random about a rollout but the actions: keys [T], starts [T, N]."""
+
+    def one_step(key):
+        key_action, key_env = jax.random.split(key)
+        keys = jax.random.split(key_env, config.num_envs)
+        draw = jax.vmap(lambda k: autoreset.draw_next(env, config.reset, starts, k))
+        return key_action, draw(keys)
+
+    return jax.vmap(one_step)(jax.random.split(key, config.num_steps))
 
 
 def _reference_step(
