@@ -103,7 +103,9 @@ def draw_next(env: Env, kind: Reset, starts: Starts | None, key: jax.Array) -> N
 def _next_state(episode: Episode, starts: Starts | None, following: Next) -> State:
     if starts is not None:
         return jax.tree.map(lambda x: x[following.index], starts.states)
-    return episode.first if following.state is None else following.state
+    state = episode.first if following.state is None else following.state
+    assert state is not None  # "cached" has the one, "fresh" the other
+    return state
 
 
 def step(

@@ -131,6 +131,17 @@ REGISTRY: dict[str, str] = {
     "scheduler": "purejaxppo.envs.scheduler:make",
     "deck": "purejaxppo.envs.deck:make",
 }
+# Other libraries' environments, as "library:name": the module that adapts them, whose
+# `make` takes the name.
+ADAPTERS: dict[str, str] = {"gymnax": "purejaxppo.adapters.gymnax"}
+
+
+def _target(name: str) -> tuple[str, dict[str, Any]]:
+    """The "module:factory" behind a name, and what the name says to the factory."""
+    library, _, inner = name.partition(":")
+    if inner and library in ADAPTERS:
+        return f"{ADAPTERS[library]}:make", {"name": inner}
+    return REGISTRY.get(name, name), {}
 
 
 def lookup(name: str) -> tuple[Any, str]:
@@ -139,9 +150,11 @@ def lookup(name: str) -> tuple[Any, str]:
     Raises:
       ConfigError: neither a registered name nor a "module:factory" that exists.
     """
-    target = REGISTRY.get(name, name)
+    target, _ = _target(name)
     if ":" not in target:
-        raise UnknownName("env", name, [*REGISTRY, "package.module:factory"])
+        adapted = [f"{library}:NAME" for library in ADAPTERS]
+        known = [*REGISTRY, *adapted, "package.module:factory"]
+        raise UnknownName("env", name, known)
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -158,7 +171,7 @@ def lookup(name: str) -> tuple[Any, str]:
 
 
 def make_env(name: str, **kwargs: Any) -> Env:
-    """The environment of that registered name or of that "module:factory".
+    """The environment of that registered name, "library:name" or "module:factory".
 
     Raises:
       ConfigError: an unknown name, or keyword arguments that the factory rejects.
@@ -166,7 +179,7 @@ def make_env(name: str, **kwargs: Any) -> Env:
     module, attribute = lookup(name)
     factory: Callable[..., Env] = getattr(module, attribute)
     try:
-        return factory(**kwargs)
+        return factory(**{**_target(name)[1], **kwargs})
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise

@@ -8,6 +8,7 @@ XLA calls from threads of its own; `ctypes` takes Python's lock for each call.
 """
 
 import ctypes
+import threading
 from collections.abc import Callable
 
 import jax
@@ -107,6 +108,7 @@ _Handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_Frame))
 
 # XLA keeps the address alone; a handler that is collected would be called all the same.
 _handlers: dict[str, tuple[object, HostFunction]] = {}
+_registering = threading.Lock()  # programs may be traced in several threads at once
 
 
 def register(name: str, function: HostFunction) -> None:
@@ -120,11 +122,12 @@ def register(name: str, function: HostFunction) -> None:
       function: gets its arguments read-only and its results to fill. What it raises
         reaches the caller of the program as a `JaxRuntimeError`.
     """
-    if name in _handlers:
-        return
-    handler = _Handler(lambda frame: _handle(function, frame.contents))
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
-    _handlers[name] = (handler, function)
+    with _registering:
+        if name in _handlers:
+            return
+        handler = _Handler(lambda frame: _handle(function, frame.contents))
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
+        _handlers[name] = (handler, function)
 
 
 def _handle(function: HostFunction, frame: _Frame) -> int | None:

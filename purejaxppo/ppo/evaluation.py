@@ -38,10 +38,16 @@ def run_episodes(
     *,
     deterministic: bool = True,
 ) -> Running:
-    """Play one episode from each key, [E], until all have ended."""
-    state = jax.vmap(env.reset)(keys)
+    """Play one episode from each key, [E], until all have ended.
+
+    Most episodes of a good policy are short, and the last few may be long: once a
+    quarter are left, only those are stepped. `state` and `carry` of the result are of
+    no use.
+    """
     num = keys.shape[0]
+    few = num // 4
     limit = env.spec.max_episode_steps or _MAX_STEPS
+    state = jax.vmap(env.reset)(keys)
     start = Running(
         state=state,
         carry=policy.initial_carry(num),
@@ -54,37 +60,64 @@ def run_episodes(
     )
 
     def step(run: Running) -> Running:
-        key, key_action = jax.random.split(run.key)
-        inputs = PolicyInput(
-            obs=normalize.apply(obs_stats, run.state.obs),
-            start=jnp.full((num,), run.step == 0),
-            action_mask=run.state.action_mask,
-            active=run.state.active,
-        )
-        if deterministic:
-            action, carry = policy.mode(params, inputs, run.carry)
-        else:
-            action, _, _, carry = policy.sample(params, inputs, run.carry, key_action)
-        state = jax.vmap(env.step)(run.state, executed(env.spec, action))
-        alive = run.alive
-        return Running(
-            state=state,
-            carry=carry,
-            alive=alive & ~(state.terminated | state.truncated),
-            # where, not a product: what an ended environment pays may be anything.
-            episode_return=run.episode_return + jnp.where(alive, state.reward, 0.0),
-            length=run.length + alive.astype(jnp.int32),
-            metrics=jax.tree.map(
-                lambda new, old: jnp.where(alive, new, old), state.metrics, run.metrics
-            ),
-            key=key,
-            step=run.step + 1,
+        return _step(env, policy, params, obs_stats, run, deterministic)
+
+    def more_than(count: int, run: Running) -> jax.Array:
+        return (jnp.sum(run.alive) > count) & (run.step < limit)
+
+    run = jax.lax.while_loop(lambda run: more_than(few, run), step, start)
+    if not few:
+        return run
+    left = jnp.argsort(~run.alive, stable=True)[:few]
+    rest = jax.tree.map(lambda x: x[left] if x.ndim else x, run)
+    rest = jax.lax.while_loop(lambda run: more_than(0, run), step, rest)
+
+    def together(name: str):
+        return jax.tree.map(
+            lambda all_, some: all_.at[left].set(some),
+            getattr(run, name),
+            getattr(rest, name),
         )
 
-    def going(run: Running) -> jax.Array:
-        return jnp.any(run.alive) & (run.step < limit)
+    names = ("alive", "episode_return", "length", "metrics")
+    return run.replace(step=rest.step, **{name: together(name) for name in names})
 
-    return jax.lax.while_loop(going, step, start)
+
+def _step(
+    env: Env,
+    policy: Policy,
+    params: Params,
+    obs_stats: Statistics | None,
+    run: Running,
+    deterministic: bool,
+) -> Running:
+    """One step of every episode; those that have ended are stepped, and not counted."""
+    key, key_action = jax.random.split(run.key)
+    alive = run.alive
+    inputs = PolicyInput(
+        obs=normalize.apply(obs_stats, run.state.obs),
+        start=jnp.full(alive.shape, run.step == 0),
+        action_mask=run.state.action_mask,
+        active=run.state.active,
+    )
+    if deterministic:
+        action, carry = policy.mode(params, inputs, run.carry)
+    else:
+        action, _, _, carry = policy.sample(params, inputs, run.carry, key_action)
+    state = jax.vmap(env.step)(run.state, executed(env.spec, action))
+    return Running(
+        state=state,
+        carry=carry,
+        alive=alive & ~(state.terminated | state.truncated),
+        # where, not a product: what an ended environment pays may be anything.
+        episode_return=run.episode_return + jnp.where(alive, state.reward, 0.0),
+        length=run.length + alive.astype(jnp.int32),
+        metrics=jax.tree.map(
+            lambda new, old: jnp.where(alive, new, old), state.metrics, run.metrics
+        ),
+        key=key,
+        step=run.step + 1,
+    )
 
 
 def evaluate(

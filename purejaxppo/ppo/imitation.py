@@ -72,7 +72,10 @@ def collect(env: Env, config: Config, key: jax.Array) -> Demonstrations:
         action = jax.vmap(lambda a, k: _noisy(env, a, config.demonstration_noise, k))(
             action, jax.random.split(key, num)
         )
-        after = jax.vmap(env.step)(state, action)
+        # Nothing to see once all have ended, long before the limit as a rule.
+        after = jax.lax.cond(
+            jnp.any(alive), jax.vmap(env.step), lambda state, _: state, state, action
+        )
         taken = (state.obs, action, state.action_mask, state.active, after.reward)
         success = after.metrics[outcome] > 0.5
         # Cut at the first success: what comes after shows nothing.

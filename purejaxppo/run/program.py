@@ -8,6 +8,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,20 +90,45 @@ class Compiler:
         on_cpu = jax.default_backend() == "cpu"
         is_mjx = getattr(engine, "name", None) == "mjx"
         self.options = MJX_COMPILER_OPTIONS if is_mjx and on_cpu else None
+        self._thread = ThreadPoolExecutor(1, "compiler")
+        self._begun: dict[str, Future[Callable[..., Any]]] = {}
 
     def __call__(
         self, name: str, f: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()
     ) -> Callable[..., Any]:
         """The executable of `f` for arguments like these."""
         with self.progress.ticking(f"compiling {name}"):
-            jitted = jax.jit(f, donate_argnums=donate, compiler_options=self.options)
-            marks = [time.monotonic()]
-            traced = jitted.trace(*args)
-            marks.append(time.monotonic())
-            lowered = traced.lower()
-            marks.append(time.monotonic())
-            compiled = lowered.compile()
-            marks.append(time.monotonic())
+            return self._compile(name, f, args, donate)
+
+    def begin(
+        self, name: str, f: Callable[..., Any], *args: Any, donate: tuple[int, ...] = ()
+    ) -> None:
+        """Compile in another thread, one program after the other, for `wait`.
+
+        Programs of the first minute differ and follow one another: while one runs,
+        there is a core to compile the next.
+        """
+        self._begun[name] = self._thread.submit(self._compile, name, f, args, donate)
+
+    def wait(self, name: str) -> Callable[..., Any]:
+        """The executable that was begun under that name."""
+        begun = self._begun.pop(name)
+        if begun.done():
+            return begun.result()
+        with self.progress.ticking(f"compiling {name}"):
+            return begun.result()
+
+    def _compile(
+        self, name: str, f: Callable[..., Any], args: Any, donate: tuple[int, ...]
+    ) -> Callable[..., Any]:
+        jitted = jax.jit(f, donate_argnums=donate, compiler_options=self.options)
+        marks = [time.monotonic()]
+        traced = jitted.trace(*args)
+        marks.append(time.monotonic())
+        lowered = traced.lower()
+        marks.append(time.monotonic())
+        compiled = lowered.compile()
+        marks.append(time.monotonic())
         phases = ("trace", "lower", "compile")
         seconds = [b - a for a, b in itertools.pairwise(marks)]
         self.ledger[name] = dict(zip(phases, seconds, strict=True))

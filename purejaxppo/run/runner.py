@@ -5,6 +5,7 @@ whatever the chunks, however often the run was killed.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Runner:
         self.checkpoints = path / folder.CHECKPOINTS
         self.saved_at, self.saved_time = -1, time.monotonic()
         self.given = self._given_demonstrations()
+        self._evaluate: Callable[..., Any] | None = None
 
     def _given_demonstrations(self) -> Demonstrations | None:
         """Those of the file; of the run's own copy, where it has one."""
@@ -59,7 +61,10 @@ class Runner:
     # --- the first state ------------------------------------------------------------
 
     def initial(self) -> TrainState:
-        """Demonstrations, cloning and the first state, compiled and run."""
+        """Demonstrations, cloning and the first state, compiled and run.
+
+        While they run, the compiler goes on to what comes after.
+        """
         num = self.settings.num_seeds
         keys = program.seed_keys(self.settings.seed, num)
         demos, axis = self.given, None
@@ -71,6 +76,7 @@ class Runner:
             self._save_demonstrations(demos, axis)
         init = program.over_seeds(self.learner.init, num, 0, None, axis)
         compiled = self.compile("init", init, keys, self.hypers, demos)
+        self.begin_compiling(compiled.out_info[0])
         with self.progress.ticking("cloning" if demos is not None else "starting"):
             result = compiled(keys, self.hypers, demos)
             state, cloning = jax.block_until_ready(result)
@@ -90,25 +96,23 @@ class Runner:
 
     # --- between chunks -------------------------------------------------------------
 
-    def compile_evaluation(self, state: TrainState) -> None:
-        evaluate = program.over_seeds(self.learner.evaluate, self.settings.num_seeds, 0)
-        self._evaluate = self.compile("evaluate", evaluate, state)
-
-    def compile_updates(self, state: TrainState) -> None:
-        update = program.over_seeds(
-            self.learner.update, self.settings.num_seeds, 0, None
-        )
+    def begin_compiling(self, like: TrainState) -> None:
+        """Evaluation and updates, for states of those shapes."""
+        num_seeds = self.settings.num_seeds
+        evaluate = program.over_seeds(self.learner.evaluate, num_seeds, 0)
+        update = program.over_seeds(self.learner.update, num_seeds, 0, None)
 
         def chunk(state: TrainState, hypers: Any, num: jax.Array):
             return program.run_chunk(update, state, hypers, num)
 
+        self.compile.begin("evaluate", evaluate, like)
         num = jnp.zeros((), jnp.int32)
         # The state is consumed: memory for one of it is enough.
-        self._chunk = self.compile(
-            "update", chunk, state, self.hypers, num, donate=(0,)
-        )
+        self.compile.begin("update", chunk, like, self.hypers, num, donate=(0,))
 
     def evaluate(self, state: TrainState, update: int) -> None:
+        if self._evaluate is None:
+            self._evaluate = self.compile.wait("evaluate")
         with self.progress.ticking("evaluating", announce=False):
             metrics = jax.block_until_ready(self._evaluate(state))
         self.journal.evaluation(metrics, update)
@@ -150,10 +154,12 @@ class Runner:
         """
         interrupt.patient = True  # from here on there is something to save
         per_update = None
+        if update < self.config.num_updates:
+            run_chunk = self.compile.wait("update")
         while update < self.config.num_updates:
             length = self._chunk_length(update, per_update)
             start = time.monotonic()
-            state, metrics = self._chunk(state, self.hypers, jnp.int32(length))
+            state, metrics = run_chunk(state, self.hypers, jnp.int32(length))
             metrics = jax.device_get(metrics)
             seconds = time.monotonic() - start
             update, per_update = update + length, seconds / length
@@ -191,10 +197,8 @@ class Runner:
         """Run from the first state. Returns the exit code."""
         self.journal.open(-1)  # nothing of an earlier attempt counts
         state = self.initial()
-        self.compile_evaluation(state)
         self.evaluate(state, 0)
         self.save(state, 0)
-        self.compile_updates(state)
         return self.train(state, 0, interrupt)
 
     def go_on(self, interrupt: Interrupt) -> int:
@@ -211,8 +215,7 @@ class Runner:
         steps = update * self.config.batch_size
         self.progress.line(f"resuming {self.path} at {steps:,} steps")
         if update < self.config.num_updates:
-            self.compile_evaluation(state)
-            self.compile_updates(state)
+            self.begin_compiling(like)
         return self.train(state, update, interrupt)
 
 

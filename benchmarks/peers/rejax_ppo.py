@@ -1,0 +1,108 @@
+"""Rejax's PPO as a worker (see `worker`): its training iteration, scanned in one jit.
+
+Evaluation plays the mode of its policy, which Rejax itself only samples from: the
+others are evaluated so.
+"""
+# pyright: reportMissingImports=false
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rejax import PPO
+from rejax.evaluate import evaluate
+
+from benchmarks.peers import worker
+
+EVAL_EPISODES = 100
+
+
+def make_algorithm(config: worker.Json) -> Any:
+    return PPO.create(
+        env=config["env"].rpartition(":")[2],
+        agent_kwargs={
+            "hidden_layer_sizes": tuple(config["hidden_sizes"]),
+            "activation": config["activation"],
+        },
+        num_envs=config["num_envs"],
+        num_steps=config["num_steps"],
+        num_epochs=config["num_epochs"],
+        num_minibatches=config["num_minibatches"],
+        learning_rate=config["learning_rate"],
+        max_grad_norm=config["max_grad_norm"],
+        gamma=config["gamma"],
+        gae_lambda=config["gae_lambda"],
+        clip_eps=config["clip_range"],
+        vf_coef=config["value_coef"],
+        ent_coef=config["entropy_coef"],
+        total_timesteps=config["total_steps"],
+        skip_initial_evaluation=True,
+    )
+
+
+def mean_return(algorithm: Any, state: Any, key: jax.Array) -> jax.Array:
+    """Over episodes played with the mode of the policy."""
+
+    def act(obs: jax.Array, _: jax.Array) -> jax.Array:
+        actor = algorithm.actor
+        distribution = actor.apply(
+            state.actor_ts.params, obs[None], method="_action_dist"
+        )
+        if algorithm.discrete:
+            return distribution.mode()[0]
+        return jnp.clip(distribution.mode()[0], *actor.action_range)
+
+    env, params = algorithm.env, algorithm.env_params
+    _, returns = evaluate(act, key, env, params, EVAL_EPISODES)
+    return jnp.mean(returns)
+
+
+def make(config: worker.Json) -> worker.Task:
+    algorithm = make_algorithm(config)
+    batch_size = config["num_envs"] * config["num_steps"]
+    num_updates = config["total_steps"] // batch_size
+    key = jax.random.PRNGKey(config.get("seed", 0))
+    key_init, key_evaluation = jax.random.split(key)
+    state = jax.jit(algorithm.init_state)(key_init)
+
+    def iterate(state: Any, num: int) -> Any:
+        def body(state: Any, _: None):
+            return algorithm.train_iteration(state), None
+
+        return jax.lax.scan(body, state, length=num)[0]
+
+    def prepare(num: int):
+        compiled = jax.jit(lambda state: iterate(state, num)).lower(state).compile()
+
+        def run() -> None:
+            nonlocal state
+            state = jax.block_until_ready(compiled(state))
+
+        return run
+
+    evaluation = jax.jit(lambda state: mean_return(algorithm, state, key_evaluation))
+
+    def train() -> worker.Json:
+        whole = jax.jit(lambda key: iterate(algorithm.init_state(key), num_updates))
+        compiled = whole.lower(key_init).compile()
+        begin = time.perf_counter()
+        trained = jax.block_until_ready(compiled(key_init))
+        seconds = time.perf_counter() - begin
+        return {
+            "return": float(evaluation(trained)),
+            "steps": num_updates * batch_size,
+            "seconds": seconds,
+        }
+
+    return worker.Task(
+        prepare=prepare,
+        steps_per_unit=batch_size,
+        versions=worker.versions("rejax", "jax", "jaxlib", "flax", "gymnax"),
+        evaluate=lambda: float(evaluation(state)),
+        train=train,
+    )
+
+
+if __name__ == "__main__":
+    worker.main(make)

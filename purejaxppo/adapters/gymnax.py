@@ -1,0 +1,155 @@
+"""Environments of gymnax, 0.0.9 and 1.x, under this package's protocol.
+
+    --env gymnax:CartPole-v1
+    make_env("gymnax:Pendulum-v1", max_steps_in_episode=100)
+
+Actions are one head, "action": Discrete as it is, Box from [-1, 1] to gymnax's range.
+Observations are flattened to float32; a discrete one is one-hot. gymnax's time limit
+is a truncation. gymnax's auto-reset is not used: ours keeps the final observation.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from purejaxppo.env import Action, Box, Discrete, EnvSpec, Head, State
+from purejaxppo.errors import ConfigError, UnknownName
+
+
+class Data(struct.PyTreeNode):
+    """gymnax's own state, and the key of the steps to come."""
+
+    inner: Any
+    key: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GymnaxEnv:
+    """An environment of gymnax with its parameters and spaces; `make` builds it.
+
+    The spaces are made once, outside any trace: inside one their bounds are traced.
+    """
+
+    env: Any
+    params: Any
+    observation_space: Any
+    action_space: Any
+    spec: EnvSpec
+
+    def reset(self, key: jax.Array) -> State:
+        key_reset, key_steps = jax.random.split(key)
+        obs, inner = self.env.reset_env(key_reset, self.params)
+        false = jnp.zeros((), bool)
+        return State(
+            data=Data(jax.tree.map(_strong, inner), key_steps),
+            obs=self._observation(obs),
+            reward=jnp.zeros((), jnp.float32),
+            terminated=false,
+            truncated=false,
+        )
+
+    def step(self, state: State, action: Action) -> State:
+        key_step, key_steps = jax.random.split(state.data.key)
+        obs, inner, reward, ended, _ = self.env.step_env(
+            key_step, state.data.inner, self._action(action["action"]), self.params
+        )
+        terminated, truncated = self._ending(inner, ended)
+        return state.replace(
+            # Some environments give a leaf another shape or type than reset did.
+            data=Data(jax.tree.map(_like, inner, state.data.inner), key_steps),
+            obs=self._observation(obs),
+            reward=jnp.asarray(reward, jnp.float32).reshape(()),
+            terminated=terminated,
+            truncated=truncated,
+        )
+
+    def _observation(self, obs: Any) -> jax.Array:
+        if hasattr(self.observation_space, "n"):
+            return jax.nn.one_hot(obs, self.observation_space.n, dtype=jnp.float32)
+        return jnp.asarray(obs, jnp.float32).reshape(-1)
+
+    def _action(self, action: jax.Array) -> jax.Array:
+        if isinstance(self.spec.heads["action"], Discrete):
+            return action
+        low, high = map(jnp.asarray, _bounds(self.action_space))
+        scaled = low + (action + 1.0) * ((high - low) / 2.0)
+        return scaled.reshape(self.action_space.shape)
+
+    def _ending(self, inner: Any, ended: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Whether it ended by the rules, and whether by the time limit alone."""
+        ended = jnp.asarray(ended, bool).reshape(())
+        if hasattr(self.env, "is_truncated"):  # 1.x tells the two apart
+            truncated = self.env.is_truncated(inner, self.params)
+            return ended, jnp.asarray(truncated, bool).reshape(()) & ~ended
+        # 0.0.9 does not: what would not have ended without a limit was cut.
+        forever = self.params.replace(max_steps_in_episode=np.iinfo(np.int32).max)
+        by_rules = self.env.is_terminal(inner, forever)
+        terminated = ended & jnp.asarray(by_rules, bool).reshape(())
+        return terminated, ended & ~terminated
+
+
+def _strong(leaf: Any) -> jax.Array:
+    """The leaf as an array of a type of its own: a weak type would compile twice."""
+    leaf = jnp.asarray(leaf)
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def _like(leaf: Any, before: jax.Array) -> jax.Array:
+    return jnp.asarray(leaf, before.dtype).reshape(before.shape)
+
+
+def _bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest action, flat: [A] each."""
+    low, high = (
+        np.broadcast_to(np.asarray(bound, np.float32), space.shape).reshape(-1)
+        for bound in (space.low, space.high)
+    )
+    return low, high
+
+
+def _head(name: str, space: Any) -> Head:
+    if hasattr(space, "n"):
+        return Discrete(int(space.n))
+    if not hasattr(space, "low") or not np.all(np.isfinite(_bounds(space))):
+        raise ConfigError("env", name, "one with discrete or bounded actions")
+    return Box(int(np.prod(space.shape)))
+
+
+def make(name: str, **params: Any) -> GymnaxEnv:
+    """The environment that gymnax registers under that name.
+
+    Args:
+      name: such as "CartPole-v1".
+      **params: fields of the environment's `EnvParams` that differ from its own.
+
+    Raises:
+      ConfigError: gymnax is not installed, or does not know the name or a parameter.
+    """
+    try:
+        import gymnax
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "env",
+            f"gymnax:{name}",
+            f"an environment of an installed package ({error}; pip install gymnax)",
+        ) from None
+    if name not in gymnax.registered_envs:
+        raise UnknownName("gymnax", name, gymnax.registered_envs)
+    env, defaults = gymnax.make(name)
+    fields = [field.name for field in dataclasses.fields(defaults)]
+    for field in params:
+        if field not in fields:
+            raise UnknownName("env_kwargs", field, fields)
+    chosen = defaults.replace(**params)
+    action_space = env.action_space(chosen)
+    spec = EnvSpec(
+        name=f"gymnax:{name}",
+        heads={"action": _head(name, action_space)},
+        max_episode_steps=int(chosen.max_steps_in_episode),
+    )
+    observation_space = env.observation_space(chosen)
+    return GymnaxEnv(env, chosen, observation_space, action_space, spec)
