@@ -203,7 +203,7 @@ def precision(
     for name in ("default", "highest"):
         with jax.default_matmul_precision(name):
             whole = setup.update(f"update {name}")
-            batch = stages.fixed_batch(learner, state)
+            batch = stages.fixed_batch(learner, state, setup.compile)
             update = stages.update_alone(learner, state, batch, setup.compile)
         _, metrics = whole()
         error[name] = float(metrics["ratio/first_minibatch_error"])

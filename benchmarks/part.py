@@ -13,13 +13,23 @@ from typing import Any
 
 import purejaxppo  # noqa: F401 (first: it prepares XLA)
 from benchmarks import seeds, stages, update_speed
+from benchmarks.peers import ours
 from purejaxppo.config import Config
 
 Json = dict[str, Any]
 
 
-def config_of(env: str, preset: str = "default", **values: Any) -> Config:
-    """The configuration of a case; JSON has lists where `Config` has tuples."""
+def config_of(
+    env: str = "", preset: str = "default", common: Json | None = None, **values: Any
+) -> Config:
+    """The configuration of a case.
+
+    Args:
+      common: the keys that all competitors of a race share, instead of the others.
+      **values: fields of `Config` and `Hypers`; JSON has lists where they have tuples.
+    """
+    if common is not None:
+        return ours.make_config(common)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return Config.preset(env, preset, **values)
 

@@ -20,9 +20,12 @@ from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner
 from purejaxppo.ppo.types import TrainState
+from purejaxppo.run.program import Compiler
 
 
-def replay(learner: Learner, state: TrainState) -> tuple[np.ndarray, np.ndarray]:
+def replay(
+    learner: Learner, state: TrainState, compile: Compiler
+) -> tuple[np.ndarray, np.ndarray]:
     """Start states [N, 1 + nq + nv] and the controls [N, T * substeps, nu + 7]."""
     env = learner.env
 
@@ -40,7 +43,7 @@ def replay(learner: Learner, state: TrainState) -> tuple[np.ndarray, np.ndarray]
         keys = jax.random.split(jax.random.key(1), learner.config.num_steps)
         return jax.lax.scan(step, (state.episodes.state, state.carry), keys)[1]
 
-    ctrl, mocap_pos = jax.jit(collect)(state)
+    ctrl, mocap_pos = compile("replay", collect, state)(state)
     physics = state.episodes.state.data.physics
     start = np.concatenate(
         [np.asarray(physics.time)[:, None], physics.qpos, physics.qvel], axis=1
@@ -65,9 +68,11 @@ def _inputs(states: Any, obs_stats: Any) -> PolicyInput:
     )
 
 
-def replayed(learner: Learner, state: TrainState) -> Callable[[], Any]:
+def replayed(
+    learner: Learner, state: TrainState, compile: Compiler
+) -> Callable[[], Any]:
     """One rollout's worth of physics, on as many threads as the engine has."""
-    start, control = replay(learner, state)
+    start, control = replay(learner, state, compile)
     model = learner.env.engine.model
     pool = mujoco_rollout.Rollout(nthread=num_threads())
     workers = [mujoco.MjData(model) for _ in range(num_threads())]

@@ -78,7 +78,9 @@ def _draw(axis: Any, panel: Panel) -> None:
     medians = [panel.bars[name]["median"] for name in names]
     below = [m - panel.bars[n]["min"] for n, m in zip(names, medians, strict=True)]
     above = [panel.bars[n]["max"] - m for n, m in zip(names, medians, strict=True)]
-    axis.barh(names, medians, xerr=(below, above), color="#4c78a8", capsize=3)
+    axis.barh(
+        names, medians, xerr=(below, above), color="#4c78a8", capsize=3, height=0.6
+    )
     axis.axvline(1.0, color="black", linewidth=0.8, linestyle="--")
     farthest = max(panel.bars[name]["max"] for name in names)
     for row, (name, median) in enumerate(zip(names, medians, strict=True)):

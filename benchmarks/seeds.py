@@ -1,6 +1,7 @@
 """Several seeds in one process: ways to run their updates.
 
-Rates are environment steps/s of all seeds together. A way is one line of `WAYS`. All start from the same states and do the same updates.
+Rates are environment steps/s of all seeds together. A way is one line of `WAYS`; all
+start from the same states and do the same updates.
 """
 
 from collections.abc import Callable

@@ -48,31 +48,43 @@ def physics_alone(learner: Learner, state: TrainState, compile: Compiler) -> Wor
     # Here, because not every Python environment of a peer has MuJoCo.
     from benchmarks.physics import replayed
 
-    return replayed(learner, state)
+    return replayed(learner, state, compile)
 
 
 def environment_alone(learner: Learner, state: TrainState, compile: Compiler) -> Work:
-    """The environment in a scan, with random allowed actions: no policy."""
+    """The environment in a scan, with random allowed actions: no policy.
+
+    As in a rollout, what can be drawn before the scan is: starts, and actions where no
+    mask depends on the state.
+    """
     env, config = learner.env, learner.config
     limit = autoreset.time_limit(env, config.train_episode_steps)
+    masked = bool(state.episodes.state.action_mask)
 
     def run(episodes: Episode, key: jax.Array):
         key_starts, key_steps = jax.random.split(key)
         starts = autoreset.draw_starts(env, config.reset, config.num_starts, key_starts)
 
-        def one(episode: Episode, key: jax.Array):
-            key_action, key_env = jax.random.split(key)
-            action = random_action(env, episode.state, key_action)
-            return autoreset.step(env, episode, action, starts, limit, key_env)
+        def draw(episode: Episode, key: jax.Array):
+            key_action, key_next = jax.random.split(key)
+            following = autoreset.draw_next(env, config.reset, starts, key_next)
+            if masked:
+                return key_action, following
+            return random_action(env, episode.state, key_action), following
 
-        def step(episodes: Episode, key: jax.Array):
-            keys = jax.random.split(key, config.num_envs)
-            episodes, step = jax.vmap(one)(episodes, keys)
+        def one(episode: Episode, drawn: Any):
+            action, following = drawn
+            if masked:
+                action = random_action(env, episode.state, action)
+            return autoreset.step(env, episode, action, starts, limit, following)
+
+        def step(episodes: Episode, drawn: Any):
+            episodes, step = jax.vmap(one)(episodes, drawn)
             return episodes, (step.reward, step.terminated, step.final_obs)
 
-        return jax.lax.scan(
-            step, episodes, jax.random.split(key_steps, config.num_steps)
-        )
+        keys = jax.random.split(key_steps, (config.num_steps, config.num_envs))
+        drawn = jax.vmap(lambda keys: jax.vmap(draw)(episodes, keys))(keys)
+        return jax.lax.scan(step, episodes, drawn)
 
     args = state.episodes, jax.random.key(_KEY)
     compiled = compile("environment", run, *args)
@@ -93,19 +105,19 @@ def rollout_alone(learner: Learner, state: TrainState, compile: Compiler) -> Wor
     return lambda: jax.block_until_ready(compiled(*args))
 
 
-def fixed_batch(learner: Learner, state: TrainState) -> Batch:
+def fixed_batch(learner: Learner, state: TrainState, compile: Compiler) -> Batch:
     """The batch of the state's next rollout."""
     env, policy, config = learner.env, learner.policy, learner.config
     hypers = as_arrays(config.hypers)
 
-    @jax.jit
     def collect(state: TrainState, key: jax.Array) -> Batch:
         starts = autoreset.draw_starts(env, config.reset, config.num_starts, key)
         after, transitions, _, _ = rollout(env, policy, config, state, starts, key)
         carry = state.carry["critic"]
         return make_batch(policy, config, after, transitions, carry, hypers)[0]
 
-    return collect(state, jax.random.key(_KEY))
+    args = state, jax.random.key(_KEY)
+    return compile("batch", collect, *args)(*args)
 
 
 def update_alone(
@@ -136,10 +148,11 @@ def stages(
       state: that the update is timed from; past the critic's warm-up, in mid-episode.
       update: one whole update from that state.
     """
+    batch = fixed_batch(learner, state, compile)
     return {
         "physics": physics_alone(learner, state, compile),
         "rollout": rollout_alone(learner, state, compile),
-        "update": update_alone(learner, state, fixed_batch(learner, state), compile),
+        "update": update_alone(learner, state, batch, compile),
         "end_to_end": update,
     }
 
@@ -200,9 +213,8 @@ def training(config: Config) -> dict[str, Any]:
         state, _ = update(state, hypers)
     jax.block_until_ready(state)
     seconds = time.perf_counter() - begin
-    memory = (
-        peak_memory_bytes()
-    )  # before an evaluation, of more environments, adds to it
+    # Now: an evaluation may have more environments than training.
+    memory = peak_memory_bytes()
     metrics = jax.jit(learner.evaluate)(state)
     names = ("eval/mean_return", f"eval/episode_{learner.env.spec.success}")
     return {

@@ -76,14 +76,7 @@ def _trained(figures: Figures) -> Iterator[str]:
 
 def peers(figures: Figures) -> Table:
     """Workers: rates, ratios, compile seconds, memory, returns."""
-    header = [
-        "",
-        "steps/s",
-        "ours over it",
-        "compile s",
-        "peak MiB",
-        "return of blocks",
-    ]
+    header = ["", "steps/s", "ours over it", "compile s", "peak MiB", "return"]
     rows, notes = [header], []
     for name, row in figures["workers"].items():
         if "error" in row:

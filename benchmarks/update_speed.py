@@ -82,7 +82,7 @@ def measure(rounds: int, hidden: int = 256, num_envs: int = 64) -> dict[str, Any
     learner = make_learner(config, Noise())
     compile = Compiler(learner, Progress())
     # Of our layers; but for rounding another's would sample the same.
-    batch = fixed_batch(learner, first_state(learner, compile))
+    batch = fixed_batch(learner, first_state(learner, compile), compile)
     tasks = {}
     for name, layers in VARIANTS.items():
         with mock.patch.multiple(networks, **layers):

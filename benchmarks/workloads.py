@@ -8,12 +8,13 @@ against peers start workers (`benchmarks.compare`).
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import compare, startup
+from benchmarks import compare, races, startup
 from benchmarks.compare import Competitor
 from benchmarks.processes import ProgramFailed, answer_of
+from benchmarks.races import FEW
 from purejaxppo.run.progress import Progress
 
 Figures = dict[str, Any]
@@ -71,41 +72,62 @@ QUICK = {"num_envs": 8, "num_steps": 8, "eval_blocks": 1, "eval_episodes": 2}
 QUICK |= {"total_timesteps": 128, "num_evals": 0}
 
 
-def ours(env: str, quick: Figures | None = None, **values: Any) -> Part:
-    """Stages, compile seconds (cold, cached), training: one configuration of ours."""
+def ours(case: Figures, quick: Figures) -> Part:
+    """Stages, compile seconds (cold, cached), training: one configuration of ours.
+
+    Args:
+      case: what `benchmarks.part.config_of` takes.
+      quick: what replaces it under --quick.
+    """
 
     def run(options: Options) -> Figures:
-        case = {"env": env, **values}
-        if options.quick:
-            case |= QUICK | (quick or {})
+        asked = case | quick if options.quick else case
         with tempfile.TemporaryDirectory() as cache:
-            request = {"case": case, "rounds": options.rounds}
+            request = {"case": asked, "rounds": options.rounds}
             figures = _answer("speed", request, options, cache)
-            trained = _answer("training", {"case": case}, options, cache)
+            trained = _answer("training", {"case": asked}, options, cache)
         compiled = figures["compile_seconds"] | trained["compile_seconds"]
         return figures | trained | {"compile_seconds": compiled}
 
     return run
 
 
+def of_preset(env: str, **quick: Any) -> Part:
+    """An environment of ours as the command line would train it."""
+    return ours({"env": env}, QUICK | quick)
+
+
+def of_race(common: Figures) -> Part:
+    """Our side of a race, taken apart."""
+    return ours({"common": common}, {"common": common | FEW})
+
+
 def against(
     competitors: Mapping[str, Competitor],
-    config: Figures,
-    quick: Figures | None = None,
+    common: Figures,
+    seeds: Sequence[int] = (0, 1, 2),
     block_seconds: float = 2.0,
-    seeds: tuple[int, ...] = (0, 1, 2),
 ) -> Part:
-    """Workers in turn; then, where `config` has total_steps, training from scratch."""
+    """Workers in turn; then each trains from scratch, once a seed.
+
+    Args:
+      common: the keys of the configuration that all share.
+      seeds: none where only speed is compared.
+    """
 
     def run(options: Options) -> Figures:
-        asked, wanted = {**config, "block_seconds": block_seconds}, seeds
+        asked, wanted = {**common, "block_seconds": block_seconds}, seeds
         if options.quick:
-            asked |= {"block_seconds": 0.1, **(quick or {})}
+            asked |= {"block_seconds": 0.1} | {k: FEW[k] for k in FEW if k in common}
             wanted = seeds[:1]
         rows = compare.race(competitors, asked, options.rounds, options.progress)
         figures = {"config": asked, "rounds": options.rounds, "workers": rows}
-        if "total_steps" in asked:
-            able = {n: c for n, c in competitors.items() if "error" not in rows[n]}
+        able = {
+            name: competitor
+            for name, competitor in competitors.items()
+            if "error" not in rows[name] and (name == compare.OURS or not options.quick)
+        }
+        if wanted:
             figures["training"] = compare.train(able, asked, wanted, options.progress)
             figures["seeds"] = list(wanted)
         return {"peers": figures}
@@ -130,21 +152,53 @@ _SMALL = {"hidden_sizes": [64, 64], "critic_hidden_sizes": [64, 64]}
 WORKLOADS: dict[str, Workload] = {
     "hammer": Workload(
         "The hammer as the command line trains it, C MuJoCo inside the jitted scan.",
-        (ours("hammer", _LESS_CLONING),),
+        (of_preset("hammer", **_LESS_CLONING),),
     ),
     "scheduler": Workload(
-        "Masked discrete actions; integers and no physics.", (ours("scheduler"),)
+        "Masked discrete actions; integers and no physics.", (of_preset("scheduler"),)
     ),
     "lifecycle": Workload(
         "A recurrent core and four heads, of which an op makes some matter.",
-        (ours("lifecycle"),),
+        (of_preset("lifecycle"),),
     ),
     "deck": Workload(
-        "A card game, and k of n cards without replacement.", (ours("deck"),)
+        "A card game, and k of n cards without replacement.", (of_preset("deck"),)
+    ),
+    "cartpole": Workload(
+        "CartPole, 64 environments, in JAX by gymnax; in Python for SB3 and SBX.",
+        (of_race(races.CARTPOLE), against(races.LIGHT, races.CARTPOLE)),
+    ),
+    "cartpole-small": Workload(
+        "CartPole, 4 environments x 128 steps, networks 64 wide.",
+        (of_race(races.CARTPOLE_SMALL), against(races.LIGHT, races.CARTPOLE_SMALL)),
+    ),
+    "pendulum": Workload(
+        "Pendulum: continuous actions, in JAX by gymnax.",
+        (of_race(races.PENDULUM), against(races.IN_JAX, races.PENDULUM)),
+    ),
+    "brax-pendulum": Workload(
+        "Brax's inverted pendulum, Brax's PPO and ours.",
+        (of_race(races.BRAX_PENDULUM), against(races.BRAX, races.BRAX_PENDULUM)),
+    ),
+    # From scratch, with a sparse reward and no demonstrations, none of them learns.
+    "brax-hammer": Workload(
+        "Our hammer, Brax's PPO and ours.",
+        (against(races.BRAX, races.HAMMER, seeds=()),),
+    ),
+    "metaworld": Workload(
+        "The hammer as Meta-World and EnvPool have it under SB3, and ours.",
+        (against(races.METAWORLD, races.HAMMER, seeds=()),),
+    ),
+    "simulation": Workload(
+        "The hammer under random actions, nobody learning: ours, EnvPool, Meta-World.",
+        (against(races.SIMULATION, races.HAMMER, seeds=()),),
     ),
     "update": Workload(
         "Epochs, losses and optimiser on a fixed batch; amounts are sample passes.",
-        (isolated("layers", {}, {"hidden": 8, "num_envs": 4}),),
+        (
+            isolated("layers", {}, {"hidden": 8, "num_envs": 4}),
+            against(races.UPDATE, races.NOISE, seeds=()),
+        ),
     ),
     "seeds": Workload(
         "Eight seeds in one process, by three ways.",

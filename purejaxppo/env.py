@@ -133,7 +133,10 @@ REGISTRY: dict[str, str] = {
 }
 # Other libraries' environments, as "library:name": the module that adapts them, whose
 # `make` takes the name.
-ADAPTERS: dict[str, str] = {"gymnax": "purejaxppo.adapters.gymnax"}
+ADAPTERS: dict[str, str] = {
+    "gymnax": "purejaxppo.adapters.gymnax",
+    "brax": "purejaxppo.adapters.brax",
+}
 
 
 def _target(name: str) -> tuple[str, dict[str, Any]]:
@@ -170,7 +173,7 @@ def lookup(name: str) -> tuple[Any, str]:
     return module, attribute
 
 
-def make_env(name: str, **kwargs: Any) -> Env:
+def make_env(name: str, /, **kwargs: Any) -> Env:
     """The environment of that registered name, "library:name" or "module:factory".
 
     Raises:

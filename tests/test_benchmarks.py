@@ -1,22 +1,43 @@
 """Each benchmark runs a tiny case, and computes what it says from what it read."""
 
+import helpers
 import jax
 import numpy as np
 import pytest
 from helpers import quick_jit, small_config
+from probe_envs import HeadsProbe
 
 from benchmarks import (
     hammer_learning,
-    hammer_speed,
     memory,
     record,
     scheduler,
+    seeds,
+    stages,
+    tables,
     update_speed,
 )
+from purejaxppo.config import Config
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.run.evaluate import Loaded
+from purejaxppo.run.program import Compiler
+from purejaxppo.run.progress import Progress
 
 
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    """What is measured here runs twice: compiled with less care, and so faster."""
+
+    def make(*args):
+        compiler = Compiler(*args)
+        compiler.options = helpers.QUICK
+        return compiler
+
+    for module in (stages, update_speed, seeds):
+        monkeypatch.setattr(module, "Compiler", make)
+
+
+@pytest.mark.usefixtures("quick_compiler")
 def test_update_speed_compares_ours_with_each_other():
     results = update_speed.measure(rounds=1, hidden=8, num_envs=4)
     assert set(results["passes_per_second"]) == set(update_speed.VARIANTS)
@@ -26,13 +47,50 @@ def test_update_speed_compares_ours_with_each_other():
     }
 
 
-def test_hammer_speed_measures_three_rates_of_the_same_work():
-    results = hammer_speed.measure(rounds=1, num_envs=4, num_threads=1)
-    assert set(results["steps_per_second"]) == {"physics", "rollout", "end_to_end"}
+@pytest.mark.usefixtures("quick_compiler")
+def test_hammer_is_taken_apart_into_rates_of_the_same_work():
+    config = Config.preset(
+        "hammer",
+        num_envs=4,
+        num_steps=4,
+        num_epochs=1,
+        reset="cached",
+        hidden_sizes=(8,),
+        critic_hidden_sizes=(8,),
+        num_demonstrations=0,
+        critic_warmup=0,
+        anchor=False,
+        normalize_observations="off",
+    )
+    results = stages.speed(config, rounds=1)
+    stage_names = {"physics", "rollout", "update", "end_to_end"}
+    assert set(results["steps_per_second"]) == stage_names
+    assert results["physics_is"] == "mujoco.rollout"
     rates = {n: r["median"] for n, r in results["steps_per_second"].items()}
     ratio = results["ratios"]["end_to_end_over_physics"]["median"]
     assert ratio == pytest.approx(rates["end_to_end"] / rates["physics"])
-    assert "end_to_end" in hammer_speed.table(results)
+    assert set(results["compile_seconds"]["cold"]) == {"trace", "lower", "compile"}
+    assert "end to end" in tables.as_text("hammer", results)
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_an_environment_without_physics_is_stepped_with_allowed_actions():
+    learner = make_learner(small_config(num_steps=16), HeadsProbe())
+    compile = stages.Compiler(learner, Progress())
+    state = stages.first_state(learner, compile)
+    _, (reward, terminated, _) = stages.environment_alone(learner, state, compile)()
+    assert reward.shape == (16, 8)
+    assert 0 < terminated.mean() < 1  # episodes end, and new ones begin
+
+
+@pytest.mark.usefixtures("quick_compiler")
+def test_ways_to_run_seeds_are_compared():
+    results = seeds.measure(small_config(num_epochs=1), num_seeds=2, rounds=1)
+    assert set(results["steps_per_second"]) == set(seeds.WAYS)
+    assert set(results["compile_seconds"]) == set(seeds.WAYS)
+    rates = {name: rate["median"] for name, rate in results["steps_per_second"].items()}
+    ratio = results["ratios"]["vmap_over_one by one"]["median"]
+    assert ratio == pytest.approx(rates["vmap"] / rates["one by one"])
 
 
 def test_memory_reports_every_kind_and_seed():
