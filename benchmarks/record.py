@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = "jax jaxlib flax optax mujoco mujoco-mjx numpy purejaxppo".split()
+_PACKAGES = "jax jaxlib flax optax mujoco mujoco-mjx warp-lang numpy purejaxppo".split()
 
 
 def _version(package: str) -> str | None:
@@ -59,17 +59,28 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, results: dict[str, Any]) -> Path:
-    """Write benchmarks/results/NAME.json, with where it came from."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(
+    name: str,
+    results: dict[str, Any],
+    folder: Path | None = None,
+    on: dict[str, Any] | None = None,
+) -> Path:
+    """Write benchmarks/results/NAME.json, with where it came from.
+
+    Args:
+      folder: another place for it.
+      on: the machine, of a caller that must not start JAX itself.
+    """
+    folder = RESULTS if folder is None else folder
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     record = {
         "command": " ".join(["python -m", _module(), *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in _PACKAGES},
         "revision": _revision(),
-        "machine": machine(),
+        "machine": machine() if on is None else on,
         "results": results,
     }
     path.write_text(json.dumps(record, indent=1) + "\n")

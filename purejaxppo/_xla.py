@@ -4,6 +4,7 @@ Both settings only touch XLA's CPU backend. They are added to what the user set 
 never replace it.
 """
 
+import importlib.metadata
 import os
 import sys
 import warnings
@@ -16,8 +17,11 @@ _MIN_THREADS = 4
 # XLA's fusion emitters recompute a kinematic chain once per descendant: exponential
 # in its length (jax-ml/jax#33761, google-deepmind/mujoco#2957). For everything but
 # MJX they are the faster choice, by a sixth on PPO's networks, so they stay on else.
+# From jaxlib 0.11 on XLA has neither the fault nor the flag, and a flag that it does
+# not know ends the process.
 _EMITTERS = "xla_cpu_use_fusion_emitters"
-MJX_COMPILER_OPTIONS = {_EMITTERS: False}
+_JAXLIB = tuple(int(n) for n in importlib.metadata.version("jaxlib").split(".")[:2])
+MJX_COMPILER_OPTIONS = {_EMITTERS: False} if _JAXLIB < (0, 11) else {}
 
 
 def prepare() -> None:
@@ -33,7 +37,7 @@ def prepare_mjx() -> None:
     command line passes that, and anyone else is warned.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if _EMITTERS in flags:
+    if _EMITTERS in flags or not MJX_COMPILER_OPTIONS:
         return
     if _backend_started():
         if sys.modules["jax"].default_backend() == "cpu":

@@ -7,13 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from purejaxppo._xla import MJX_COMPILER_OPTIONS
 from purejaxppo.config import Config, Hypers
 
 # An update compiles three times as fast; arrays as small as ours lose nothing by it.
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-}
+QUICK = {"xla_backend_optimization_level": 0, **MJX_COMPILER_OPTIONS}
 
 
 def quick_jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ One set of states serves all: a demonstration, looked at while the hand moves fr
 grips, carries and strikes.
 """
 
+import importlib.metadata
 import warnings
 
 import jax
@@ -65,6 +66,18 @@ def mjx_env():
 def mjx_step(mjx_env):
     """The one MJX program of the tests: a step of NUM_WORLDS environments."""
     return jax.jit(jax.vmap(mjx_env.step), compiler_options=MJX_COMPILER_OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def warp_env():
+    if not physics_engine.warp_installed():
+        pytest.skip("warp-lang is not installed (the extra purejaxppo[warp])")
+    return hammer.make(engine="warp")
+
+
+@pytest.fixture(scope="session")
+def warp_step(warp_env):
+    return jax.jit(jax.vmap(warp_env.step))
 
 
 def at(demonstration, moment):
@@ -205,11 +218,11 @@ def test_one_world_is_as_good_as_a_batch(env, c_step, demonstration):
 # Broken worlds
 
 
-@pytest.mark.parametrize("kind", ["mujoco", "mjx"])
+@pytest.mark.parametrize("kind", ["mujoco", "mjx", "warp"])
 def test_nan_in_one_world_stays_there(kind, env, demonstration, request):
     step = jax.jit(jax.vmap(env.step))
-    if kind == "mjx":
-        step = request.getfixturevalue("mjx_step")
+    if kind != "mujoco":
+        step = request.getfixturevalue(f"{kind}_step")
     state, action = at(demonstration, GRIP)
     reference = step(state, {"arm": action})
     broken = step(state, {"arm": action.at[5, 1].set(jnp.nan)})
@@ -308,6 +321,119 @@ def test_mjx_plays_the_whole_demonstration(demonstration, mjx_env, mjx_step, env
     assert float(state.metrics["unstable"].sum()) == 0.0
 
 
+# Warp against C
+
+
+def assert_steps_like_c(step, c_step, demonstration, moment):
+    """Nearer than MJX, which has another weld: float32 and the order of contacts."""
+    state, action = at(demonstration, moment)
+    ours = step(state, {"arm": action}).data.physics
+    physics = state.data.physics
+    theirs = c_step(physics, *control(physics, action), 5)
+    assert largest(ours.qpos, theirs.qpos) < 2e-4
+    assert largest(ours.qvel, theirs.qvel) < 1e-2
+    assert largest(ours.sensordata, theirs.sensordata) < 2e-4
+    assert largest(ours.time, theirs.time) == 0.0
+    assert not ours.unstable.any()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_warp_one_step(c_step, demonstration, warp_step, moment):
+    assert_steps_like_c(warp_step, c_step, demonstration, moment)
+
+
+def test_warp_plays_the_whole_demonstration(demonstration, warp_step):
+    states, actions = demonstration
+    state = jax.tree.map(lambda x: x[0], states)
+    for action in actions:
+        state = warp_step(state, {"arm": action})
+    end = jax.tree.map(lambda x: x[-1], states)
+    assert largest(state.obs[:, :3], end.obs[:, :3]) < 0.02  # the hand moved 0.2
+    assert largest(state.obs[:, 4:7], end.obs[:, 4:7]) < 0.02
+    assert float(jnp.abs(state.metrics["success"] - end.metrics["success"]).sum()) <= 2
+    assert float(state.metrics["unstable"].sum()) == 0.0
+
+
+def test_warp_folds_seeds_and_worlds_into_one_batch(
+    warp_env, warp_step, demonstration, monkeypatch
+):
+    from purejaxppo.envs.physics import warp as warp_engine
+
+    state, action = at(demonstration, CARRY)
+    flat = warp_step(state, {"arm": action})
+
+    batches = []
+    blank_world = warp_engine.blank_world
+
+    def spy(model, sizes, num_worlds):
+        batches.append(num_worlds)
+        return blank_world(model, sizes, num_worlds)
+
+    monkeypatch.setattr(warp_engine, "blank_world", spy)
+    nested = jax.tree.map(
+        lambda x: x.reshape(2, NUM_WORLDS // 2, *x.shape[1:]), (state, {"arm": action})
+    )
+    folded = jax.jit(jax.vmap(jax.vmap(warp_env.step)))(*nested)
+    # JAX traces one world, then worlds, then seeds; the last is what runs.
+    assert batches[-1] == NUM_WORLDS
+    for ours, theirs in zip(
+        jax.tree.leaves(folded), jax.tree.leaves(flat), strict=True
+    ):
+        assert largest(ours.reshape(theirs.shape), theirs) < 1e-5
+
+
+def test_warp_never_loses_a_contact_in_silence(env, demonstration, monkeypatch):
+    """Where the buffers are too small the world is quarantined, and counted."""
+    warp_engine = pytest.importorskip("purejaxppo.envs.physics.warp")
+    monkeypatch.setattr(
+        warp_engine, "buffer_sizes", lambda model: warp_engine.Sizes(33, 8)
+    )
+    engine = physics_engine.make_engine("warp", env.engine.model)
+    physics = at(demonstration, GRIP)[0].data.physics
+    ctrl, mocap_pos = control(physics, at(demonstration, GRIP)[1])
+    step = jax.jit(jax.vmap(lambda d, c, m: engine.step(d, c, m, 1)))
+    assert bool(step(physics, ctrl, mocap_pos).unstable.all())
+
+
+def test_warp_needs_a_list_of_contacts():
+    warp_engine = pytest.importorskip("purejaxppo.envs.physics.warp")
+    model = mujoco.MjModel.from_xml_string(
+        """<mujoco><worldbody><geom type="plane" size="1 1 1"/><body><freejoint/>
+        <geom size="1"/></body></worldbody></mujoco>"""
+    )
+    with pytest.raises(ConfigError, match="allowed is a list of <pair>s"):
+        warp_engine.make_advance(model)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["NONE", "JAX", "WARP", "WARP_STAGED"])
+def test_warp_graph_modes_are_mj_step(mode):
+    """Without the fixtures above: the C engine's programs are for a CPU."""
+    if not (physics_engine.on_nvidia() and physics_engine.warp_installed()):
+        pytest.skip("needs an NVIDIA GPU and the extra purejaxppo[warp]")
+    import warp
+
+    from purejaxppo.envs.physics.warp import make_advance
+
+    env = hammer.make(engine="warp")
+    model = env.engine.model
+    advance = make_advance(model, warp.JaxCallableGraphMode[mode])
+    step = jax.jit(
+        jax.vmap(lambda d, c, m: physics_engine.step(model, advance, d, c, m, 5))
+    )
+    physics = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 4)).data.physics
+    # The first call captures a graph, the next ones replay it.
+    for _ in range(4):
+        ctrl, mocap_pos = control(physics, jnp.ones((4, 4), jnp.float32))
+        after = step(physics, ctrl, mocap_pos)
+        for i in range(4):
+            world = jax.tree.map(lambda x, i=i: np.asarray(x[i], np.float64), physics)
+            plain = plain_step(model, world, ctrl[i], mocap_pos[i], 5)
+            assert largest(after.qpos[i], plain.qpos) < 2e-4
+            assert largest(after.sensordata[i], plain.sensordata) < 2e-4
+        physics = after
+
+
 # Choosing an engine
 
 
@@ -320,9 +446,65 @@ def test_unknown_engine_names_the_known_ones(env):
         physics_engine.make_engine("brax", env.engine.model)
 
 
-def test_warp_says_what_is_missing(env):
-    with pytest.raises(ConfigError, match="engine: got 'warp'"):
+def pretend(monkeypatch, backend, installed):
+    """A machine whose JAX runs there, with or without the package."""
+
+    def devices(platform=None):
+        kinds = {"cuda": ("gpu", "cuda"), "rocm": ("gpu", "rocm")}.get(backend, backend)
+        if platform is None or platform in kinds:
+            return [backend]
+        raise RuntimeError(f"unknown backend {platform}")
+
+    def version(package):
+        assert package == "warp-lang"
+        if not installed:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return "1.18.0"
+
+    name = "gpu" if backend in ("cuda", "rocm") else backend
+    monkeypatch.setattr(jax, "default_backend", lambda: name)
+    monkeypatch.setattr(jax, "devices", devices)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+@pytest.mark.parametrize(
+    ("backend", "installed", "expected"),
+    [
+        ("cpu", True, "mujoco"),
+        ("cuda", True, "warp"),
+        ("cuda", False, "mjx"),
+        ("rocm", True, "mjx"),
+        ("tpu", True, "mjx"),
+    ],
+)
+def test_auto_takes_the_fastest_that_is_there(
+    monkeypatch, backend, installed, expected
+):
+    pretend(monkeypatch, backend, installed)
+    assert physics_engine.automatic() == expected
+
+
+@pytest.mark.parametrize(
+    ("backend", "installed", "allowed"),
+    [
+        ("cpu", False, r"mujoco or mjx until purejaxppo\[warp\] is installed"),
+        ("cuda", False, r"mujoco or mjx until purejaxppo\[warp\] is installed"),
+        ("tpu", True, "auto or mjx where JAX runs on a tpu"),
+        ("rocm", True, "auto or mjx where JAX runs on a gpu"),
+    ],
+)
+def test_warp_says_what_is_missing(env, monkeypatch, backend, installed, allowed):
+    pretend(monkeypatch, backend, installed)
+    with pytest.raises(ConfigError, match=f"engine: got 'warp'; allowed is {allowed}$"):
         physics_engine.make_engine("warp", env.engine.model)
+
+
+def test_c_engine_says_that_it_is_for_a_cpu(env, monkeypatch):
+    pretend(monkeypatch, "cuda", installed=False)
+    with pytest.raises(
+        ConfigError, match=r"got 'mujoco'; allowed is auto, mjx or warp"
+    ):
+        physics_engine.make_engine("mujoco", env.engine.model)
 
 
 def test_sensors_of_forces_are_refused():

@@ -61,8 +61,18 @@ def test_flags_of_the_user_are_added_to_and_never_replaced(
 ):
     monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setattr(_xla, "_backend_started", lambda: False)
+    monkeypatch.setattr(_xla, "MJX_COMPILER_OPTIONS", {_xla._EMITTERS: False})
     _xla.prepare_mjx()
     assert os.environ["XLA_FLAGS"] == expected
+
+
+def test_a_flag_that_xla_no_longer_knows_is_not_set(monkeypatch):
+    """It would end the process."""
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(_xla, "_backend_started", lambda: False)
+    monkeypatch.setattr(_xla, "MJX_COMPILER_OPTIONS", {})
+    _xla.prepare_mjx()
+    assert os.environ["XLA_FLAGS"] == ""
 
 
 @pytest.mark.parametrize(

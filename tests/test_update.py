@@ -27,7 +27,7 @@ from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Stored
 from purejaxppo.ppo import normalize, optim
 from purejaxppo.ppo.batch import (
-    _ENDS,
+    _ends_together,
     _estimate_metrics,
     as_sequences,
     estimate_values,
@@ -98,12 +98,19 @@ def test_next_value_is_that_of_the_true_next_observation(end):
         np.testing.assert_allclose(next_value[:, env], [10, 20, 30, 10, 20, 30])
 
 
-def test_next_value_of_more_ends_than_are_computed_together():
-    """200 of 600 steps end an episode; the last group of them is not a full one."""
-    transitions, last = _transitions(Counter("truncated"), num_envs=100)
-    assert 2 * 100 > _ENDS
+@pytest.mark.parametrize(
+    ("backend", "num_envs", "together"), [("cpu", 100, 128), ("gpu", 400, 150)]
+)
+def test_next_value_of_more_ends_than_are_computed_together(
+    backend, num_envs, together, monkeypatch
+):
+    """A third of all steps end an episode; the last group of them is not a full one."""
+    transitions, last = _transitions(Counter("truncated"), num_envs=num_envs)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert _ends_together(6 * num_envs) == together
+    assert 2 * num_envs % together
     _, next_value, _ = estimate_values(_KnownCritic, {}, transitions, (), last)
-    expected = np.repeat([[10], [20], [30]] * 2, 100, axis=1)
+    expected = np.repeat([[10], [20], [30]] * 2, num_envs, axis=1)
     np.testing.assert_allclose(next_value, expected)
 
 

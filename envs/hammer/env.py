@@ -15,7 +15,8 @@ from flax import struct
 from purejaxppo.env import Action, Box, EnvSpec, State
 from purejaxppo.errors import ConfigError, UnknownName
 
-from ..physics.engine import Data, Engine, make_engine, sensor_slices
+from ..physics.engine import make_engine, sensor_slices
+from ..physics.types import Data, Engine
 from . import demonstrator, reward, scene, start
 
 REWARDS = ("sparse", "dense", "success")

@@ -4,17 +4,17 @@ An environment sees joint positions, velocities and named sensors, never an engi
 internals; so the same environment, checkpoint and policy run on every engine.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import importlib.metadata
 
 import chex
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from flax import struct
 
 from purejaxppo.errors import ConfigError, UnknownName
+
+from .types import Advance, Data, Engine
 
 ENGINES = ("mujoco", "mjx", "warp")
 
@@ -23,52 +23,6 @@ ENGINES = ("mujoco", "mjx", "warp")
 # and sums do not survive.
 MAX_QPOS = 1e3
 MAX_QVEL = 1e4
-
-
-class Data(struct.PyTreeNode):
-    """The state of one simulated world, under MuJoCo's names. All float32 but one.
-
-    Attributes:
-      qpos: [nq], qvel: [nv], time: [] in seconds.
-      mocap_pos: [nmocap, 3], mocap_quat: [nmocap, 4], ctrl: [nu], as last applied.
-      qacc_warmstart: [nv], where MJX starts its solver, zero on C. Part of the state:
-        without it a resumed run would differ in the last bits.
-      sensordata: [nsensordata], of this very state.
-      unstable: bool [], the last step blew up and this is the state before it.
-    """
-
-    qpos: jax.Array
-    qvel: jax.Array
-    time: jax.Array
-    mocap_pos: jax.Array
-    mocap_quat: jax.Array
-    ctrl: jax.Array
-    qacc_warmstart: jax.Array
-    sensordata: jax.Array
-    unstable: jax.Array
-
-
-class Solution(NamedTuple):
-    """What an engine computes in a step: the parts of `Data` that physics changes."""
-
-    qpos: jax.Array
-    qvel: jax.Array
-    qacc_warmstart: jax.Array
-    sensordata: jax.Array
-
-
-# (data with the new control, number of substeps) -> solution. No substeps: sensors
-# of the state as it is.
-Advance = Callable[[Data, int], Solution]
-
-
-class Engine(NamedTuple):
-    """A bound engine. `init` and `step` are for ONE world; `vmap` adds the others."""
-
-    name: str
-    model: mujoco.MjModel
-    init: Callable[..., Data]
-    step: Callable[..., Data]
 
 
 def sensor_slices(model: mujoco.MjModel) -> dict[str, slice]:
@@ -153,28 +107,56 @@ def quarantine(before: Data, after: Data) -> Data:
     return kept.replace(unstable=~sane)
 
 
+def on_nvidia() -> bool:
+    """Is the device that JAX puts things on an NVIDIA GPU?"""
+    try:
+        return jax.devices()[0] in jax.devices("cuda")
+    except RuntimeError:  # this JAX knows no such platform
+        return False
+
+
+def warp_installed() -> bool:
+    """Is NVIDIA Warp there? By its package's name: a folder `warp` imports as well."""
+    try:
+        importlib.metadata.version("warp-lang")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def automatic() -> str:
+    """The fastest engine for the device that JAX runs on."""
+    if jax.default_backend() == "cpu":
+        return "mujoco"
+    return "warp" if on_nvidia() and warp_installed() else "mjx"
+
+
 def make_engine(name: str, model: mujoco.MjModel) -> Engine:
     """The engine of that name, bound to a model.
 
     Args:
       name: "mujoco" (C, on the CPU's cores), "mjx" (JAX, for accelerators), "warp"
-        (NVIDIA), or "auto": C where JAX runs on a CPU, MJX elsewhere.
+        (MJX-Warp, for NVIDIA GPUs), or "auto": C where JAX runs on a CPU, Warp on an
+        NVIDIA GPU where it is installed, MJX elsewhere.
       model: a compiled model that the engine can simulate.
 
     Raises:
-      ConfigError: an unknown engine, or one whose packages are missing.
+      ConfigError: an unknown engine, or one whose package or device is missing.
     """
     if name == "auto":
-        name = "mujoco" if jax.default_backend() == "cpu" else "mjx"
+        name = automatic()
     if name not in ENGINES:
         raise UnknownName("engine", name, ("auto", *ENGINES))
-    if name == "warp":
-        raise ConfigError(
-            "engine", name, "mujoco or mjx in this version, which has no warp engine"
-        )
+    backend_name = jax.default_backend()
+    if name == "mujoco" and backend_name != "cpu":
+        allowed = f"auto, mjx or warp where JAX runs on a {backend_name}"
+        raise ConfigError("engine", name, allowed)
     # Here, not above: importing MJX takes seconds that the C engine does not need.
     if name == "mjx":
         from . import mjx as backend
+    elif name == "warp":
+        require_warp()
+        from . import warp as backend
     else:
         from . import mujoco as backend
     advance = backend.make_advance(model)
@@ -186,3 +168,21 @@ def make_engine(name: str, model: mujoco.MjModel) -> Engine:
         return step(model, advance, data, ctrl, mocap_pos, n_substeps)
 
     return Engine(name, model, bound_init, bound_step)
+
+
+def require_warp() -> None:
+    """Refuses what MJX-Warp cannot run on, before it says so in its own way.
+
+    Raises:
+      ConfigError: the package is missing, or JAX's device is neither an NVIDIA GPU
+        nor the CPU, where Warp runs too: slowly, to be tested.
+    """
+    if not warp_installed():
+        raise ConfigError(
+            "engine", "warp", "mujoco or mjx until purejaxppo[warp] is installed"
+        )
+    backend = jax.default_backend()
+    if backend != "cpu" and not on_nvidia():
+        raise ConfigError(
+            "engine", "warp", f"auto or mjx where JAX runs on a {backend}"
+        )

@@ -15,7 +15,7 @@ from purejaxppo import _xla
 from purejaxppo._foreign import foreign_numerics
 from purejaxppo.errors import ConfigError
 
-from .engine import Advance, Data, Solution
+from .types import Advance, Data, Solution
 
 # MJX prints that Warp is not installed, which is nobody's fault here.
 with contextlib.redirect_stdout(io.StringIO()):

@@ -23,7 +23,7 @@ from mujoco import rollout
 from purejaxppo.errors import ConfigError
 
 from . import foreign
-from .engine import Advance, Data, Solution
+from .types import Advance, Data, Solution
 
 STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
 CONTROL = int(

@@ -1,0 +1,197 @@
+"""MuJoCo in NVIDIA Warp, called from inside the jitted program (MJX-Warp).
+
+Warp keeps the contacts of all worlds in one buffer, whose size it must know. So
+whatever is vmapped over (worlds, seeds) is folded into one batch here, and one chain of
+kernels steps it. On a CPU it runs too, slowly: there to be tested.
+"""
+
+import copy
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import warp
+from mujoco.mjx.third_party.mujoco_warp import OverflowType
+
+from purejaxppo.errors import ConfigError
+
+from .mjx import foreign_numerics, mjx
+from .types import Advance, Data, Solution
+
+# It tells of itself, and of each kernel that it compiles, on standard output.
+warp.config.log_level = warp.LOG_WARNING
+
+# Contacts that two shapes have at most; 8 where nothing is said.
+_SHAPE = mujoco.mjtGeom
+_CONTACTS = {
+    frozenset((_SHAPE.mjGEOM_PLANE, _SHAPE.mjGEOM_SPHERE)): 1,
+    frozenset((_SHAPE.mjGEOM_PLANE, _SHAPE.mjGEOM_CAPSULE)): 2,
+    frozenset((_SHAPE.mjGEOM_PLANE, _SHAPE.mjGEOM_CYLINDER)): 4,
+    frozenset((_SHAPE.mjGEOM_SPHERE,)): 1,
+    frozenset((_SHAPE.mjGEOM_SPHERE, _SHAPE.mjGEOM_CAPSULE)): 1,
+    frozenset((_SHAPE.mjGEOM_SPHERE, _SHAPE.mjGEOM_CYLINDER)): 1,
+    frozenset((_SHAPE.mjGEOM_SPHERE, _SHAPE.mjGEOM_BOX)): 1,
+    frozenset((_SHAPE.mjGEOM_CAPSULE,)): 2,
+    frozenset((_SHAPE.mjGEOM_CAPSULE, _SHAPE.mjGEOM_BOX)): 2,
+}
+_MOST_CONTACTS = 8
+
+# Solvers that stop at their limit of iterations are no fault: the scene sets a low one.
+_NO_FAULT = int(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)
+
+
+class Sizes(NamedTuple):
+    """What one world can need at most of Warp's buffers."""
+
+    contacts: int
+    rows: int  # of the constraint Jacobian
+
+
+def buffer_sizes(model: mujoco.MjModel) -> Sizes:
+    """Room for every contact, limit and equality of a world at the same time.
+
+    Raises:
+      ConfigError: the model does not list its contacts, so there is no such bound.
+    """
+    if np.any(model.geom_contype) or np.any(model.geom_conaffinity):
+        raise ConfigError(
+            "model", "collisions by contype", "a list of <pair>s with the warp engine"
+        )
+    shapes = [_SHAPE(shape) for shape in model.geom_type]
+    contacts = np.array(
+        [
+            _CONTACTS.get(frozenset((shapes[a], shapes[b])), _MOST_CONTACTS)
+            for a, b in zip(model.pair_geom1, model.pair_geom2, strict=True)
+        ],
+        int,
+    )
+    # A pyramid has two edges for each direction that a cone has one number for.
+    pyramidal = model.opt.cone == mujoco.mjtCone.mjCONE_PYRAMIDAL
+    dim = np.maximum(2 * (model.pair_dim - 1), 1) if pyramidal else model.pair_dim
+    rows = 6 * model.neq + np.sum(contacts * dim)
+    rows += 2 * np.sum(model.jnt_limited) + 2 * np.sum(model.tendon_limited)
+    rows += np.sum(model.dof_frictionloss > 0) + np.sum(model.tendon_frictionloss > 0)
+    return Sizes(max(int(contacts.sum()), 1), max(int(rows), 1))
+
+
+def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advance:
+    """The Warp engine for a model, as a function of `Data` that can be jitted.
+
+    Args:
+      model: a compiled model that lists its contacts.
+      graph_mode: how CUDA graphs are captured, a `warp.JaxCallableGraphMode`; None:
+        by Warp, and not at all on a CPU.
+
+    Raises:
+      ConfigError: the model uses what MJX-Warp does not have.
+    """
+    sizes = buffer_sizes(model)
+    physics = put_model(physics_of(model), graph_mode)
+    kinematics = put_model(kinematics_of(model), graph_mode)
+
+    def advance(data: Data, n_substeps: int) -> Solution:
+        def substep(world, _):
+            return mjx.step(physics, world), None
+
+        def simulate(data: Data, blank: mjx.Data) -> Solution:
+            """One world; the contacts in `blank` are everyone's."""
+            world = blank.replace(
+                time=data.time,
+                qpos=data.qpos,
+                qvel=data.qvel,
+                mocap_pos=data.mocap_pos,
+                mocap_quat=data.mocap_quat,
+                ctrl=data.ctrl,
+                qacc_warmstart=data.qacc_warmstart,
+            )
+            world, _ = jax.lax.scan(substep, world, length=n_substeps)
+            # Warp, like C, leaves sensors as they were when a substep began.
+            sensed = mjx.forward(kinematics, world)
+            lost = (world._impl.overflow & ~_NO_FAULT) != 0
+            return Solution(
+                # NaN is what the quarantine knows: nobody trains on lost contacts.
+                qpos=jnp.where(lost, jnp.nan, world.qpos),
+                qvel=world.qvel,
+                qacc_warmstart=world.qacc_warmstart,
+                sensordata=sensed.sensordata,
+            )
+
+        @jax.custom_batching.custom_vmap
+        def worlds(data: Data) -> Solution:
+            """[B, ...] of each."""
+            blank = blank_world(model, sizes, len(data.qpos))
+            with foreign_numerics():
+                return jax.vmap(simulate, (0, None))(data, blank)
+
+        @worlds.def_vmap
+        def fold(axis_size: int, in_batched: list, data: Data):
+            def into(x, batched):
+                x = x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
+                return x.reshape(-1, *x.shape[2:])
+
+            out = worlds(jax.tree.map(into, data, in_batched[0]))
+            out = jax.tree.map(lambda x: x.reshape(axis_size, -1, *x.shape[1:]), out)
+            return out, jax.tree.map(lambda _: True, out)
+
+        solution = worlds(jax.tree.map(lambda x: x[None], data))
+        return jax.tree.map(lambda x: x[0], solution)
+
+    return advance
+
+
+def blank_world(model: mujoco.MjModel, sizes: Sizes, num_worlds: int) -> mjx.Data:
+    """One world, with contact buffers that serve `num_worlds`."""
+    with jax.ensure_compile_time_eval():
+        blank = mjx.make_data(
+            model,
+            impl="warp",
+            device=jax.devices()[0],
+            naconmax=num_worlds * sizes.contacts,
+            njmax=sizes.rows,
+        )
+        blank = jax.tree.map(np.asarray, blank)
+
+    def fill(x):
+        # Buffers of many worlds are large, and as constants would be in the program.
+        same = x.size and np.all(x == x.flat[0])
+        return jnp.full(x.shape, x.flat[0], x.dtype) if same else jnp.asarray(x)
+
+    return jax.tree.map(fill, blank)
+
+
+def physics_of(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Without sensors; and boxes meet as they do in C, not by Warp's general way."""
+    physics = copy.copy(model)
+    physics.opt.disableflags |= (
+        mujoco.mjtDisableBit.mjDSBL_SENSOR | mujoco.mjtDisableBit.mjDSBL_NATIVECCD
+    )
+    return physics
+
+
+def kinematics_of(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Without constraints and forces, which sensors of positions do not need."""
+    disable = mujoco.mjtDisableBit
+    kinematics = copy.copy(model)
+    kinematics.opt.disableflags |= (
+        disable.mjDSBL_CONSTRAINT
+        | disable.mjDSBL_ACTUATION
+        | disable.mjDSBL_GRAVITY
+        | disable.mjDSBL_SPRING
+        | disable.mjDSBL_DAMPER
+    )
+    return kinematics
+
+
+def put_model(model: mujoco.MjModel, graph_mode: int | None) -> mjx.Model:
+    try:
+        on_device = mjx.put_model(
+            model, impl="warp", device=jax.devices()[0], graph_mode=graph_mode
+        )
+    except NotImplementedError as error:
+        raise ConfigError(
+            "engine", "warp", f"a model that MJX-Warp knows in full ({error})"
+        ) from None
+    # Kernels would print each world that the solver did not get to the end of.
+    return on_device.tree_replace({"opt._impl.warn_overflow": 0})
