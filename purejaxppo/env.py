@@ -170,8 +170,13 @@ def lookup(name: str) -> tuple[Any, str]:
     return module, attribute
 
 
+<<<<<<< HEAD
 def make_env(name: str, **kwargs: Any) -> Env:
     """The environment of that registered name, "library:name" or "module:factory".
+=======
+def make_env(name: str, /, **kwargs: Any) -> Env:
+    """The environment of that registered name or of that "module:factory".
+>>>>>>> 5150875 (Brax's environments through an adapter, under the same contract)
 
     Raises:
       ConfigError: an unknown name, or keyword arguments that the factory rejects.

@@ -184,7 +184,8 @@ def _resumed(argv: list[str], run: Path) -> tuple[layers.Layered, Settings]:
 
 def _prepare(config: Config) -> None:
     """What must be known to XLA before JAX starts."""
-    if config.env_kwargs.get("engine") == "mjx":
+    # Our environments call it engine, Brax's backend.
+    if "mjx" in (config.env_kwargs.get(key) for key in ("engine", "backend")):
         _xla.prepare_mjx()
 
 

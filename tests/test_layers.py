@@ -11,7 +11,7 @@ _ROOT = pathlib.Path(__file__).parent.parent / "purejaxppo"
 
 # From the lowest up; a module may import modules of lower layers, and of its own.
 _LAYERS = [
-    ["errors", "_xla"],
+    ["errors", "_xla", "_foreign"],
     ["env"],
     ["config"],
     ["validation"],
@@ -31,8 +31,9 @@ _LAYERS = [
     ["train", "doctor", "export", "sweep", "evaluate", "plot"],
 ]
 _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}
-# Beyond the order: environments and adapters know the protocol alone.
-_ENVIRONMENTS_MAY = {"errors", "env", "policy.distributions"}
+# Beyond the order: environments and adapters know the protocol alone, and how to run
+# code of others.
+_ENVIRONMENTS_MAY = {"errors", "_xla", "_foreign", "env", "policy.distributions"}
 # The doctor reads files: what it imports must not bring a device along.
 _NO_JAX = {"jax", "flax", "optax", "chex", "orbax"}
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import mujoco
 
 from purejaxppo import _xla
+from purejaxppo._foreign import foreign_numerics
 from purejaxppo.errors import ConfigError
 
 from .engine import Advance, Data, Solution
@@ -19,17 +20,6 @@ from .engine import Advance, Data, Solution
 # MJX prints that Warp is not installed, which is nobody's fault here.
 with contextlib.redirect_stdout(io.StringIO()):
     from mujoco import mjx
-
-
-@contextlib.contextmanager
-def foreign_numerics():
-    """MJX multiplies booleans by floats; and TensorFloat-32 would cost a millimetre."""
-    with (
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-        jax.default_matmul_precision("highest"),
-    ):
-        yield
 
 
 def make_advance(model: mujoco.MjModel) -> Advance:

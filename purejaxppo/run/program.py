@@ -87,8 +87,9 @@ class Compiler:
     def __init__(self, learner: Learner, progress: Progress):
         self.progress, self.ledger = progress, Ledger()
         engine = getattr(learner.env, "engine", None)
+        physics = getattr(engine, "name", getattr(learner.env, "backend", None))
         on_cpu = jax.default_backend() == "cpu"
-        is_mjx = getattr(engine, "name", None) == "mjx"
+        is_mjx = physics == "mjx"
         self.options = MJX_COMPILER_OPTIONS if is_mjx and on_cpu else None
         self._thread = ThreadPoolExecutor(1, "compiler")
         self._begun: dict[str, Future[Callable[..., Any]]] = {}

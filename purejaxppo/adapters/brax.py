@@ -1,0 +1,152 @@
+"""Brax's environments under our protocol.
+
+    python -m purejaxppo.train --env purejaxppo.adapters.brax:make \\
+        --env-kwargs name=inverted_pendulum backend=mjx
+
+Without Brax's wrappers: those restart an environment inside `step` and so hide the
+observation that an episode ended with. The time limit is the specification's, and a
+truncation.
+"""
+
+import contextlib
+import io
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxppo import _xla
+from purejaxppo._foreign import foreign_numerics
+from purejaxppo.env import Action, Box, EnvSpec, Obs, State
+from purejaxppo.errors import ConfigError, UnknownName, whole_number
+
+BACKENDS = ("generalized", "spring", "positional", "mjx")
+HEAD = "action"
+EPISODE_STEPS = 1000  # what Brax's own `create` cuts episodes at
+MOST_STEPS = 2**31 - 1  # an episode's age is an int32
+
+BraxState = Any  # brax.envs.State, known once Brax is imported
+
+
+class BraxEnv(NamedTuple):
+    """The environment; see `purejaxppo.env.Env`."""
+
+    spec: EnvSpec
+    reset: Callable[[jax.Array], State]
+    step: Callable[[State, Action], State]
+    backend: str
+    brax: Any  # the brax.envs.Env inside
+
+
+def make(
+    name: str | None = None,
+    backend: str | None = None,
+    max_episode_steps: int = EPISODE_STEPS,
+    **kwargs: Any,
+) -> BraxEnv:
+    """Builds Brax's environment of that name, and wraps it.
+
+    Args:
+      name: as Brax registers it, such as "inverted_pendulum".
+      backend: the physics: "generalized", "spring", "positional" or "mjx"; None is
+        that environment's own choice.
+      max_episode_steps: the time limit.
+      **kwargs: what else its constructor takes.
+
+    Raises:
+      ConfigError: Brax is not installed, or a value that is not among these.
+    """
+    limit = whole_number("max_episode_steps", max_episode_steps, 1, MOST_STEPS)
+    if backend is not None:
+        if backend not in BACKENDS:
+            raise UnknownName("backend", backend, BACKENDS)
+        kwargs["backend"] = backend
+    if backend == "mjx":
+        _xla.prepare_mjx()
+    known = _registered()
+    if name not in known:
+        raise UnknownName("name", name, known)
+    with foreign_numerics():
+        brax = known[name](**kwargs)
+        size = brax.action_size
+        obs = jax.eval_shape(brax.reset, jax.random.PRNGKey(0)).obs
+    if isinstance(obs, Mapping) and "state" not in obs:
+        raise ConfigError("obs", sorted(obs), 'an array, or a dict with "state"')
+
+    return BraxEnv(
+        spec=EnvSpec(f"brax_{name}", {HEAD: Box(size)}, limit),
+        reset=lambda key: reset(brax, key),
+        step=lambda state, action: step(brax, state, action),
+        # Not every environment has physics.
+        backend=getattr(brax, "backend", "none"),
+        brax=brax,
+    )
+
+
+def _registered() -> dict[str, Callable[..., Any]]:
+    """Brax's environments by name."""
+    try:
+        # What it imports prints that Warp is not installed, which is nobody's fault.
+        with contextlib.redirect_stdout(io.StringIO()):
+            from brax import envs
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "env", __name__, f'what is installed: pip install "brax==0.14.2" ({error})'
+        ) from None
+    return envs._envs
+
+
+def reset(brax: Any, key: jax.Array) -> State:
+    """A first state; its metrics are sums over the episode, as Brax's are."""
+    with foreign_numerics():
+        # Brax writes for untyped keys.
+        inner = brax.reset(jax.random.key_data(key))
+    # Brax's types are weak in places, and a step's others than a reset's.
+    inner = jax.tree.map(_strong, inner)
+    zero, false = jnp.zeros((), jnp.float32), jnp.zeros((), bool)
+    return State(
+        data=inner,
+        obs=observe(inner),
+        reward=zero,
+        terminated=false,
+        truncated=false,
+        metrics={name: zero for name in (*inner.metrics, "unstable")},
+    )
+
+
+def step(brax: Any, state: State, action: Action) -> State:
+    """Brax's step; where it blows up, the state before it, truncated."""
+    before = state.data
+    with foreign_numerics():
+        after = brax.step(before, action[HEAD])
+    after = jax.tree.map(lambda new, old: _strong(new, old.dtype), after, before)
+    # where, not a product: 0 * NaN is NaN, and one NaN is one in every mean.
+    sane = _finite((after.obs, after.reward, after.metrics))
+    kept = jax.tree.map(lambda new, old: jnp.where(sane, new, old), after, before)
+    now = kept.metrics | {"unstable": (~sane).astype(jnp.float32)}
+    return State(
+        data=kept,
+        obs=observe(kept),
+        reward=jnp.where(sane, after.reward, 0.0),
+        terminated=sane & (after.done > 0),
+        truncated=~sane,
+        metrics={name: state.metrics[name] + now[name] for name in state.metrics},
+    )
+
+
+def observe(inner: BraxState) -> Obs:
+    """Its observation; of a dict the state, and for the critic what is privileged."""
+    if not isinstance(inner.obs, Mapping):
+        return inner.obs
+    actor = inner.obs["state"]
+    return {"actor": actor, "critic": inner.obs.get("privileged_state", actor)}
+
+
+def _strong(x: Any, dtype: Any = None) -> jax.Array:
+    x = jnp.asarray(x, dtype)
+    return jax.lax.convert_element_type(x, x.dtype)
+
+
+def _finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
