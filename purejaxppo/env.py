@@ -133,7 +133,10 @@ REGISTRY: dict[str, str] = {
 }
 # Other libraries' environments, as "library:name": the module that adapts them, whose
 # `make` takes the name.
-ADAPTERS: dict[str, str] = {"gymnax": "purejaxppo.adapters.gymnax"}
+ADAPTERS: dict[str, str] = {
+    "gymnax": "purejaxppo.adapters.gymnax",
+    "brax": "purejaxppo.adapters.brax",
+}
 
 
 def _target(name: str) -> tuple[str, dict[str, Any]]:
@@ -170,13 +173,8 @@ def lookup(name: str) -> tuple[Any, str]:
     return module, attribute
 
 
-<<<<<<< HEAD
-def make_env(name: str, **kwargs: Any) -> Env:
-    """The environment of that registered name, "library:name" or "module:factory".
-=======
 def make_env(name: str, /, **kwargs: Any) -> Env:
-    """The environment of that registered name or of that "module:factory".
->>>>>>> 5150875 (Brax's environments through an adapter, under the same contract)
+    """The environment of that registered name, "library:name" or "module:factory".
 
     Raises:
       ConfigError: an unknown name, or keyword arguments that the factory rejects.

@@ -34,7 +34,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def pendulum():
-    return make_env(FACTORY, name="inverted_pendulum", backend="spring")
+    return make_env("brax:inverted_pendulum", backend="spring")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,7 @@ def test_keeps_the_contract(kwargs):
 
 
 def test_specification(pendulum):
+    assert pendulum.spec.name == "brax:inverted_pendulum"
     assert pendulum.spec.heads == {"action": Box(1)}
     assert pendulum.spec.max_episode_steps == 1000
     assert pendulum.backend == "spring"
@@ -140,7 +141,7 @@ def _brax_state(**fields):
 
 
 def test_metrics_are_summed_over_the_episode(monkeypatch):
-    monkeypatch.setattr(adapter, "_registered", lambda: {"sums": Sums})
+    monkeypatch.setattr(adapter, "_registered", lambda name: {"sums": Sums})
     env = make_env(FACTORY, name="sums")
     state = env.reset(jax.random.key(0))
     for value in (1.0, 3.0):
@@ -154,8 +155,8 @@ def test_metrics_are_summed_over_the_episode(monkeypatch):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({}, "name: got None; allowed is one of ant, fast, "),
-        ({"name": "anto"}, "name: got 'anto'; allowed is one of ant, fast, "),
+        ({}, "brax: got None; allowed is one of ant, fast, "),
+        ({"name": "anto"}, "brax: got 'anto'; allowed is one of ant, fast, "),
         (
             {"name": "ant", "backend": "bullet"},
             "backend: got 'bullet'; allowed is one of generalized, mjx, positional",

@@ -1,7 +1,6 @@
 """Brax's environments under our protocol.
 
-    python -m purejaxppo.train --env purejaxppo.adapters.brax:make \\
-        --env-kwargs name=inverted_pendulum backend=mjx
+    python -m purejaxppo.train --env brax:inverted_pendulum --env-kwargs backend=mjx
 
 Without Brax's wrappers: those restart an environment inside `step` and so hide the
 observation that an episode ended with. The time limit is the specification's, and a
@@ -64,9 +63,9 @@ def make(
         kwargs["backend"] = backend
     if backend == "mjx":
         _xla.prepare_mjx()
-    known = _registered()
+    known = _registered(name)
     if name not in known:
-        raise UnknownName("name", name, known)
+        raise UnknownName("brax", name, known)
     with foreign_numerics():
         brax = known[name](**kwargs)
         size = brax.action_size
@@ -75,7 +74,7 @@ def make(
         raise ConfigError("obs", sorted(obs), 'an array, or a dict with "state"')
 
     return BraxEnv(
-        spec=EnvSpec(f"brax_{name}", {HEAD: Box(size)}, limit),
+        spec=EnvSpec(f"brax:{name}", {HEAD: Box(size)}, limit),
         reset=lambda key: reset(brax, key),
         step=lambda state, action: step(brax, state, action),
         # Not every environment has physics.
@@ -84,7 +83,7 @@ def make(
     )
 
 
-def _registered() -> dict[str, Callable[..., Any]]:
+def _registered(name: str | None) -> dict[str, Callable[..., Any]]:
     """Brax's environments by name."""
     try:
         # What it imports prints that Warp is not installed, which is nobody's fault.
@@ -92,7 +91,9 @@ def _registered() -> dict[str, Callable[..., Any]]:
             from brax import envs
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "env", __name__, f'what is installed: pip install "brax==0.14.2" ({error})'
+            "env",
+            f"brax:{name}",
+            f'what is installed: pip install "brax==0.14.2" ({error})',
         ) from None
     return envs._envs
 
