@@ -12,13 +12,16 @@ from benchmarks.peers import worker
 EVAL_EPISODES = 100
 
 
-def make_model(ppo: Any, activation: Any, config: worker.Json) -> Any:
+def make_envs(config: worker.Json) -> Any:
+    """All in this process: for environments as light as these the fastest way."""
     from stable_baselines3.common.env_util import make_vec_env
 
     seed = config.get("seed", 0)
+    return make_vec_env(config["env"].rpartition(":")[2], config["num_envs"], seed)
+
+
+def make_model(ppo: Any, activation: Any, config: worker.Json, envs: Any) -> Any:
     batch_size = config["num_envs"] * config["num_steps"]
-    # All in this process: for environments as light as these the fastest way.
-    envs = make_vec_env(config["env"].rpartition(":")[2], config["num_envs"], seed)
     return ppo(
         "MlpPolicy",
         envs,
@@ -36,7 +39,7 @@ def make_model(ppo: Any, activation: Any, config: worker.Json) -> Any:
             "net_arch": list(config["hidden_sizes"]),
             "activation_fn": activation,
         },
-        seed=seed,
+        seed=config.get("seed", 0),
         device="cpu",
     )
 
@@ -54,13 +57,13 @@ def make_task(ppo: Any, activation: Any, packages: list[str], config: worker.Jso
     """The task of a PPO class with this interface."""
     batch_size = config["num_envs"] * config["num_steps"]
     num_updates = config["total_steps"] // batch_size
-    model = make_model(ppo, activation, config)
+    model = make_model(ppo, activation, config, make_envs(config))
 
     def learn(model: Any, num: int) -> None:
         model.learn(num * batch_size, log_interval=None, reset_num_timesteps=False)
 
     def train() -> worker.Json:
-        fresh = make_model(ppo, activation, config)
+        fresh = make_model(ppo, activation, config, make_envs(config))
         begin = time.perf_counter()
         learn(fresh, num_updates)
         seconds = time.perf_counter() - begin
