@@ -7,11 +7,13 @@ also tells the curve; its seconds are those of training alone, without evaluatio
 """
 # pyright: reportMissingImports=false
 
+import functools
 from typing import Any
 
 from benchmarks.peers import worker
 
-EVAL_EPISODES = 20
+EVAL_EPISODES = 24
+EVAL_ENVS = 8
 EVAL_SEED = 12345
 STOP_AT = 0.95
 EVAL_EVERY = 40_960  # environment steps
@@ -38,12 +40,13 @@ def make(config: worker.Json) -> worker.Task:
     def learn(model: Any, num: int) -> None:
         model.learn(num * batch_size, log_interval=None, reset_num_timesteps=False)
 
+    # Made when first needed, and kept: a closed pool's memory does not come back.
+    @functools.cache
+    def eval_envs() -> Any:
+        return make_vector(kind, EVAL_ENVS, EVAL_SEED)
+
     def evaluate(model: Any) -> tuple[float, float]:
-        envs = make_vector(kind, num_envs, EVAL_SEED)
-        try:
-            return play(model, envs, config.get("eval_episodes", EVAL_EPISODES))
-        finally:
-            envs.close()
+        return play(model, eval_envs(), config.get("eval_episodes", EVAL_EPISODES))
 
     def train() -> worker.Json:
         fresh = make_model()

@@ -1,0 +1,146 @@
+"""Simulation alone as a worker (see `worker`): the hammer under random actions.
+
+The key "stack" says whose: "ours" (our environment, observation and reward with it, in
+one jitted scan), "envpool" (EnvPool's C++ Meta-World) or "metaworld" (the official
+package, one environment in one thread). A unit is num_envs x num_steps steps.
+"""
+# pyright: reportMissingImports=false
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import worker
+
+Prepare = Callable[[int], Callable[[], None]]
+
+
+def random_actions(config: worker.Json, num_steps: int) -> np.ndarray:
+    """Uniform, float32 [T, N, 4], drawn beforehand."""
+    rng = np.random.default_rng(config.get("seed", 0))
+    shape = (num_steps, config["num_envs"], 4)
+    return rng.uniform(-1.0, 1.0, shape).astype(np.float32)
+
+
+def ours(config: worker.Json) -> Prepare:
+    import jax
+
+    from purejaxppo import autoreset
+    from purejaxppo.env import make_env
+
+    env = make_env(config["env"], **config.get("env_kwargs", {}))
+    num_envs, limit = config["num_envs"], env.spec.max_episode_steps
+    ((head, _),) = env.spec.heads.items()
+
+    def begin(key: jax.Array) -> Any:
+        return autoreset.init(env, "fresh", limit, False, key)
+
+    def step(episode: Any, action: jax.Array, key: jax.Array) -> Any:
+        after, now = autoreset.step(env, episode, {head: action}, None, limit, key)
+        # What a learner would look at: else it need not be computed.
+        return after, (now.final_obs, now.reward)
+
+    def body(episodes: Any, xs: Any) -> Any:
+        actions, key = xs
+        return jax.vmap(step)(episodes, actions, jax.random.split(key, num_envs))
+
+    keys = jax.random.split(jax.random.key(config.get("seed", 0)), num_envs)
+    episodes = jax.jit(jax.vmap(begin))(keys)
+
+    def prepare(num: int) -> Callable[[], None]:
+        length = config["num_steps"]
+        actions = jax.numpy.asarray(random_actions(config, length))
+
+        @jax.jit
+        def block(episodes: Any, key: jax.Array) -> Any:
+            def unit(episodes: Any, key: jax.Array) -> Any:
+                xs = actions, jax.random.split(key, length)
+                episodes, seen = jax.lax.scan(body, episodes, xs)
+                return episodes, jax.tree.map(lambda x: x.sum(), seen)
+
+            return jax.lax.scan(unit, episodes, jax.random.split(key, num))
+
+        compiled = block.lower(episodes, keys[0]).compile()
+
+        def run() -> None:
+            nonlocal episodes
+            episodes, _ = jax.block_until_ready(compiled(episodes, keys[0]))
+
+        return run
+
+    return prepare
+
+
+def envpool(config: worker.Json) -> Prepare:
+    """Asynchronous where the key "batch_size", of what is waited for, is smaller."""
+    import envpool
+
+    num_envs = config["num_envs"]
+    size = config.get("batch_size", num_envs)
+    pool = envpool.make_gymnasium(
+        "MetaWorld/Hammer-v3",
+        num_envs=num_envs,
+        batch_size=size,
+        seed=config.get("seed", 0),
+    )
+    actions = random_actions(config, config["num_steps"])
+
+    def received() -> list[np.ndarray]:
+        """The numbers of all environments, as they come in."""
+        return [pool.recv()[-1]["env_id"] for _ in range(num_envs // size)]
+
+    pool.async_reset()
+    waiting = received()
+
+    def prepare(num: int) -> Callable[[], None]:
+        def run() -> None:
+            nonlocal waiting
+            for i in range(num * len(actions) * num_envs // size):
+                ids = waiting.pop() if waiting else pool.recv()[-1]["env_id"]
+                pool.send(actions[i % len(actions), :size], ids)
+            # All of it: nothing goes on while another is timed.
+            waiting = received()
+
+        return run
+
+    return prepare
+
+
+def metaworld(config: worker.Json) -> Prepare:
+    from benchmarks.peers.metaworld_vectors import official
+
+    env = official(config.get("seed", 0))
+    actions = random_actions(config, config["num_steps"]).reshape(-1, 4)
+    env.reset()
+
+    def prepare(num: int) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(num):
+                for action in actions:
+                    _, _, terminated, truncated, _ = env.step(action)
+                    if terminated or truncated:
+                        env.reset()
+
+        return run
+
+    return prepare
+
+
+STACKS = {"ours": ours, "envpool": envpool, "metaworld": metaworld}
+
+
+def make(config: worker.Json) -> worker.Task:
+    if config["stack"] not in STACKS:
+        raise ValueError(f"stack: got {config['stack']!r}; allowed is {[*STACKS]}")
+    packages = ("jax", "jaxlib", "mujoco", "envpool", "metaworld", "gymnasium")
+    return worker.Task(
+        prepare=STACKS[config["stack"]](config),
+        steps_per_unit=config["num_envs"] * config["num_steps"],
+        versions=worker.versions(*packages),
+        compiles=config["stack"] == "ours",
+    )
+
+
+if __name__ == "__main__":
+    worker.main(make)
