@@ -91,7 +91,8 @@ def test_the_time_limit_truncates_and_keeps_the_last_observation():
         action = {"action": jnp.ones((1,), jnp.float32)}
 
         def body(episode, key):
-            return autoreset.step(env, episode, action, None, limit, key)
+            following = autoreset.draw_next(env, "fresh", None, key)
+            return autoreset.step(env, episode, action, None, limit, following)
 
         return jax.lax.scan(body, episode, jax.random.split(key, NUM_STEPS))[1]
 

@@ -40,7 +40,7 @@ NUM_EVAL_ENVS = 100
 ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu, "swish": linen.swish}
 
 
-def device_put_replicated(tree: Any, devices: list[jax.Device]) -> Any:
+def device_put_replicated(tree: Any, devices: list[Any]) -> Any:
     """What JAX 0.10 no longer has and Brax 0.14.2 calls: one copy for each device."""
     sharding = NamedSharding(Mesh(devices, ("i",)), PartitionSpec("i"))
     return jax.tree.map(
@@ -58,7 +58,7 @@ class AsBrax(envs.Env):
     def reset(self, rng: jax.Array) -> envs.State:
         return self._state(self.inner.reset(jax.random.wrap_key_data(rng)))
 
-    def step(self, state: envs.State, action: jax.Array) -> envs.State:
+    def step(self, state: Any, action: jax.Array) -> envs.State:
         inner = self.inner.step(state.pipeline_state, {self.head: action})
         # What Brax's wrappers added stays.
         after = self._state(inner)
@@ -91,7 +91,8 @@ class Training:
     """`ppo.train` in a thread, epoch by epoch; an epoch is `updates` updates."""
 
     def __init__(self, start: Callable[..., Any], updates: int, params: Any):
-        self.params, self.make_policy = params, None
+        self.params = params
+        self.make_policy: Any = None
         self._orders: queue.Queue[bool] = queue.Queue()
         self._done: queue.Queue[Exception | None] = queue.Queue()
         arguments = {"restore_params": params, "policy_params_fn": self._on_params}
@@ -203,7 +204,7 @@ def make(config: worker.Json) -> worker.Task:
             **more,
         )
 
-    training: Training | None = None
+    training: Any = None  # a Training, once prepared
 
     def prepare(updates: int) -> Callable[[], None]:
         """Goes on with the parameters; the optimiser's moments start anew."""

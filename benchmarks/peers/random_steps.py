@@ -34,34 +34,37 @@ def ours(config: worker.Json) -> Prepare:
     ((head, _),) = env.spec.heads.items()
 
     def begin(key: jax.Array) -> Any:
-        return autoreset.init(env, "fresh", limit, False, key)
+        return autoreset.init(env, "pool", limit, False, key)
 
-    def step(episode: Any, action: jax.Array, key: jax.Array) -> Any:
-        following = autoreset.draw_next(env, "fresh", None, key)
-        after, now = autoreset.step(
-            env, episode, {head: action}, None, limit, following
+    def unit(episodes: Any, key: jax.Array) -> Any:
+        """As many steps as in a rollout, and as a rollout restarts episodes."""
+        key_starts, key_next = jax.random.split(key)
+        starts = autoreset.draw_starts(env, "pool", num_envs, key_starts)
+        draw = jax.vmap(lambda k: autoreset.draw_next(env, "pool", starts, k))
+        following = jax.vmap(draw)(jax.random.split(key_next, actions.shape[:2]))
+
+        def step(episode: Any, action: jax.Array, following: Any) -> Any:
+            executed = {head: action}
+            after, now = autoreset.step(
+                env, episode, executed, starts, limit, following
+            )
+            # What a learner would look at: else it need not be computed.
+            return after, (now.final_obs, now.reward)
+
+        episodes, seen = jax.lax.scan(
+            lambda episodes, xs: jax.vmap(step)(episodes, *xs),
+            episodes,
+            (actions, following),
         )
-        # What a learner would look at: else it need not be computed.
-        return after, (now.final_obs, now.reward)
+        return episodes, jax.tree.map(lambda x: x.sum(), seen)
 
-    def body(episodes: Any, xs: Any) -> Any:
-        actions, key = xs
-        return jax.vmap(step)(episodes, actions, jax.random.split(key, num_envs))
-
+    actions = jax.numpy.asarray(random_actions(config, config["num_steps"]))
     keys = jax.random.split(jax.random.key(config.get("seed", 0)), num_envs)
     episodes = jax.jit(jax.vmap(begin))(keys)
 
     def prepare(num: int) -> Callable[[], None]:
-        length = config["num_steps"]
-        actions = jax.numpy.asarray(random_actions(config, length))
-
         @jax.jit
         def block(episodes: Any, key: jax.Array) -> Any:
-            def unit(episodes: Any, key: jax.Array) -> Any:
-                xs = actions, jax.random.split(key, length)
-                episodes, seen = jax.lax.scan(body, episodes, xs)
-                return episodes, jax.tree.map(lambda x: x.sum(), seen)
-
             return jax.lax.scan(unit, episodes, jax.random.split(key, num))
 
         compiled = block.lower(episodes, keys[0]).compile()
