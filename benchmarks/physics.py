@@ -27,14 +27,14 @@ def replay(
     learner: Learner, state: TrainState, compile: Compiler
 ) -> tuple[np.ndarray, np.ndarray]:
     """Start states [N, 1 + nq + nv] and the controls [N, T * substeps, nu + 7]."""
-    env = learner.env
+    env, num = learner.env, learner.config.num_envs
 
     def collect(state: TrainState):
         def step(carry, key):
             states, policy_carry = carry
             inputs = _inputs(states, state.obs_stats)
             action, *_, policy_carry = learner.policy.sample(
-                state.params, inputs, policy_carry, key
+                state.params, inputs, policy_carry, learner.policy.noise(key, num)
             )
             states = jax.vmap(env.step)(states, executed(env.spec, action))
             physics = states.data.physics

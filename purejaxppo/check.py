@@ -227,10 +227,11 @@ def random_action(env: Env, state: State, key: jax.Array) -> Action:
             assert head.parent is not None
             mask = mask[action[head.parent]]
         logits = jnp.zeros((head.n,), jnp.float32)
+        noise = Categorical.noise(key_head, logits.shape)
         if isinstance(head, Choice):
-            action[name] = PlackettLuce(logits, head.k, mask).sample(key_head)
+            action[name] = PlackettLuce(logits, head.k, mask).sample(noise)
         else:
-            action[name] = Categorical(logits, mask).sample(key_head)
+            action[name] = Categorical(logits, mask).sample(noise)
     return action
 
 

@@ -29,6 +29,12 @@ def _one(kind, mean, std):
     return kind(jnp.full((1,), mean, jnp.float32), jnp.full((1,), std, jnp.float32))
 
 
+def _samples(dist, key, num):
+    """That many samples, with noise drawn at once as a rollout draws it."""
+    shape = jax.tree.leaves(dist)[0].shape
+    return jax.vmap(dist.sample)(dist.noise(key, (num, *shape)))
+
+
 def _scipy(kind, mean, std):
     if kind is TruncatedNormal:
         return scipy.stats.truncnorm((-1 - mean) / std, (1 - mean) / std, mean, std)
@@ -94,7 +100,7 @@ def test_entropy_matches_the_integral(kind, mean, std):
 @pytest.mark.parametrize(("mean", "std"), _SHAPES)
 def test_samples_follow_the_density(kind, mean, std, key):
     dist = _one(kind, mean, std)
-    samples = jax.vmap(dist.sample)(jax.random.split(key, 20_000))[:, 0]
+    samples = _samples(dist, key, 20_000)[:, 0]
     samples = np.asarray(samples, np.float64)
     if kind is TanhNormal:
         assert np.abs(samples).max() < 1.0
@@ -142,7 +148,7 @@ def test_a_sample_has_a_finite_log_prob_at_every_edge(kind, key):
     if kind is TruncatedNormal:
         mean = jnp.clip(mean, -1.0, 1.0)
     dist = kind(mean, jnp.asarray([0.01, 1.0, 1e-5, 1.0], jnp.float32))
-    actions = jax.vmap(dist.sample)(jax.random.split(key, 1000))
+    actions = _samples(dist, key, 1000)
     assert bool(jnp.all(jnp.isfinite(jax.vmap(dist.log_prob)(actions))))
 
 
@@ -175,7 +181,7 @@ def test_masked_categorical_by_hand(shift):
 
 def test_masked_categorical_samples_and_mode(key):
     dist = _categorical()
-    samples = jax.vmap(dist.sample)(jax.random.split(key, 20_000))
+    samples = _samples(dist, key, 20_000)
     assert samples.dtype == jnp.int32
     counts = np.bincount(np.asarray(samples), minlength=4)
     assert counts[3] == 0
@@ -288,7 +294,7 @@ def test_plackett_luce_by_hand():
 
 def test_plackett_luce_sampler_matches_its_log_prob(key):
     table = _enumerated(2)
-    samples = jax.vmap(_choice(2).sample)(jax.random.split(key, 20_000))
+    samples = _samples(_choice(2), key, 20_000)
     assert samples.dtype == jnp.int32
     drawn, counts = np.unique(np.asarray(samples), axis=0, return_counts=True)
     observed = {tuple(map(int, o)): c for o, c in zip(drawn, counts, strict=True)}

@@ -147,8 +147,10 @@ def test_choose_respects_masks_and_rows(deterministic, key):
 
     @quick_jit
     def run(key):
-        key = None if deterministic else key
-        action = heads_lib.choose(_HEADS, _outputs(num), inputs, _CONFIG, key)
+        noise = None
+        if not deterministic:
+            noise = heads_lib.noise(_HEADS, _CONFIG, key, (num,))
+        action = heads_lib.choose(_HEADS, _outputs(num), inputs, _CONFIG, noise)
         return action, heads_lib.evaluate(
             _HEADS, _outputs(num), inputs, action, _CONFIG
         )
@@ -165,7 +167,8 @@ def test_heads_are_sampled_independently(key):
     """Two heads of one kind must not share their noise."""
     heads = {"a": Discrete(2), "b": Discrete(2)}
     outputs = {name: {"logits": jnp.zeros((4000, 2))} for name in heads}
-    action = heads_lib.choose(heads, outputs, _inputs(num=4000), _CONFIG, key)
+    noise = heads_lib.noise(heads, _CONFIG, key, (4000,))
+    action = heads_lib.choose(heads, outputs, _inputs(num=4000), _CONFIG, noise)
     agreement = float(jnp.mean(action["a"] == action["b"]))
     assert 0.45 < agreement < 0.55
 

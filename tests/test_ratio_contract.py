@@ -209,14 +209,14 @@ def _choice_counted_as_a_set(action, stored, terms, carry):
 
 
 def _with_temperature(policy):
-    def sample(params, inputs, carry, key):
+    def sample(params, inputs, carry, noise):
         cooled = {
             name: jax.tree.map(lambda x: x / 0.9, branch)
             if "outputs" in name
             else branch
             for name, branch in params.items()
         }
-        return policy.sample(cooled, inputs, carry, key)
+        return policy.sample(cooled, inputs, carry, noise)
 
     return sample
 

@@ -1,11 +1,19 @@
 """What a rollout says about its episodes, by hand."""
 
+import dataclasses
+
+import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import small_config
+from probe_envs import Counter
 
-from purejaxppo.ppo.rollout import EpisodeStats, episode_metrics
+from purejaxppo import autoreset
+from purejaxppo.env import Box, Choice, Discrete
+from purejaxppo.ppo.learner import make_learner
+from purejaxppo.ppo.rollout import EpisodeStats, episode_metrics, rollout
 
 # Three steps of two environments; three episodes end.
 _DONE = [[False, True], [True, False], [True, False]]
@@ -57,3 +65,45 @@ def test_without_an_ended_episode_there_is_no_figure():
 def test_distinct_starts(reset, starts):
     metrics = episode_metrics(_stats(), small_config(reset=reset))
     assert float(metrics["train/distinct_starts"]) == starts
+
+
+def _primitives(jaxpr):
+    """Names of all operations of a jaxpr and of those inside it."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from _primitives(inner)
+
+
+class HeadsOfEveryKind(Counter):
+    """Draws nothing in its own step."""
+
+    @property
+    def spec(self):
+        heads = {"op": Discrete(3), "aim": Box(2), "cards": Choice(4, 2)}
+        return dataclasses.replace(super().spec, heads=heads)
+
+
+@pytest.mark.parametrize("distribution", ["normal", "truncated_normal", "tanh_normal"])
+@pytest.mark.parametrize("reset", ["fresh", "pool", "cached"])
+def test_nothing_is_drawn_inside_the_scan_of_steps(distribution, reset):
+    """Random numbers there take a CPU as long as the networks of a small environment."""
+    config = small_config(distribution=distribution, reset=reset, num_steps=6)
+    learner = make_learner(config, HeadsOfEveryKind())
+    state, _ = jax.eval_shape(learner.init, jax.random.key(0))
+
+    def run(state, key):
+        starts = autoreset.draw_starts(
+            learner.env, config.reset, config.num_starts, key
+        )
+        return rollout(learner.env, learner.policy, config, state, starts, key)
+
+    jaxpr = jax.make_jaxpr(run)(state, jax.random.key(0)).jaxpr
+    (steps,) = [
+        equation
+        for equation in jaxpr.eqns
+        if equation.primitive.name == "scan" and equation.params["length"] == 6
+    ]
+    drawn = {"random_bits", "random_split", "random_fold_in", "threefry2x32"}
+    assert drawn & set(_primitives(jaxpr))
+    assert not drawn & set(_primitives(steps.params["jaxpr"].jaxpr))

@@ -25,7 +25,7 @@ from purejaxppo.config import Hypers
 from purejaxppo.env import State
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Stored
-from purejaxppo.ppo import normalize, optim
+from purejaxppo.ppo import normalize, optim, shuffle
 from purejaxppo.ppo.batch import (
     _ends_together,
     _estimate_metrics,
@@ -324,7 +324,7 @@ def _num_samples(setup):
 def _first_minibatch(setup):
     """Which samples the first minibatch of the first epoch holds."""
     key = jax.random.split(_KEY, setup.learner.config.num_epochs)[0]
-    order = jax.random.permutation(key, _num_samples(setup))
+    order = shuffle.permutation(key, _num_samples(setup))
     return order.reshape(setup.learner.config.num_minibatches, -1)[0]
 
 

@@ -1,17 +1,23 @@
 """The distributions of the action heads, written for the ratio contract.
 
-Each is a pytree with `sample(key)`, `log_prob(action)`, `entropy()` and `mode()`.
-`log_prob` works on the action as stored, never on what sampling had in hand: it is
+Each is a pytree with `sample(noise)`, `log_prob(action)`, `entropy()` and `mode()`, and
+a static `noise(key, shape)`, [..., A] or [..., n]: what is random about a sample depends
+on no parameter, so that of a whole rollout can be drawn at once. `log_prob` works on the action as stored, never on what sampling had in hand: it is
 the only way in which a log-prob comes about. Leading axes are free; the last one is
 the head's own (action dimensions, or choices) and is reduced.
 """
+
+import math
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.scipy.special import erf
 from jax.scipy.stats import norm
+
+Shape = tuple[int, ...]
 
 # Safe in bf16 and float32: large enough that exp() is exactly 0, and sums of a few
 # of them stay finite, where -inf would turn 0 * -inf into NaN.
@@ -24,6 +30,7 @@ _NODES = _NODES.astype(np.float32)
 
 # tanh-normal actions are kept this far inside (-1, 1): atanh is finite in float32.
 _TANH_EDGE = 1e-6
+_SQRT_TWO = math.sqrt(2.0)
 
 
 class Normal(struct.PyTreeNode):
@@ -32,8 +39,12 @@ class Normal(struct.PyTreeNode):
     mean: jax.Array  # [..., A]
     std: jax.Array  # [..., A]
 
-    def sample(self, key: jax.Array) -> jax.Array:
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+    @staticmethod
+    def noise(key: jax.Array, shape: Shape) -> jax.Array:
+        return jax.random.normal(key, shape, jnp.float32)
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        chex.assert_equal_shape([noise, self.mean])
         return self.mean + self.std * noise
 
     def log_prob(self, action: jax.Array) -> jax.Array:
@@ -65,11 +76,17 @@ class TruncatedNormal(struct.PyTreeNode):
         low, high = self._bounds()
         return norm.cdf(high) - norm.cdf(low)
 
-    def sample(self, key: jax.Array) -> jax.Array:
-        low, high = self._bounds()
-        noise = jax.random.truncated_normal(key, low, high, dtype=self.mean.dtype)
-        # Rounding may leave the interval by an ulp; the density there is zero.
-        return jnp.clip(self.mean + self.std * noise, -1.0, 1.0)
+    @staticmethod
+    def noise(key: jax.Array, shape: Shape) -> jax.Array:
+        return jax.random.uniform(key, shape, jnp.float32)
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """The inverse of the distribution function, at noise uniform in [0, 1)."""
+        chex.assert_equal_shape([noise, self.mean])
+        low, high = (erf(bound / _SQRT_TWO) for bound in self._bounds())
+        standard = _SQRT_TWO * jax.lax.erf_inv(low + (high - low) * noise)
+        # Rounding may leave the interval, up to an infinity; the density there is zero.
+        return jnp.clip(self.mean + self.std * standard, -1.0, 1.0)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         chex.assert_equal_shape([action, self.mean])
@@ -93,8 +110,10 @@ class TanhNormal(struct.PyTreeNode):
     mean: jax.Array  # [..., A], before tanh
     std: jax.Array  # [..., A]
 
-    def sample(self, key: jax.Array) -> jax.Array:
-        action = jnp.tanh(Normal(self.mean, self.std).sample(key))
+    noise = staticmethod(Normal.noise)
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        action = jnp.tanh(Normal(self.mean, self.std).sample(noise))
         return jnp.clip(action, -1.0 + _TANH_EDGE, 1.0 - _TANH_EDGE)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
@@ -137,9 +156,15 @@ class Categorical(struct.PyTreeNode):
     def _log_probs(self) -> jax.Array:
         return jax.nn.log_softmax(_masked(self.logits, self.action_mask))
 
-    def sample(self, key: jax.Array) -> jax.Array:
+    @staticmethod
+    def noise(key: jax.Array, shape: Shape) -> jax.Array:
+        return jax.random.gumbel(key, shape, jnp.float32)
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """The largest of the logits, each with Gumbel noise: such a draw."""
+        chex.assert_equal_shape([noise, self.logits])
         logits = _masked(self.logits, self.action_mask)
-        return jax.random.categorical(key, logits).astype(jnp.int32)
+        return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         index = action[..., None]
@@ -176,9 +201,11 @@ class PlackettLuce(struct.PyTreeNode):
     k: int = struct.field(pytree_node=False)
     action_mask: jax.Array | None = None  # [..., n]
 
-    def sample(self, key: jax.Array) -> jax.Array:
+    noise = staticmethod(Categorical.noise)
+
+    def sample(self, noise: jax.Array) -> jax.Array:
         """Gumbel top-k: the k largest perturbed logits, in order, are such a draw."""
-        noise = jax.random.gumbel(key, self.logits.shape, self.logits.dtype)
+        chex.assert_equal_shape([noise, self.logits])
         return self._top_k(self.logits + noise)
 
     def _top_k(self, scores: jax.Array) -> jax.Array:

@@ -19,11 +19,13 @@ from purejaxppo.policy.distributions import (
     Distribution,
     Normal,
     PlackettLuce,
+    Shape,
     TanhNormal,
     TruncatedNormal,
 )
 
 Heads = Mapping[str, Head]
+Noise = dict[str, jax.Array]  # per head, [..., A] or [..., n]
 
 
 class PolicyInput(struct.PyTreeNode):
@@ -61,13 +63,18 @@ def joint(per_head: dict[str, jax.Array]) -> jax.Array:
     return functools.reduce(jnp.add, [per_head[name] for name in sorted(per_head)])
 
 
+_CONTINUOUS = {
+    "truncated_normal": TruncatedNormal,
+    "tanh_normal": TanhNormal,
+    "normal": Normal,
+}
+
+
 def _continuous(outputs: dict[str, jax.Array], config: Config) -> Distribution:
     mean, std = outputs["mean"], outputs["std"]
     if config.distribution == "truncated_normal":
-        return TruncatedNormal(jnp.tanh(mean), std)
-    if config.distribution == "tanh_normal":
-        return TanhNormal(mean, std)
-    return Normal(mean, std)
+        mean = jnp.tanh(mean)
+    return _CONTINUOUS[config.distribution](mean, std)
 
 
 def _mask_of(
@@ -114,22 +121,38 @@ def _distribution(
     return Categorical(outputs["logits"], mask, config.normalize_entropy)
 
 
+def noise(heads: Heads, config: Config, key: jax.Array, shape: Shape) -> Noise:
+    """What is random about an action of every head, for samples of that shape.
+
+    Not drawn where it is used: random numbers are many tiny kernels, which inside the
+    scan of a rollout cost as much as the policy's network.
+    """
+
+    def of_head(head: Head, key: jax.Array) -> jax.Array:
+        if isinstance(head, Box):
+            return _CONTINUOUS[config.distribution].noise(key, (*shape, head.size))
+        kind = PlackettLuce if isinstance(head, Choice) else Categorical
+        return kind.noise(key, (*shape, head.n))
+
+    return {
+        name: of_head(head, jax.random.fold_in(key, index))
+        for index, (name, head) in enumerate(heads.items())
+    }
+
+
 def choose(
     heads: Heads,
     outputs: dict[str, dict[str, jax.Array]],
     inputs: PolicyInput,
     config: Config,
-    key: jax.Array | None,
+    noise: Noise | None,
 ) -> Action:
-    """An action of every head, in order; the mode where `key` is None."""
+    """An action of every head, in order; the mode where there is no noise."""
     action: Action = {}
-    for index, (name, head) in enumerate(heads.items()):
+    for name, head in heads.items():
         mask = _mask_of(name, head, heads, inputs, action)
         dist = _distribution(head, outputs[name], mask, config)
-        if key is None:
-            action[name] = dist.mode()
-        else:
-            action[name] = dist.sample(jax.random.fold_in(key, index))
+        action[name] = dist.mode() if noise is None else dist.sample(noise[name])
     return action
 
 

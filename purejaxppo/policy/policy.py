@@ -14,7 +14,7 @@ from flax import struct
 from purejaxppo.config import Config
 from purejaxppo.env import Action
 from purejaxppo.policy import heads as heads_lib
-from purejaxppo.policy.heads import Heads, HeadTerms, PolicyInput
+from purejaxppo.policy.heads import Heads, HeadTerms, Noise, PolicyInput
 from purejaxppo.policy.networks import ActorCritic, Carry, initial_carry
 
 Params = Any
@@ -38,7 +38,8 @@ class Policy(NamedTuple):
     Attributes:
       init: (key, inputs [N]) -> params.
       initial_carry: (num) -> the zero carry of `num` environments.
-      sample: (params, inputs [N], carry, key) -> (action, stored, terms, carry).
+      noise: (key, num) -> what is random about a step of `num` environments.
+      sample: (params, inputs [N], carry, noise) -> (action, stored, terms, carry).
       mode: (params, inputs [N], carry) -> (action, carry).
       log_prob: (params, stored [L, M]) -> HeadTerms [L, M].
       value: (params, inputs [L, M], carry [M]) -> (value [L, M], carry after each
@@ -47,6 +48,7 @@ class Policy(NamedTuple):
 
     init: Callable[..., Params]
     initial_carry: Callable[[int], dict[str, Carry]]
+    noise: Callable[[jax.Array, int], Noise]
     sample: Callable[..., tuple[Action, Stored, HeadTerms, dict[str, Carry]]]
     mode: Callable[..., tuple[Action, dict[str, Carry]]]
     log_prob: Callable[[Params, Stored], HeadTerms]
@@ -94,11 +96,14 @@ def make_policy(heads: Heads, config: Config) -> Policy:
         _, critic = value(params, _one_step(inputs), carry["critic"])
         return _last(outputs), {"actor": _last(actor), "critic": _last(critic)}
 
+    def noise(key: jax.Array, num: int) -> Noise:
+        return heads_lib.noise(heads, config, key, (num,))
+
     def sample(
-        params: Params, inputs: PolicyInput, carry: dict[str, Carry], key: jax.Array
+        params: Params, inputs: PolicyInput, carry: dict[str, Carry], noise: Noise
     ) -> tuple[Action, Stored, HeadTerms, dict[str, Carry]]:
         outputs, next_carry = step(params, inputs, carry)
-        action = heads_lib.choose(heads, outputs, inputs, config, key)
+        action = heads_lib.choose(heads, outputs, inputs, config, noise)
         terms = heads_lib.evaluate(heads, outputs, inputs, action, config)
         return action, Stored(inputs, action, carry), terms, next_carry
 
@@ -112,4 +117,4 @@ def make_policy(heads: Heads, config: Config) -> Policy:
         outputs, _ = act(params, stored.inputs, stored.carry["actor"])
         return heads_lib.evaluate(heads, outputs, stored.inputs, stored.action, config)
 
-    return Policy(init, zeros, sample, mode, log_prob, value)
+    return Policy(init, zeros, noise, sample, mode, log_prob, value)

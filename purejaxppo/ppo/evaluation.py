@@ -103,7 +103,8 @@ def _step(
     if deterministic:
         action, carry = policy.mode(params, inputs, run.carry)
     else:
-        action, _, _, carry = policy.sample(params, inputs, run.carry, key_action)
+        noise = policy.noise(key_action, alive.shape[0])
+        action, _, _, carry = policy.sample(params, inputs, run.carry, noise)
     state = jax.vmap(env.step)(run.state, executed(env.spec, action))
     return Running(
         state=state,

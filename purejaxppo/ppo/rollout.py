@@ -10,7 +10,7 @@ from purejaxppo import autoreset
 from purejaxppo.autoreset import Episode, Next, Starts
 from purejaxppo.config import Config
 from purejaxppo.env import Env
-from purejaxppo.policy.heads import PolicyInput
+from purejaxppo.policy.heads import Noise, PolicyInput
 from purejaxppo.policy.policy import Policy, Stored
 from purejaxppo.ppo import normalize, reduce
 from purejaxppo.ppo.normalize import Statistics
@@ -63,14 +63,14 @@ def rollout(
 
     def one_step(carry, drawn):
         episodes, policy_carry, reference_carry, new_stats = carry
-        key_action, following = drawn
+        noise, following = drawn
         if moving:
             new_stats = normalize.update(
                 new_stats, episodes.state.obs, axis_name=axis_name
             )
         inputs = policy_input(episodes, state.obs_stats)
         action, stored, terms, policy_carry = policy.sample(
-            state.params, inputs, policy_carry, key_action
+            state.params, inputs, policy_carry, noise
         )
         reference_obs, reference_carry = _reference_step(
             policy, state.reference, episodes, reference_carry
@@ -106,7 +106,7 @@ def rollout(
     (episodes, policy_carry, reference_carry, new_stats), collected = jax.lax.scan(
         one_step,
         (state.episodes, state.carry, reference_carry, state.obs_stats),
-        _draw(env, config, starts, key),
+        _draw(env, policy, config, starts, key),
     )
     transitions, reference_obs, stats = collected
     state = state.replace(episodes=episodes, carry=policy_carry)
@@ -121,15 +121,18 @@ def rollout(
 
 
 def _draw(
-    env: Env, config: Config, starts: Starts | None, key: jax.Array
-) -> tuple[jax.Array, Next]:
-    """All that is random about a rollout but the actions: keys [T], starts [T, N]."""
+    env: Env, policy: Policy, config: Config, starts: Starts | None, key: jax.Array
+) -> tuple[Noise, Next]:
+    """All that is random about a rollout, [T, N]: of actions, and where episodes start.
+
+    What an environment draws in its own step is not among it.
+    """
 
     def one_step(key):
         key_action, key_env = jax.random.split(key)
         keys = jax.random.split(key_env, config.num_envs)
         draw = jax.vmap(lambda k: autoreset.draw_next(env, config.reset, starts, k))
-        return key_action, draw(keys)
+        return policy.noise(key_action, config.num_envs), draw(keys)
 
     return jax.vmap(one_step)(jax.random.split(key, config.num_steps))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from purejaxppo.config import Config, Hypers
 from purejaxppo.policy.policy import Params, Policy
-from purejaxppo.ppo import optim, reduce
+from purejaxppo.ppo import optim, reduce, shuffle
 from purejaxppo.ppo.minibatch import Coefs, expected_valid, minibatch_loss
 from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.types import Adaptive, Batch, Metrics, TrainState
@@ -134,7 +134,7 @@ def optimise(
         return _unless_stopped(learning, run)
 
     def _shuffled(key: jax.Array) -> jax.Array:
-        order = jax.random.permutation(key, num_sequences)
+        order = shuffle.permutation(key, num_sequences)
         return order.reshape(config.num_minibatches, -1)
 
     epoch = epoch_accumulated if config.accumulate_gradients else epoch_by_minibatch
