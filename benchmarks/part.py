@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import purejaxppo  # noqa: F401 (first: it prepares XLA)
-from benchmarks import seeds, stages, update_speed
+from benchmarks import layers, seeds, stages
 from benchmarks.peers import ours
 from purejaxppo.config import Config
 
@@ -54,7 +54,7 @@ PARTS: dict[str, Callable[..., Json]] = {
     "speed": speed,
     "training": training,
     "seeds": several_seeds,
-    "layers": update_speed.measure,
+    "layers": layers.measure,
 }
 
 

@@ -27,7 +27,8 @@ PPO: Common = {
     "total_steps": 500_000,
 }
 CARTPOLE: Common = {**PPO, "env": "gymnax:CartPole-v1"}
-CARTPOLE_SMALL: Common = {**CARTPOLE, "num_envs": 4, "total_steps": 100_000}
+CARTPOLE_8: Common = {**CARTPOLE, "num_envs": 8, "total_steps": 200_000}
+CARTPOLE_4: Common = {**CARTPOLE, "num_envs": 4, "total_steps": 100_000}
 PENDULUM: Common = {
     **PPO,
     "env": "gymnax:Pendulum-v1",
@@ -36,7 +37,14 @@ PENDULUM: Common = {
     "gamma": 0.95,
     "entropy_coef": 0.0,
 }
-BRAX_PENDULUM: Common = {**PPO, "env": "brax:inverted_pendulum", "num_steps": 32}
+BRAX_PENDULUM: Common = {
+    **PPO,
+    "env": "brax:inverted_pendulum",
+    "env_kwargs": {"backend": "mjx"},
+    "num_envs": 512,
+    "num_steps": 16,
+    "hidden_sizes": [256, 256],
+}
 HAMMER: Common = {
     **PPO,
     "env": "hammer",
@@ -44,7 +52,13 @@ HAMMER: Common = {
     "hidden_sizes": [256, 256],
     "entropy_coef": 0.0,
 }
-NOISE: Common = {**PPO, "num_steps": 64, "hidden_sizes": [256, 256]}
+# 32,768 samples.
+NOISE: Common = {
+    **PPO,
+    "num_steps": 512,
+    "num_minibatches": 8,
+    "hidden_sizes": [256, 256],
+}
 # What --quick puts in their place.
 FEW: Common = {
     "num_envs": 4,
@@ -62,6 +76,7 @@ LIGHT = {
     "sbx": Competitor("sbx_ppo.py", "sb3"),
 }
 IN_JAX = {name: LIGHT[name] for name in ("ours", "rejax")}
+IN_PYTHON = {name: LIGHT[name] for name in ("ours", "sb3", "sbx")}
 BRAX = {"ours": OURS, "brax": Competitor("brax_ppo.py", "brax")}
 METAWORLD = {
     "ours": OURS,

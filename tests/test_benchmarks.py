@@ -9,13 +9,13 @@ from probe_envs import HeadsProbe
 
 from benchmarks import (
     hammer_learning,
+    layers,
     memory,
     record,
     scheduler,
     seeds,
     stages,
     tables,
-    update_speed,
 )
 from purejaxppo.config import Config
 from purejaxppo.ppo.learner import make_learner
@@ -33,17 +33,17 @@ def quick_compiler(monkeypatch):
         compiler.options = helpers.QUICK
         return compiler
 
-    for module in (stages, update_speed, seeds):
+    for module in (stages, layers, seeds):
         monkeypatch.setattr(module, "Compiler", make)
 
 
 @pytest.mark.usefixtures("quick_compiler")
-def test_update_speed_compares_ours_with_each_other():
-    results = update_speed.measure(rounds=1, hidden=8, num_envs=4)
-    assert set(results["passes_per_second"]) == set(update_speed.VARIANTS)
+def test_layers_compares_ours_with_each_other():
+    results = layers.measure(rounds=1, hidden=8, num_envs=4)
+    assert set(results["passes_per_second"]) == set(layers.VARIANTS)
     assert all(r["median"] > 0 for r in results["passes_per_second"].values())
     assert set(results["ratios"]) == {
-        f"ours_over_{name}" for name in update_speed.VARIANTS if name != "ours"
+        f"ours_over_{name}" for name in layers.VARIANTS if name != "ours"
     }
 
 

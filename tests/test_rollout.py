@@ -87,7 +87,7 @@ class HeadsOfEveryKind(Counter):
 @pytest.mark.parametrize("distribution", ["normal", "truncated_normal", "tanh_normal"])
 @pytest.mark.parametrize("reset", ["fresh", "pool", "cached"])
 def test_nothing_is_drawn_inside_the_scan_of_steps(distribution, reset):
-    """Random numbers there take a CPU as long as the networks of a small environment."""
+    """On a CPU random numbers there take as long as the networks of a small one."""
     config = small_config(distribution=distribution, reset=reset, num_steps=6)
     learner = make_learner(config, HeadsOfEveryKind())
     state, _ = jax.eval_shape(learner.init, jax.random.key(0))

@@ -9,24 +9,14 @@ and guards against what is not finite.
 
 import jax
 
+from benchmarks.layers import Noise
 from benchmarks.peers import ours, worker
-from benchmarks.update_speed import Noise
-from purejaxppo import autoreset
-from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
-from purejaxppo.ppo.rollout import rollout
+from benchmarks.stages import fixed_batch
+from purejaxppo.ppo.learner import as_arrays, make_learner
 from purejaxppo.ppo.types import Batch, TrainState
 from purejaxppo.ppo.update import optimise
-
-
-def sample_batch(learner: Learner, state: TrainState, key: jax.Array) -> Batch:
-    """The batch of a rollout, as `update` makes it."""
-    config, policy = learner.config, learner.policy
-    hypers = as_arrays(config.hypers)
-    starts = autoreset.draw_starts(learner.env, config.reset, config.num_starts, key)
-    after, transitions, _, _ = rollout(learner.env, policy, config, state, starts, key)
-    carry = state.carry["critic"]
-    return make_batch(policy, config, after, transitions, carry, hypers)[0]
+from purejaxppo.run.program import Compiler
+from purejaxppo.run.progress import Progress
 
 
 def make(config: worker.Json) -> worker.Task:
@@ -35,7 +25,7 @@ def make(config: worker.Json) -> worker.Task:
     hypers = settings.hypers
     key = jax.random.key(config.get("seed", 0))
     state, _ = jax.jit(learner.init)(key, hypers)
-    batch = jax.jit(lambda state: sample_batch(learner, state, key))(state)
+    batch = fixed_batch(learner, state, Compiler(learner, Progress()))
 
     def prepare(num_updates: int):
         @jax.jit

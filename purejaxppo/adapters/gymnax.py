@@ -8,7 +8,6 @@ Observations are flattened to float32; a discrete one is one-hot. gymnax's time 
 is a truncation. gymnax's auto-reset is not used: ours keeps the final observation.
 """
 
-import contextlib
 import dataclasses
 from typing import Any
 
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from purejaxppo._foreign import foreign_numerics
 from purejaxppo.env import Action, Box, Discrete, EnvSpec, Head, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
 
@@ -49,7 +49,7 @@ class GymnaxEnv:
 
     def reset(self, key: jax.Array) -> State:
         key_reset, key_steps = jax.random.split(key)
-        with _its_numerics():
+        with foreign_numerics():
             obs, inner = self.env.reset_env(key_reset, self.params)
         false = jnp.zeros((), bool)
         return State(
@@ -66,7 +66,7 @@ class GymnaxEnv:
         data = state.data
         key_step = jax.random.fold_in(data.key, data.steps)
         choice = self._action(action["action"])
-        with _its_numerics():
+        with foreign_numerics():
             obs, inner, reward, ended, _ = self.env.step_env(
                 key_step, data.inner, choice, self.params
             )
@@ -103,13 +103,6 @@ class GymnaxEnv:
         by_rules = self.env.is_terminal(inner, forever)
         terminated = ended & jnp.asarray(by_rules, bool).reshape(())
         return terminated, ended & ~terminated
-
-
-@contextlib.contextmanager
-def _its_numerics():
-    """gymnax mixes dtypes and ranks, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def _strong(leaf: Any) -> jax.Array:

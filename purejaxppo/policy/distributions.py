@@ -1,10 +1,11 @@
 """The distributions of the action heads, written for the ratio contract.
 
 Each is a pytree with `sample(noise)`, `log_prob(action)`, `entropy()` and `mode()`, and
-a static `noise(key, shape)`, [..., A] or [..., n]: what is random about a sample depends
-on no parameter, so that of a whole rollout can be drawn at once. `log_prob` works on the action as stored, never on what sampling had in hand: it is
-the only way in which a log-prob comes about. Leading axes are free; the last one is
-the head's own (action dimensions, or choices) and is reduced.
+a static `noise(key, shape)`: what is random about a sample depends on no parameter, so
+that of a whole rollout can be drawn at once. `log_prob` works on the action as stored,
+never on what sampling had in hand: it is the only way in which a log-prob comes about.
+Leading axes are free; the last one is the head's own (action dimensions, or choices)
+and is reduced.
 """
 
 import math
