@@ -57,7 +57,7 @@ class Setup:
         self.config = config_of(engine, num_envs, num_steps)
         self.learner: Learner = make_learner(self.config)
         self.hypers = as_arrays(self.config.hypers)
-        self.compile = Compiler(self.learner, Progress())
+        self.compile = Compiler(Progress())
         self.state: TrainState = stages.first_state(self.learner, self.compile)
 
     def update(self, name: str = "update") -> Work:

@@ -80,7 +80,7 @@ def measure(rounds: int, hidden: int = 256, num_envs: int = 64) -> dict[str, Any
     """Passes/s of each variant, and the ratio of ours to each of the others."""
     config = config_of(hidden, num_envs)
     learner = make_learner(config, Noise())
-    compile = Compiler(learner, Progress())
+    compile = Compiler(Progress())
     # Of our layers; but for rounding another's would sample the same.
     batch = fixed_batch(learner, first_state(learner, compile), compile)
     tasks = {}

@@ -23,7 +23,6 @@ import mujoco
 import numpy as np
 
 from benchmarks import record, timing
-from purejaxppo._xla import MJX_COMPILER_OPTIONS
 from purejaxppo.envs.hammer import env as hammer
 from purejaxppo.envs.hammer import scene
 from purejaxppo.envs.physics import mujoco as c_engine
@@ -257,7 +256,7 @@ def mjx_solvers(replay: Replay) -> dict[str, Any]:
             return jnp.concatenate([data.qpos, data.qvel])
 
         batch = [jnp.asarray(x.reshape(-1, x.shape[-1]), float) for x in replay]
-        program = jax.jit(jax.vmap(one), compiler_options=MJX_COMPILER_OPTIONS)
+        program = jax.jit(jax.vmap(one))
         result = np.asarray(program(*batch))
         rate = best_rates({"": lambda: np.asarray(program(*batch))}, len(result), 1)
         return result, rate[""]

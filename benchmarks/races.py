@@ -37,6 +37,8 @@ PENDULUM: Common = {
     "gamma": 0.95,
     "entropy_coef": 0.0,
 }
+# Brax starts all episodes of an environment in the one state that it drew first.
+_AS_BRAX_STARTS: Common = {"ours": {"reset": "cached"}}
 BRAX_PENDULUM: Common = {
     **PPO,
     "env": "brax:inverted_pendulum",
@@ -44,6 +46,7 @@ BRAX_PENDULUM: Common = {
     "num_envs": 512,
     "num_steps": 16,
     "hidden_sizes": [256, 256],
+    **_AS_BRAX_STARTS,
 }
 HAMMER: Common = {
     **PPO,
@@ -52,6 +55,7 @@ HAMMER: Common = {
     "hidden_sizes": [256, 256],
     "entropy_coef": 0.0,
 }
+BRAX_HAMMER: Common = {**HAMMER, **_AS_BRAX_STARTS}
 # 32,768 samples.
 NOISE: Common = {
     **PPO,

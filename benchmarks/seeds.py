@@ -51,7 +51,7 @@ WAYS: dict[str, Way] = {
 def measure(config: Config, num_seeds: int, rounds: int) -> dict[str, Any]:
     """Steps/s of all seeds together, way by way, and each over one by one."""
     learner, hypers = make_learner(config), as_arrays(config.hypers)
-    compile = Compiler(learner, Progress())
+    compile = Compiler(Progress())
     init = jax.vmap(learner.init, in_axes=(0, None))
     keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
     states, _ = compile("init", init, keys, hypers)(keys, hypers)

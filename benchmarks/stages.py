@@ -160,7 +160,7 @@ def stages(
 def speed(config: Config, rounds: int) -> dict[str, Any]:
     """Steps/s of every stage, `rounds` times in turn, and the ratios to physics."""
     learner, hypers = make_learner(config), as_arrays(config.hypers)
-    compile = Compiler(learner, Progress())
+    compile = Compiler(Progress())
     state = first_state(learner, compile)
     update = compile("update", learner.update, state, hypers)
     metrics: Metrics = {}
@@ -205,7 +205,7 @@ def training(config: Config) -> dict[str, Any]:
     Its update is the one that `speed` compiled: it comes from the persistent cache.
     """
     learner, hypers = make_learner(config), as_arrays(config.hypers)
-    compile = Compiler(learner, Progress())
+    compile = Compiler(Progress())
     state = first_state(learner, compile)
     update = compile("update", learner.update, state, hypers)
     begin = time.perf_counter()

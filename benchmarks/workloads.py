@@ -189,7 +189,7 @@ WORKLOADS: dict[str, Workload] = {
     # From scratch, with a sparse reward and no demonstrations, none of them learns.
     "brax-hammer": Workload(
         "Our hammer, Brax's PPO and ours.",
-        (against(races.BRAX, races.HAMMER, seeds=()),),
+        (against(races.BRAX, races.BRAX_HAMMER, seeds=()),),
     ),
     "metaworld": Workload(
         "The hammer as Meta-World and EnvPool have it under SB3, and ours.",

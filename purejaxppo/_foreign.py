@@ -1,6 +1,9 @@
-"""Running code of others, which was not written for strict numerics."""
+"""Running code of others, which was not written for how we run it."""
 
 import contextlib
+import functools
+import io
+from typing import Any
 
 import jax
 
@@ -17,3 +20,39 @@ def foreign_numerics():
         jax.default_matmul_precision("highest"),
     ):
         yield
+
+
+def import_mjx() -> Any:
+    """MuJoCo in JAX, with a barrier after each level of a tree of bodies on a CPU.
+
+    XLA's CPU backend fuses a kinematic chain into one kernel for each body, and in it
+    computes all parents anew, each with its own parents: exponential in the length of
+    the chain (jax-ml/jax#33761, google-deepmind/mujoco#2957). A barrier ends that
+    wherever MJX is traced. The flag that others switch the fusions off with,
+    xla_cpu_use_fusion_emitters, makes PPO's networks slower by a third.
+    """
+    # It prints that Warp is not installed, which is nobody's fault here.
+    with contextlib.redirect_stdout(io.StringIO()):
+        from mujoco import mjx
+        from mujoco.mjx._src import scan
+    if not hasattr(scan._nvmap, "__wrapped__"):
+        scan._nvmap = _with_barrier(scan._nvmap)
+    return mjx
+
+
+def _with_barrier(each: Any) -> Any:
+    """`each`, which MJX applies to a level, with results that nothing is fused into."""
+
+    def keep(result: Any) -> Any:
+        # What does not depend on a state is NumPy's, and has to stay so.
+        traced = isinstance(result, jax.Array)
+        return jax.lax.optimization_barrier(result) if traced else result
+
+    @functools.wraps(each)
+    def kept_apart(*args: Any) -> Any:
+        results = each(*args)
+        if jax.default_backend() != "cpu":
+            return results
+        return jax.tree.map(keep, results)
+
+    return kept_apart

@@ -15,7 +15,6 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Annotated, Any
 
-from purejaxppo import _xla
 from purejaxppo.config import PAIRS, Config, Hypers
 from purejaxppo.errors import (
     EXIT_INTERRUPTED,
@@ -182,19 +181,11 @@ def _resumed(argv: list[str], run: Path) -> tuple[layers.Layered, Settings]:
     return layered, settings
 
 
-def _prepare(config: Config) -> None:
-    """What must be known to XLA before JAX starts."""
-    # Our environments call it engine, Brax's backend.
-    if "mjx" in (config.env_kwargs.get(key) for key in ("engine", "backend")):
-        _xla.prepare_mjx()
-
-
 def _resume(argv: list[str], run: Path) -> int:
     layered, settings = _resumed(argv, run)
     if settings.print_config:
         print(layers.describe(layered, settings, _given(argv)))
         return EXIT_OK
-    _prepare(layered.config)
     from purejaxppo.run import runner
 
     return runner.resume(layered, settings, run)
@@ -206,7 +197,6 @@ def _start(argv: list[str]) -> int:
     if settings.print_config:
         print(layers.describe(layered, settings, given))
         return EXIT_OK
-    _prepare(layered.config)
     from purejaxppo.run import runner
 
     stamp = time.strftime("%Y%m%d-%H%M%S")

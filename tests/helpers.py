@@ -2,16 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import jax
 import numpy as np
 
-from purejaxppo._xla import MJX_COMPILER_OPTIONS
 from purejaxppo.config import Config, Hypers
 
 # An update compiles three times as fast; arrays as small as ours lose nothing by it.
-QUICK = {"xla_backend_optimization_level": 0, **MJX_COMPILER_OPTIONS}
+QUICK = {"xla_backend_optimization_level": 0}
+if version("jaxlib") < "0.11":  # from there on XLA refuses the flag
+    QUICK["xla_cpu_use_fusion_emitters"] = False
 
 
 def quick_jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:

@@ -1,7 +1,6 @@
 """Brax's environments through the adapter: our contract, and Brax's own numbers."""
 
 import sys
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +10,10 @@ from helpers import quick_jit
 
 from purejaxppo import autoreset
 from purejaxppo._foreign import foreign_numerics
-from purejaxppo._xla import MJX_COMPILER_OPTIONS
 from purejaxppo.adapters import brax as adapter
 from purejaxppo.check import check_env
 from purejaxppo.env import Box, make_env
 from purejaxppo.errors import ConfigError
-from purejaxppo.run import program
 
 FACTORY = "purejaxppo.adapters.brax:make"
 NUM_STEPS = 6
@@ -170,13 +167,6 @@ def test_metrics_are_summed_over_the_episode(monkeypatch):
 def test_a_wrong_choice_is_one_sentence(kwargs, message):
     with pytest.raises(ConfigError, match=message):
         make_env(FACTORY, **kwargs)
-
-
-@pytest.mark.parametrize(("backend", "off"), [("mjx", True), ("spring", False)])
-def test_mjx_is_compiled_as_it_needs(backend, off):
-    learner = SimpleNamespace(env=SimpleNamespace(backend=backend))
-    options = program.Compiler(learner, None).options
-    assert options == (MJX_COMPILER_OPTIONS if off else None)
 
 
 def test_without_brax_it_says_what_to_install(monkeypatch):

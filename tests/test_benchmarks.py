@@ -28,10 +28,8 @@ from purejaxppo.run.progress import Progress
 def quick_compiler(monkeypatch):
     """What is measured here runs twice: compiled with less care, and so faster."""
 
-    def make(*args):
-        compiler = Compiler(*args)
-        compiler.options = helpers.QUICK
-        return compiler
+    def make(progress):
+        return Compiler(progress, helpers.QUICK)
 
     for module in (stages, layers, seeds):
         monkeypatch.setattr(module, "Compiler", make)
@@ -76,7 +74,7 @@ def test_hammer_is_taken_apart_into_rates_of_the_same_work():
 @pytest.mark.usefixtures("quick_compiler")
 def test_an_environment_without_physics_is_stepped_with_allowed_actions():
     learner = make_learner(small_config(num_steps=16), HeadsProbe())
-    compile = stages.Compiler(learner, Progress())
+    compile = stages.Compiler(Progress())
     state = stages.first_state(learner, compile)
     _, (reward, terminated, _) = stages.environment_alone(learner, state, compile)()
     assert reward.shape == (16, 8)

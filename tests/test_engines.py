@@ -5,15 +5,15 @@ grips, carries and strikes.
 """
 
 import importlib.metadata
-import warnings
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from helpers import quick_jit
 
-from purejaxppo._xla import MJX_COMPILER_OPTIONS
+from purejaxppo._foreign import foreign_numerics, import_mjx
 from purejaxppo.envs.hammer import env as hammer
 from purejaxppo.envs.hammer import scene
 from purejaxppo.envs.physics import engine as physics_engine
@@ -56,16 +56,13 @@ def c_step(env):
 
 @pytest.fixture(scope="session")
 def mjx_env():
-    with warnings.catch_warnings():
-        # JAX has started long ago: the compiler option below does it instead.
-        warnings.filterwarnings("ignore", message="JAX had started")
-        return hammer.make(engine="mjx")
+    return hammer.make(engine="mjx")
 
 
 @pytest.fixture(scope="session")
 def mjx_step(mjx_env):
     """The one MJX program of the tests: a step of NUM_WORLDS environments."""
-    return jax.jit(jax.vmap(mjx_env.step), compiler_options=MJX_COMPILER_OPTIONS)
+    return quick_jit(jax.vmap(mjx_env.step))
 
 
 @pytest.fixture(scope="session")
@@ -273,6 +270,22 @@ def test_quarantine_catches_each_kind(env, demonstration, field, value):
 
 
 # MJX against C
+
+
+def test_no_chain_of_bodies_is_fused_into_one_kernel(mjx_env):
+    """XLA's CPU backend would compute it anew for each body: exponential in length."""
+    mjx = import_mjx()
+    assert import_mjx() is mjx  # the barrier is there once, however often it is asked
+    model = mjx.put_model(mjx_env.engine.model, impl="jax")
+    with foreign_numerics():
+        data = mjx.make_data(mjx_env.engine.model, impl="jax")
+        traced = jax.make_jaxpr(lambda data: mjx.kinematics(model, data))(data)
+    depth = np.zeros(model.nbody, int)
+    for body in range(1, model.nbody):
+        depth[body] = depth[model.body_parentid[body]] + 1
+    barriers = str(traced).count("optimization_barrier")
+    assert depth.max() > 7
+    assert barriers >= depth.max()
 
 
 def test_mjx_free_motion(c_step, demonstration, mjx_step):

@@ -20,7 +20,7 @@ _LAYERS = [
     ["policy.heads", "check", "envs", "adapters"],
     ["policy.networks"],
     ["policy.policy"],
-    ["ppo.reduce"],
+    ["ppo.reduce", "ppo.shuffle"],
     ["ppo.gae", "ppo.losses", "ppo.normalize", "ppo.status"],
     ["ppo.types"],
     ["ppo.optim", "ppo.rollout", "ppo.minibatch"],
@@ -33,7 +33,7 @@ _LAYERS = [
 _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}
 # Beyond the order: environments and adapters know the protocol alone, and how to run
 # code of others.
-_ENVIRONMENTS_MAY = {"errors", "_xla", "_foreign", "env", "policy.distributions"}
+_ENVIRONMENTS_MAY = {"errors", "_foreign", "env", "policy.distributions"}
 # The doctor reads files: what it imports must not bring a device along.
 _NO_JAX = {"jax", "flax", "optax", "chex", "orbax"}
 

@@ -49,33 +49,6 @@ def test_train_does_not_change_its_arguments():
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ("", "--xla_cpu_use_fusion_emitters=false"),
-        ("--xla_foo=1", "--xla_foo=1 --xla_cpu_use_fusion_emitters=false"),
-        ("--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),
-    ],
-)
-def test_flags_of_the_user_are_added_to_and_never_replaced(
-    flags, expected, monkeypatch
-):
-    monkeypatch.setenv("XLA_FLAGS", flags)
-    monkeypatch.setattr(_xla, "_backend_started", lambda: False)
-    monkeypatch.setattr(_xla, "MJX_COMPILER_OPTIONS", {_xla._EMITTERS: False})
-    _xla.prepare_mjx()
-    assert os.environ["XLA_FLAGS"] == expected
-
-
-def test_a_flag_that_xla_no_longer_knows_is_not_set(monkeypatch):
-    """It would end the process."""
-    monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(_xla, "_backend_started", lambda: False)
-    monkeypatch.setattr(_xla, "MJX_COMPILER_OPTIONS", {})
-    _xla.prepare_mjx()
-    assert os.environ["XLA_FLAGS"] == ""
-
-
-@pytest.mark.parametrize(
     ("cores", "given", "expected"),
     [(2, None, "4"), (2, "3", "3"), (8, None, None), (None, None, "4")],
 )

@@ -25,7 +25,7 @@ def make(config: worker.Json) -> worker.Task:
     hypers = settings.hypers
     key = jax.random.key(config.get("seed", 0))
     state, _ = jax.jit(learner.init)(key, hypers)
-    batch = fixed_batch(learner, state, Compiler(learner, Progress()))
+    batch = fixed_batch(learner, state, Compiler(Progress()))
 
     def prepare(num_updates: int):
         @jax.jit

@@ -1,25 +1,18 @@
 """MuJoCo in JAX (MJX, its JAX implementation), for accelerators.
 
-On a CPU it is there to be tested: the C engine is some twenty times faster, and XLA
-needs settings there that `purejaxppo._xla` explains.
+On a CPU it is there to be tested: the C engine is some twenty times faster.
 """
-
-import contextlib
-import io
 
 import jax
 import jax.numpy as jnp
 import mujoco
 
-from purejaxppo import _xla
-from purejaxppo._foreign import foreign_numerics
+from purejaxppo._foreign import foreign_numerics, import_mjx
 from purejaxppo.errors import ConfigError
 
 from .types import Advance, Data, Solution
 
-# MJX prints that Warp is not installed, which is nobody's fault here.
-with contextlib.redirect_stdout(io.StringIO()):
-    from mujoco import mjx
+mjx = import_mjx()
 
 
 def make_advance(model: mujoco.MjModel) -> Advance:
@@ -28,7 +21,6 @@ def make_advance(model: mujoco.MjModel) -> Advance:
     Raises:
       ConfigError: the model uses what MJX-JAX does not have.
     """
-    _xla.prepare_mjx()
     try:
         device_model = mjx.put_model(model, impl="jax")
     except NotImplementedError as error:

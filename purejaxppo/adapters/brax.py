@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxppo import _xla
-from purejaxppo._foreign import foreign_numerics
+from purejaxppo._foreign import foreign_numerics, import_mjx
 from purejaxppo.env import Action, Box, EnvSpec, Obs, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
 
@@ -62,7 +61,7 @@ def make(
             raise UnknownName("backend", backend, BACKENDS)
         kwargs["backend"] = backend
     if backend == "mjx":
-        _xla.prepare_mjx()
+        import_mjx()
     known = _registered(name)
     if name not in known:
         raise UnknownName("brax", name, known)

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from purejaxppo._xla import MJX_COMPILER_OPTIONS
 from purejaxppo.config import Hypers
 from purejaxppo.ppo.learner import Learner, as_arrays
 from purejaxppo.ppo.types import Metrics, TrainState
@@ -84,13 +83,8 @@ def run_chunk(
 class Compiler:
     """Compiles ahead of time, shows that it does, and keeps the ledger."""
 
-    def __init__(self, learner: Learner, progress: Progress):
-        self.progress, self.ledger = progress, Ledger()
-        engine = getattr(learner.env, "engine", None)
-        physics = getattr(engine, "name", getattr(learner.env, "backend", None))
-        on_cpu = jax.default_backend() == "cpu"
-        is_mjx = physics == "mjx"
-        self.options = MJX_COMPILER_OPTIONS if is_mjx and on_cpu else None
+    def __init__(self, progress: Progress, options: dict[str, Any] | None = None):
+        self.progress, self.options, self.ledger = progress, options, Ledger()
         self._thread = ThreadPoolExecutor(1, "compiler")
         self._begun: dict[str, Future[Callable[..., Any]]] = {}
 

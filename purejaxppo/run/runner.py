@@ -43,7 +43,7 @@ class Runner:
         self.config = layered.config
         self.learner: Learner = make_learner(self.config)
         self.hypers = as_arrays(self.config.hypers)
-        self.compile = program.Compiler(self.learner, progress)
+        self.compile = program.Compiler(progress)
         self.journal = Journal(self.learner, settings, path, progress)
         self.checkpoints = path / folder.CHECKPOINTS
         self.saved_at, self.saved_time = -1, time.monotonic()
