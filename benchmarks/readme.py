@@ -102,6 +102,32 @@ def speed() -> list[str]:
     return [*lines, "", _where(record), ""]
 
 
+def peers() -> list[str]:
+    """Rates against those of others, a row for each that could run."""
+    lines = [
+        "**Against others on the same work**: network, batch, epochs and environment "
+        "alike, each in its own process, in turn (median and range of the ratios of "
+        "rounds; more in [benchmarks/README.md](benchmarks/README.md))",
+        "",
+        "| `python -m benchmarks ...` | | it, steps/s | ours, steps/s | ours over it |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    record = None
+    for name in WORKLOADS:
+        found = _load(tables.file_of(name)) or {"results": {}}
+        workers = found["results"].get("peers", {}).get("workers", {})
+        for peer, row in workers.items():
+            if "ours_over_it" in row:
+                record = found
+                rates = (row["steps_per_second"], workers["ours"]["steps_per_second"])
+                cells = [f"`{name}`", peer, *map(tables.number, rates)]
+                cells.append(tables.spread(row["ours_over_it"]))
+                lines.append(f"| {' | '.join(cells)} |")
+    if record is None:
+        return []
+    return [*lines, "", f"The last of them: {_where(record)}", ""]
+
+
 def memory() -> list[str]:
     record = _load("memory")
     if record is None:
@@ -220,6 +246,7 @@ def results() -> list[str]:
         *learning("cs224r", "The course's protocol, `--preset cs224r`", "frames"),
         *learning("dense", "Dense reward, no demonstrations", "steps"),
         *speed(),
+        *peers(),
         *memory(),
         *scheduler(),
         *lifecycle(),
