@@ -8,6 +8,9 @@ does the work of one update, B = T * N environment steps, from the same state ea
 - rollout: the policy and the environment, as an update collects it.
 - update: epochs, losses and optimiser on a fixed batch, no environment.
 - end_to_end: one whole update.
+
+Where that is so little work that calling a program would be most of it, each call does
+several, one after the other, as training does.
 """
 
 import os
@@ -25,7 +28,7 @@ from purejaxppo.autoreset import Episode
 from purejaxppo.check import random_action
 from purejaxppo.config import Config
 from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
+from purejaxppo.ppo.learner import Learner, as_arrays, make_learner, run_updates
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.types import Batch, Metrics, TrainState
 from purejaxppo.ppo.update import optimise
@@ -34,6 +37,14 @@ from purejaxppo.run.progress import Progress
 
 Work = Callable[[], Any]
 _KEY = 2
+_LEAST = 4096  # environment steps of one call
+
+
+def several(once: Callable[..., Any], repeats: int) -> Callable[..., Any]:
+    """`once`, (carry, key) -> (carry, out), that often in one program."""
+    if repeats == 1:
+        return once
+    return lambda carry, key: jax.lax.scan(once, carry, jax.random.split(key, repeats))
 
 
 def has_c_engine(learner: Learner) -> bool:
@@ -41,17 +52,21 @@ def has_c_engine(learner: Learner) -> bool:
     return getattr(getattr(learner.env, "engine", None), "name", None) == "mujoco"
 
 
-def physics_alone(learner: Learner, state: TrainState, compile: Compiler) -> Work:
+def physics_alone(
+    learner: Learner, state: TrainState, compile: Compiler, repeats: int = 1
+) -> Work:
     """What the other stages are compared with: all that is not PPO's."""
     if not has_c_engine(learner):
-        return environment_alone(learner, state, compile)
+        return environment_alone(learner, state, compile, repeats)
     # Here, because not every Python environment of a peer has MuJoCo.
     from benchmarks.physics import replayed
 
     return replayed(learner, state, compile)
 
 
-def environment_alone(learner: Learner, state: TrainState, compile: Compiler) -> Work:
+def environment_alone(
+    learner: Learner, state: TrainState, compile: Compiler, repeats: int = 1
+) -> Work:
     """The environment in a scan, with random allowed actions: no policy.
 
     As in a rollout, what can be drawn before the scan is: starts, and actions where no
@@ -87,11 +102,13 @@ def environment_alone(learner: Learner, state: TrainState, compile: Compiler) ->
         return jax.lax.scan(step, episodes, drawn)
 
     args = state.episodes, jax.random.key(_KEY)
-    compiled = compile("environment", run, *args)
+    compiled = compile("environment", several(run, repeats), *args)
     return lambda: jax.block_until_ready(compiled(*args))
 
 
-def rollout_alone(learner: Learner, state: TrainState, compile: Compiler) -> Work:
+def rollout_alone(
+    learner: Learner, state: TrainState, compile: Compiler, repeats: int = 1
+) -> Work:
     """The rollout of an update."""
     env, policy, config = learner.env, learner.policy, learner.config
 
@@ -101,7 +118,7 @@ def rollout_alone(learner: Learner, state: TrainState, compile: Compiler) -> Wor
         return rollout(env, policy, config, state, starts, key)[:2]
 
     args = state, jax.random.key(_KEY)
-    compiled = compile("rollout", run, *args)
+    compiled = compile("rollout", several(run, repeats), *args)
     return lambda: jax.block_until_ready(compiled(*args))
 
 
@@ -121,12 +138,19 @@ def fixed_batch(learner: Learner, state: TrainState, compile: Compiler) -> Batch
 
 
 def update_alone(
-    learner: Learner, state: TrainState, batch: Batch, compile: Compiler
+    learner: Learner,
+    state: TrainState,
+    batch: Batch,
+    compile: Compiler,
+    repeats: int = 1,
 ) -> Work:
     """Epochs over a fixed batch."""
 
     def run(state: TrainState, batch: Batch, hypers: Any, key: jax.Array):
-        return optimise(learner.policy, learner.config, state, batch, hypers, key)
+        def once(state: TrainState, key: jax.Array):
+            return optimise(learner.policy, learner.config, state, batch, hypers, key)
+
+        return several(once, repeats)(state, key)
 
     args = state, batch, as_arrays(learner.config.hypers), jax.random.key(_KEY)
     compiled = compile("optimise", run, *args)
@@ -140,20 +164,21 @@ def first_state(learner: Learner, compile: Compiler, seed: int = 0) -> TrainStat
 
 
 def stages(
-    learner: Learner, state: TrainState, update: Work, compile: Compiler
+    learner: Learner, state: TrainState, whole: Work, compile: Compiler, repeats: int
 ) -> dict[str, Work]:
     """The parts and the whole, by name.
 
     Args:
       state: that the update is timed from; past the critic's warm-up, in mid-episode.
-      update: one whole update from that state.
+      whole: so many whole updates from that state.
+      repeats: how many.
     """
     batch = fixed_batch(learner, state, compile)
     return {
-        "physics": physics_alone(learner, state, compile),
-        "rollout": rollout_alone(learner, state, compile),
-        "update": update_alone(learner, state, batch, compile),
-        "end_to_end": update,
+        "physics": physics_alone(learner, state, compile, repeats),
+        "rollout": rollout_alone(learner, state, compile, repeats),
+        "update": update_alone(learner, state, batch, compile, repeats),
+        "end_to_end": whole,
     }
 
 
@@ -166,9 +191,15 @@ def speed(config: Config, rounds: int) -> dict[str, Any]:
     metrics: Metrics = {}
     for _ in range(config.critic_warmup + 4):
         state, metrics = update(state, hypers)
-    whole = lambda: jax.block_until_ready(update(state, hypers))  # noqa: E731
-    works = stages(learner, state, whole, compile)
-    tasks = {n: timing.timed(work, config.batch_size) for n, work in works.items()}
+    repeats = 1 if has_c_engine(learner) else max(1, _LEAST // config.batch_size)
+    call = update
+    if repeats > 1:
+        scan = lambda *args: run_updates(learner, *args, repeats)  # noqa: E731
+        call = compile("updates", scan, state, hypers)
+    whole = lambda: jax.block_until_ready(call(state, hypers))  # noqa: E731
+    works = stages(learner, state, whole, compile, repeats)
+    amount = config.batch_size * repeats
+    tasks = {name: timing.timed(work, amount) for name, work in works.items()}
     rates = timing.interleave(tasks, rounds)
     return {
         "steps_per_second": timing.spreads(rates),
@@ -178,6 +209,7 @@ def speed(config: Config, rounds: int) -> dict[str, Any]:
             if name != "physics"
         },
         "rounds": rounds,
+        "updates_a_call": repeats,
         "physics_is": "mujoco.rollout" if has_c_engine(learner) else "environment",
         **described(config),
         "minibatches_run": float(metrics["update/minibatches"]),

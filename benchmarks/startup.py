@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import ProgramFailed, running
+from benchmarks.timing import median_and_spread
 
 _LOOK = 0.05  # seconds between two looks at the run's folder
 TARGETS = {"cold": 20.0, "cached": 8.0}  # seconds, of the hammer
@@ -56,18 +57,29 @@ def _require(process: subprocess.Popen, begin: float, timeout: float) -> None:
         raise ProgramFailed(f"had no first update in {timeout:g} s")
 
 
-def measure(flags: list[str], timeout: float = 600.0) -> dict[str, Any]:
-    """A cold start and one with the cache that it left, beside their targets."""
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        runs = {
-            case: run_once(flags, root / case, root / "cache", timeout)
-            for case in TARGETS
-        }
-        cached = [path.stat().st_size for path in (root / "cache").iterdir()]
+def measure(flags: list[str], rounds: int, timeout: float = 600.0) -> dict[str, Any]:
+    """Cold starts, each followed by one with the cache that it left; the targets."""
+    runs: dict[str, list[dict]] = {case: [] for case in TARGETS}
+    cached: list[int] = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name)
+            for case, done in runs.items():
+                done.append(run_once(flags, root / case, root / "cache", timeout))
+            cached = [path.stat().st_size for path in (root / "cache").iterdir()]
     return {
         "flags": flags,
         "targets": TARGETS,
-        **runs,
+        "rounds": rounds,
+        **{case: _of_all(done) for case, done in runs.items()},
         "cache": {"files": len(cached), "bytes": sum(cached)},
+    }
+
+
+def _of_all(runs: list[dict]) -> dict[str, Any]:
+    """Median and spread of each time; what compiled, of the last run."""
+    times = [name for name in runs[0] if name.startswith("seconds")]
+    return {
+        **{name: median_and_spread([run[name] for run in runs]) for name in times},
+        "compile_seconds": runs[-1]["compile_seconds"],
     }

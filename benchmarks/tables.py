@@ -148,9 +148,12 @@ def startup(figures: Figures) -> Table:
     for case, target in figures["targets"].items():
         run = figures[case]
         phases = [sum(p.values()) for p in run["compile_seconds"].values()]
-        times = (run["seconds_to_run_folder"], run["seconds_to_first_update"], target)
-        rows.append([case, *(f"{t:.1f}" for t in times), f"{sum(phases):.1f}"])
-    return Table(rows, [])
+        folder, first = run["seconds_to_run_folder"], run["seconds_to_first_update"]
+        times = f"{first['median']:.1f} ({first['min']:.1f} to {first['max']:.1f})"
+        compiling = f"{sum(phases):.1f}"
+        cells = [case, f"{folder['median']:.1f}", times, f"{target:.1f}", compiling]
+        rows.append(cells)
+    return Table(rows, [f"Median (smallest to largest) of {figures['rounds']} starts."])
 
 
 def tables_of(figures: Figures) -> list[Table]:

@@ -19,6 +19,7 @@ from purejaxppo.run.progress import Progress
 
 Figures = dict[str, Any]
 ROUNDS, QUICK_ROUNDS = 15, 2
+STARTS = 5  # of the command line
 PART_TIMEOUT = 3600.0  # seconds
 
 
@@ -143,7 +144,7 @@ def from_the_command(options: Options) -> Figures:
         sizes |= {"num-demonstrations": 1, "cloning-steps": 10}
         flags += [word for n, v in sizes.items() for word in (f"--{n}", str(v))]
     with options.progress.ticking("starting the command line, cold, then cached"):
-        return startup.measure(flags)
+        return startup.measure(flags, 1 if options.quick else STARTS)
 
 
 _LESS_CLONING = {"num_demonstrations": 1, "cloning_steps": 10, "critic_warmup": 1}

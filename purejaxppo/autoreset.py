@@ -48,8 +48,14 @@ class Starts(struct.PyTreeNode):
 class Next(struct.PyTreeNode):
     """Where the next episode of one environment would start. No batch axis."""
 
-    state: State | None  # for reset "fresh" alone
+    state: State | None  # for reset "fresh", drawn ahead
+    key: jax.Array | None  # for reset "fresh", not drawn ahead
     index: jax.Array  # int32 [], of the pool; 0 without one
+
+
+# Of starts that are drawn ahead for a whole rollout. Most states have some hundred
+# bytes; one with MJX's whole `Data` in it has up to a hundred thousand.
+_MOST_BYTES = 2**29
 
 
 def draw_starts(env: Env, kind: Reset, num_starts: int, key: jax.Array):
@@ -84,25 +90,41 @@ def init(
     )
 
 
-def draw_next(env: Env, kind: Reset, starts: Starts | None, key: jax.Array) -> Next:
+def fit_ahead(env: Env, num: int) -> bool:
+    """Whether memory is well spent on `num` starts that are drawn ahead."""
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    return num * size <= _MOST_BYTES
+
+
+def draw_next(
+    env: Env, kind: Reset, starts: Starts | None, key: jax.Array, ahead: bool = True
+) -> Next:
     """Draws the next start of one environment, should its episode end.
 
     Before it is known whether one does, so that those of a whole rollout can be drawn
     as one batch: random numbers are many tiny kernels, which inside the scan of steps
-    cost more than the policy's network.
+    cost more than the policy's network. If not `ahead`, a fresh start is left to the
+    step, from the same key and so the same.
     """
-    index, state = jnp.zeros((), jnp.int32), None
+    state, kept, index = None, None, jnp.zeros((), jnp.int32)
     if starts is not None:
         num = jax.tree.leaves(starts.states)[0].shape[0]
         index = jax.random.randint(key, (), 0, num, jnp.int32)
-    elif kind == "fresh":
+    elif kind == "fresh" and ahead:
         state = env.reset(key)
-    return Next(state, index)
+    elif kind == "fresh":
+        kept = key
+    return Next(state, kept, index)
 
 
-def _next_state(episode: Episode, starts: Starts | None, following: Next) -> State:
+def _next_state(
+    env: Env, episode: Episode, starts: Starts | None, following: Next
+) -> State:
     if starts is not None:
         return jax.tree.map(lambda x: x[following.index], starts.states)
+    if following.key is not None:
+        return env.reset(following.key)
     state = episode.first if following.state is None else following.state
     assert state is not None  # "cached" has the one, "fresh" the other
     return state
@@ -124,7 +146,7 @@ def step(
     done = state.terminated | truncated
     total_reward = episode.total_reward + state.reward
     length = episode.length + 1
-    fresh = _next_state(episode, starts, following)
+    fresh = _next_state(env, episode, starts, following)
 
     def pick(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: _where(done, a, b), new, old)

@@ -1,5 +1,7 @@
 """Each benchmark runs a tiny case, and computes what it says from what it read."""
 
+import functools
+
 import helpers
 import jax
 import numpy as np
@@ -91,7 +93,10 @@ def test_ways_to_run_seeds_are_compared():
     assert ratio == pytest.approx(rates["vmap"] / rates["one by one"])
 
 
-def test_memory_reports_every_kind_and_seed():
+def test_memory_reports_every_kind_and_seed(monkeypatch):
+    monkeypatch.setattr(
+        memory.jax, "jit", functools.partial(jax.jit, compiler_options=helpers.QUICK)
+    )
     results = memory.measure(seeds=2, updates=10, delays=(1,))
     for core in memory.KINDS:
         figures = results[f"delay 1, core {core}"]

@@ -14,11 +14,13 @@ import pytest
 from helpers import quick_jit
 
 from purejaxppo._foreign import foreign_numerics, import_mjx
+from purejaxppo.config import Config
 from purejaxppo.envs.hammer import env as hammer
 from purejaxppo.envs.hammer import scene
 from purejaxppo.envs.physics import engine as physics_engine
 from purejaxppo.envs.physics import mujoco as c_engine
 from purejaxppo.errors import ConfigError, UnknownName
+from purejaxppo.ppo.learner import as_arrays, make_learner
 
 NUM_WORLDS = 8
 NUM_STEPS = 64
@@ -270,6 +272,30 @@ def test_quarantine_catches_each_kind(env, demonstration, field, value):
 
 
 # MJX against C
+
+
+def test_rollout_evaluation_and_demonstrations_share_one_trace(monkeypatch):
+    make, traced = c_engine.make_advance, []
+
+    def counting(model):
+        advance = make(model)
+
+        def counted(data, n_substeps):
+            traced.append(n_substeps)
+            return advance(data, n_substeps)
+
+        return counted
+
+    monkeypatch.setattr(c_engine, "make_advance", counting)
+    config = Config.preset("hammer", num_envs=4, num_steps=4)
+    learner = make_learner(config, hammer.make())
+    key, hypers = jax.random.key(0), as_arrays(config.hypers)
+    demonstrations = jax.eval_shape(learner.collect, key)
+    state, _ = jax.eval_shape(learner.init, key, hypers, demonstrations)
+    jax.eval_shape(learner.update, state, hypers)
+    jax.eval_shape(learner.evaluate, state)
+    # The one of a reset, which computes sensors, and the one of a step.
+    assert sorted(traced) == [0, scene.N_SUBSTEPS]
 
 
 def test_no_chain_of_bodies_is_fused_into_one_kernel(mjx_env):

@@ -7,7 +7,7 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import small_config
+from helpers import assert_trees_equal, quick_jit, small_config
 from probe_envs import Counter
 
 from purejaxppo import autoreset
@@ -73,6 +73,24 @@ def _primitives(jaxpr):
         yield equation.primitive.name
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
             yield from _primitives(inner)
+
+
+def test_starts_too_large_to_be_drawn_ahead_are_the_same(monkeypatch):
+    config = small_config(reset="fresh", num_steps=6)
+    learner = make_learner(config, Counter())
+    state, _ = quick_jit(learner.init)(jax.random.key(0))
+
+    def play():
+        return quick_jit(
+            lambda state, key: rollout(
+                learner.env, learner.policy, config, state, None, key
+            )
+        )(state, jax.random.key(1))
+
+    ahead = play()
+    monkeypatch.setattr(autoreset, "_MOST_BYTES", 0)
+    assert not autoreset.fit_ahead(learner.env, 1)
+    assert_trees_equal(play(), ahead)
 
 
 class HeadsOfEveryKind(Counter):

@@ -159,7 +159,9 @@ def make_engine(name: str, model: mujoco.MjModel) -> Engine:
         from . import warp as backend
     else:
         from . import mujoco as backend
-    advance = backend.make_advance(model)
+    # Jitted, so that rollout, evaluation and demonstrations share one trace of it: that
+    # of MJX takes seconds.
+    advance = jax.jit(backend.make_advance(model), static_argnums=1)
 
     def bound_init(*args, **kwargs) -> Data:
         return init(model, advance, *args, **kwargs)

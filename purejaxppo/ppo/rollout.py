@@ -128,10 +128,14 @@ def _draw(
     What an environment draws in its own step is not among it.
     """
 
+    ahead = autoreset.fit_ahead(env, config.num_steps * config.num_envs)
+
     def one_step(key):
         key_action, key_env = jax.random.split(key)
         keys = jax.random.split(key_env, config.num_envs)
-        draw = jax.vmap(lambda k: autoreset.draw_next(env, config.reset, starts, k))
+        draw = jax.vmap(
+            lambda k: autoreset.draw_next(env, config.reset, starts, k, ahead)
+        )
         return policy.noise(key_action, config.num_envs), draw(keys)
 
     return jax.vmap(one_step)(jax.random.split(key, config.num_steps))
