@@ -95,11 +95,11 @@ def peers(figures: Figures) -> Table:
 
 
 def _versions(workers: dict[str, Figures]) -> Iterator[str]:
-    """Of what each worker names first: the peer itself."""
-    first = [
-        next(iter(row.get("versions", {}).items()), None) for row in workers.values()
-    ]
-    named = dict(pair for pair in first if pair is not None)
+    """Of what each worker names first and has: the peer itself."""
+    named = {}
+    for row in workers.values():
+        has = {n: v for n, v in row.get("versions", {}).items() if v is not None}
+        named |= dict(list(has.items())[:1])
     if named:
         yield "Versions: " + ", ".join(f"{n} {v}" for n, v in named.items()) + "."
 
