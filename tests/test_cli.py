@@ -1,5 +1,6 @@
 """The command line as a user meets it: words, exit codes, where values come from."""
 
+import collections
 import csv
 import dataclasses
 import json
@@ -147,10 +148,40 @@ def test_every_preset_of_hammer_is_valid():
 
 
 @pytest.fixture(scope="module")
-def finished_run(tmp_path_factory):
+def finished(tmp_path_factory):
+    """A run, and the names of all that XLA was given to compile meanwhile."""
     path = tmp_path_factory.mktemp("run") / "run"
-    assert train.main([*SMALL, "--run-dir", str(path), "--learning-rate", "1e-3"]) == 0
-    return path
+    names = []
+
+    def listen(event, seconds, **details):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(details["fun_name"])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        flags = ["--run-dir", str(path), "--learning-rate", "1e-3"]
+        assert train.main([*SMALL, *flags]) == EXIT_OK
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return path, names
+
+
+@pytest.fixture(scope="module")
+def finished_run(finished):
+    return finished[0]
+
+
+def test_nothing_compiles_twice(finished):
+    path, names = finished
+    programs = {"jit(init)", "jit(evaluate)", "jit(chunk)", "jit(stochastic)"}
+    ledger = json.loads((path / "summary.json").read_text())["compile_seconds"]
+    assert len(ledger) == len(programs)
+    count = collections.Counter(names)
+    assert {name: count[name] for name in programs} == dict.fromkeys(programs, 1)
+    # What is left is single operations on few numbers: a key, a count.
+    operations = "convert_element_type optimization_barrier broadcast_in_dim stage "
+    operations += "_threefry_seed"
+    assert set(count) - programs <= {f"jit({name})" for name in operations.split()}
 
 
 def test_a_run_leaves_configuration_metrics_and_summary(finished_run):

@@ -68,14 +68,18 @@ class Runner:
         num = self.settings.num_seeds
         keys = program.seed_keys(self.settings.seed, num)
         demos, axis = self.given, None
-        if demos is None and self.config.num_demonstrations:
+        collects = demos is None and bool(self.config.num_demonstrations)
+        if collects:
             axis = 0
-            collect = program.over_seeds(self.learner.collect, num, 0)
+            collect = jax.jit(program.over_seeds(self.learner.collect, num, 0))
+            demos = jax.eval_shape(collect, keys)
+        init = program.over_seeds(self.learner.init, num, 0, None, axis)
+        self.compile.begin("init", init, keys, self.hypers, demos)
+        if collects:
             demos = self.compile("collect", collect, keys)(keys)
         if demos is not None:
             self._save_demonstrations(demos, axis)
-        init = program.over_seeds(self.learner.init, num, 0, None, axis)
-        compiled = self.compile("init", init, keys, self.hypers, demos)
+        compiled = self.compile.wait("init")
         self.begin_compiling(compiled.out_info[0])
         with self.progress.ticking("cloning" if demos is not None else "starting"):
             result = compiled(keys, self.hypers, demos)
