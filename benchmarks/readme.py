@@ -28,11 +28,17 @@ def _load(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _where(record: dict[str, Any]) -> str:
+def _where(record: dict[str, Any], command: str | None = None) -> str:
+    """How to get such figures, when and where these were measured.
+
+    Args:
+      command: for one of the workloads that were measured together.
+    """
     machine, versions = record["machine"], record["versions"]
     return (
-        f"`{record['command']}`, {record['date']}, {machine['cores']} cores of "
-        f"{machine['cpu']}, jax {versions['jax']}, mujoco {versions['mujoco']}"
+        f"`{command or record['command']}`, {record['date']}, "
+        f"{machine['cores']} cores of {machine['cpu']}, "
+        f"jax {versions['jax']}, mujoco {versions['mujoco']}"
     )
 
 
@@ -99,7 +105,7 @@ def speed() -> list[str]:
         )
         label = name.replace("_", " ")
         lines.append(f"| {label} | {rate['median']:,.0f} | {share} |")
-    return [*lines, "", _where(record), ""]
+    return [*lines, "", _where(record, "python -m benchmarks hammer"), ""]
 
 
 def peers() -> list[str]:
@@ -125,7 +131,7 @@ def peers() -> list[str]:
                 lines.append(f"| {' | '.join(cells)} |")
     if record is None:
         return []
-    return [*lines, "", f"The last of them: {_where(record)}", ""]
+    return [*lines, "", _where(record, "python -m benchmarks"), ""]
 
 
 def memory() -> list[str]:
@@ -235,7 +241,8 @@ def workloads() -> list[str]:
         record = _load(tables.file_of(name))
         if record is not None:
             lines += [f"### {name}", "", workload.about, ""]
-            lines += [*tables.as_markdown(record["results"]), _where(record), ""]
+            where = _where(record, f"python -m benchmarks {name}")
+            lines += [*tables.as_markdown(record["results"]), where, ""]
     return lines
 
 

@@ -7,6 +7,8 @@ laid out below (xla/ffi/api/c_api.h of jaxlib, which promises to keep them reada
 XLA calls from threads of its own; `ctypes` takes Python's lock for each call.
 """
 
+import atexit
+import contextlib
 import ctypes
 import threading
 from collections.abc import Callable
@@ -111,6 +113,25 @@ _handlers: dict[str, tuple[object, HostFunction]] = {}
 _registering = threading.Lock()  # programs may be traced in several threads at once
 
 
+_closing = threading.Event()
+
+
+@atexit.register
+def _close() -> None:
+    """Ends what still runs, and waits for it, before Python goes.
+
+    Programs run beside Python, and a script may end before them: what they then call
+    would no longer be there, and the process would die of it.
+    """
+    if not _handlers:
+        return
+    _closing.set()
+    for array in jax.live_arrays():
+        # Broken off, or deleted meanwhile: nobody is left to be told.
+        with contextlib.suppress(Exception):
+            array.block_until_ready()
+
+
 def register(name: str, function: HostFunction) -> None:
     """Lets programs on a CPU call `function` by `name`, through `jax.ffi.ffi_call`.
 
@@ -137,6 +158,8 @@ def _handle(function: HostFunction, frame: _Frame) -> int | None:
         version.major, version.minor = _API_VERSION
         return None
     try:
+        if _closing.is_set():
+            raise InterruptedError("the process ends")
         arguments = _arrays(frame.arguments)
         for array in arguments:
             array.flags.writeable = False

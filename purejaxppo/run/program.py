@@ -1,7 +1,7 @@
 """The compiled functions of a run: each is compiled once, ahead of its first call.
 
-With several seeds everything is vmapped over them; with one, nothing is. An
-ahead-of-time executable cannot compile a second time: other shapes are an error.
+With several seeds each function is over all of them. An ahead-of-time executable cannot
+compile a second time: other shapes are an error.
 """
 
 import itertools
@@ -53,8 +53,35 @@ def seed_keys(seed: int, num_seeds: int) -> jax.Array:
 
 
 def over_seeds(f: Callable[..., Any], num_seeds: int, *axes: int | None) -> Any:
-    """`f`, vmapped over seeds if there are several."""
-    return jax.vmap(f, in_axes=axes) if num_seeds > 1 else f
+    """`f` over seeds in one program, if there are several.
+
+    On an accelerator side by side. On a CPU one after the other: a core is busy with
+    one seed, and products of several are slower there (benchmarks/seeds.py: vmap won
+    with tiny networks and lost with larger ones, this never lost). And so each seed is
+    to the bit what it is alone.
+
+    Args:
+      axes: of each argument 0 where it is of each seed, None where all share it.
+    """
+    if num_seeds == 1:
+        return f
+    if jax.default_backend() != "cpu":
+        return jax.vmap(f, in_axes=axes)
+
+    def one_by_one(*args: Any) -> Any:
+        def of_seed(own: list[Any]) -> Any:
+            left = iter(own)
+            return f(
+                *(
+                    shared if axis is None else next(left)
+                    for shared, axis in zip(args, axes, strict=True)
+                )
+            )
+
+        each = [x for x, axis in zip(args, axes, strict=True) if axis is not None]
+        return jax.lax.map(of_seed, each)
+
+    return one_by_one
 
 
 def run_chunk(
