@@ -92,7 +92,8 @@ def _draw(axis: Any, panel: Panel) -> None:
             va="center",
         )
     axis.set_xlim(0, 1.18 * max(farthest, 1.0))
-    axis.invert_yaxis()
+    # One bar is as thick as one of three; the first is on top.
+    axis.set_ylim(max(len(names), 3) - 0.5, -0.5)
     axis.set_title(panel.title, loc="left")
     axis.set_xlabel(panel.axis)
     axis.spines[["top", "right"]].set_visible(False)

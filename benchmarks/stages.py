@@ -194,8 +194,11 @@ def speed(config: Config, rounds: int) -> dict[str, Any]:
     repeats = 1 if has_c_engine(learner) else max(1, _LEAST // config.batch_size)
     call = update
     if repeats > 1:
-        scan = lambda *args: run_updates(learner, *args, repeats)  # noqa: E731
-        call = compile("updates", scan, state, hypers)
+
+        def updates(state: TrainState, hypers: Any) -> tuple[TrainState, Metrics]:
+            return run_updates(learner, state, hypers, repeats)
+
+        call = compile("updates", updates, state, hypers)
     whole = lambda: jax.block_until_ready(call(state, hypers))  # noqa: E731
     works = stages(learner, state, whole, compile, repeats)
     amount = config.batch_size * repeats
