@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from helpers import quick_jit
+from helpers import QUICK
 
 from benchmarks.peers import ours, ours_update, setup, worker
 
@@ -135,10 +135,8 @@ def quick(monkeypatch):
     """Whatever is jitted compiles with less care."""
     real = jax.jit
 
-    def jit(function):
-        with monkeypatch.context() as patch:
-            patch.setattr(jax, "jit", real)
-            return quick_jit(function)
+    def jit(function, **kwargs):
+        return real(function, **{**kwargs, "compiler_options": QUICK})
 
     monkeypatch.setattr(jax, "jit", jit)
 
