@@ -55,10 +55,9 @@ def seed_keys(seed: int, num_seeds: int) -> jax.Array:
 def over_seeds(f: Callable[..., Any], num_seeds: int, *axes: int | None) -> Any:
     """`f` over seeds in one program, if there are several.
 
-    On an accelerator side by side. On a CPU one after the other: a core is busy with
-    one seed, and products of several are slower there (benchmarks/seeds.py: vmap won
-    with tiny networks and lost with larger ones, this never lost). And so each seed is
-    to the bit what it is alone.
+    On an accelerator side by side. On a CPU one after the other: one seed keeps the
+    cores busy, and vmap can be slower than no batching at all (benchmarks/seeds.py).
+    And so each seed is to the bit what it is alone.
 
     Args:
       axes: of each argument 0 where it is of each seed, None where all share it.
