@@ -110,10 +110,7 @@ def in_turn(
             rates[name] += rate
         yield {
             "steps_per_second": timing.spreads(rates),
-            "ratios": {
-                f"{n}_over_{names[0]}": timing.ratio(rates, n, names[0])
-                for n in names[1:]
-            },
+            "ratios": timing.ratios_over(rates, names[0]),
             "rounds": index + 1,
             "memory": memory(),
             **rest,

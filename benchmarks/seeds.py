@@ -68,11 +68,7 @@ def measure(config: Config, num_seeds: int, rounds: int) -> dict[str, Any]:
     rates = timing.interleave(tasks, rounds)
     return {
         "steps_per_second": timing.spreads(rates),
-        "ratios": {
-            f"{name}_over_one by one": timing.ratio(rates, name, "one by one")
-            for name in WAYS
-            if name != "one by one"
-        },
+        "ratios": timing.ratios_over(rates, "one by one"),
         "compile_seconds": seconds,
         "rounds": rounds,
         "num_seeds": num_seeds,

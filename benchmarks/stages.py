@@ -206,11 +206,7 @@ def speed(config: Config, rounds: int) -> dict[str, Any]:
     rates = timing.interleave(tasks, rounds)
     return {
         "steps_per_second": timing.spreads(rates),
-        "ratios": {
-            f"{name}_over_physics": timing.ratio(rates, name, "physics")
-            for name in rates
-            if name != "physics"
-        },
+        "ratios": timing.ratios_over(rates, "physics"),
         "rounds": rounds,
         "updates_a_call": repeats,
         "physics_is": "mujoco.rollout" if has_c_engine(learner) else "environment",

@@ -72,6 +72,11 @@ def spreads(rates: Rates) -> dict[str, dict[str, float]]:
     return {n: median_and_spread(values) for n, values in rates.items() if values}
 
 
+def ratios_over(rates: Rates, below: str) -> dict[str, dict[str, float]]:
+    """Every other task's rate over that of one, as NAME_over_ONE."""
+    return {f"{n}_over_{below}": ratio(rates, n, below) for n in rates if n != below}
+
+
 def ratio(rates: Rates, above: str, below: str) -> dict[str, float]:
     """Median and spread of one rate over another, taken within each round."""
     pairs = zip(rates[above], rates[below], strict=True)

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 @contextlib.contextmanager
@@ -20,6 +21,12 @@ def foreign_numerics():
         jax.default_matmul_precision("highest"),
     ):
         yield
+
+
+def strong(x: Any, dtype: Any = None) -> jax.Array:
+    """An array of a type of its own: a weak type would compile twice."""
+    x = jnp.asarray(x, dtype)
+    return jax.lax.convert_element_type(x, x.dtype)
 
 
 def import_mjx() -> Any:

@@ -111,8 +111,6 @@ _Handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_Frame))
 # XLA keeps the address alone; a handler that is collected would be called all the same.
 _handlers: dict[str, tuple[object, HostFunction]] = {}
 _registering = threading.Lock()  # programs may be traced in several threads at once
-
-
 _closing = threading.Event()
 
 

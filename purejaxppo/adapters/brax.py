@@ -7,15 +7,13 @@ observation that an episode ended with. The time limit is the specification's, a
 truncation.
 """
 
-import contextlib
-import io
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from purejaxppo._foreign import foreign_numerics, import_mjx
+from purejaxppo._foreign import foreign_numerics, import_mjx, strong
 from purejaxppo.env import Action, Box, EnvSpec, Obs, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
 
@@ -60,8 +58,6 @@ def make(
         if backend not in BACKENDS:
             raise UnknownName("backend", backend, BACKENDS)
         kwargs["backend"] = backend
-    if backend == "mjx":
-        import_mjx()
     known = _registered(name)
     if name not in known:
         raise UnknownName("brax", name, known)
@@ -84,10 +80,9 @@ def make(
 
 def _registered(name: str | None) -> dict[str, Callable[..., Any]]:
     """Brax's environments by name."""
+    import_mjx()  # before Brax does, whatever the backend
     try:
-        # What it imports prints that Warp is not installed, which is nobody's fault.
-        with contextlib.redirect_stdout(io.StringIO()):
-            from brax import envs
+        from brax import envs
     except ModuleNotFoundError as error:
         raise ConfigError(
             "env",
@@ -103,7 +98,7 @@ def reset(brax: Any, key: jax.Array) -> State:
         # Brax writes for untyped keys.
         inner = brax.reset(jax.random.key_data(key))
     # Brax's types are weak in places, and a step's others than a reset's.
-    inner = jax.tree.map(_strong, inner)
+    inner = jax.tree.map(strong, inner)
     zero, false = jnp.zeros((), jnp.float32), jnp.zeros((), bool)
     return State(
         data=inner,
@@ -120,7 +115,7 @@ def step(brax: Any, state: State, action: Action) -> State:
     before = state.data
     with foreign_numerics():
         after = brax.step(before, action[HEAD])
-    after = jax.tree.map(lambda new, old: _strong(new, old.dtype), after, before)
+    after = jax.tree.map(lambda new, old: strong(new, old.dtype), after, before)
     # where, not a product: 0 * NaN is NaN, and one NaN is one in every mean.
     sane = _finite((after.obs, after.reward, after.metrics))
     kept = jax.tree.map(lambda new, old: jnp.where(sane, new, old), after, before)
@@ -141,11 +136,6 @@ def observe(inner: BraxState) -> Obs:
         return inner.obs
     actor = inner.obs["state"]
     return {"actor": actor, "critic": inner.obs.get("privileged_state", actor)}
-
-
-def _strong(x: Any, dtype: Any = None) -> jax.Array:
-    x = jnp.asarray(x, dtype)
-    return jax.lax.convert_element_type(x, x.dtype)
 
 
 def _finite(tree: Any) -> jax.Array:

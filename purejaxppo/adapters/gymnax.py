@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from purejaxppo._foreign import foreign_numerics
+from purejaxppo._foreign import foreign_numerics, strong
 from purejaxppo.env import Action, Box, Discrete, EnvSpec, Head, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
 
@@ -53,9 +53,7 @@ class GymnaxEnv:
             obs, inner = self.env.reset_env(key_reset, self.params)
         false = jnp.zeros((), bool)
         return State(
-            data=Data(
-                jax.tree.map(_strong, inner), key_steps, jnp.zeros((), jnp.int32)
-            ),
+            data=Data(jax.tree.map(strong, inner), key_steps, jnp.zeros((), jnp.int32)),
             obs=self._observation(obs),
             reward=jnp.zeros((), jnp.float32),
             terminated=false,
@@ -103,12 +101,6 @@ class GymnaxEnv:
         by_rules = self.env.is_terminal(inner, forever)
         terminated = ended & jnp.asarray(by_rules, bool).reshape(())
         return terminated, ended & ~terminated
-
-
-def _strong(leaf: Any) -> jax.Array:
-    """The leaf as an array of a type of its own: a weak type would compile twice."""
-    leaf = jnp.asarray(leaf)
-    return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
 def _like(leaf: Any, before: jax.Array) -> jax.Array:

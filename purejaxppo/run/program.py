@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.custom_batching
 import jax.numpy as jnp
 
 from purejaxppo.config import Hypers
@@ -66,21 +67,9 @@ def over_seeds(f: Callable[..., Any], num_seeds: int, *axes: int | None) -> Any:
         return f
     if jax.default_backend() != "cpu":
         return jax.vmap(f, in_axes=axes)
-
-    def one_by_one(*args: Any) -> Any:
-        def of_seed(own: list[Any]) -> Any:
-            left = iter(own)
-            return f(
-                *(
-                    shared if axis is None else next(left)
-                    for shared, axis in zip(args, axes, strict=True)
-                )
-            )
-
-        each = [x for x, axis in zip(args, axes, strict=True) if axis is not None]
-        return jax.lax.map(of_seed, each)
-
-    return one_by_one
+    # The lambda hides defaults, which it would trace as arguments.
+    one_by_one = jax.custom_batching.sequential_vmap(lambda *args: f(*args))
+    return jax.vmap(one_by_one, in_axes=axes)
 
 
 def run_chunk(
@@ -133,7 +122,7 @@ class Compiler:
 
     def wait(self, name: str) -> Callable[..., Any]:
         """The executable that was begun under that name."""
-        begun = self._begun.pop(name)
+        begun = self._begun[name]
         if begun.done():
             return begun.result()
         with self.progress.ticking(f"compiling {name}"):

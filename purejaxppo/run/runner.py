@@ -5,7 +5,6 @@ whatever the chunks, however often the run was killed.
 """
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,6 @@ class Runner:
         self.checkpoints = path / folder.CHECKPOINTS
         self.saved_at, self.saved_time = -1, time.monotonic()
         self.given = self._given_demonstrations()
-        self._evaluate: Callable[..., Any] | None = None
 
     def _given_demonstrations(self) -> Demonstrations | None:
         """Those of the file; of the run's own copy, where it has one."""
@@ -115,10 +113,9 @@ class Runner:
         self.compile.begin("update", chunk, like, self.hypers, num, donate=(0,))
 
     def evaluate(self, state: TrainState, update: int) -> None:
-        if self._evaluate is None:
-            self._evaluate = self.compile.wait("evaluate")
+        compiled = self.compile.wait("evaluate")
         with self.progress.ticking("evaluating", announce=False):
-            metrics = jax.block_until_ready(self._evaluate(state))
+            metrics = jax.block_until_ready(compiled(state))
         self.journal.evaluation(metrics, update)
 
     def save(self, state: TrainState, update: int) -> None:
@@ -158,9 +155,8 @@ class Runner:
         """
         interrupt.patient = True  # from here on there is something to save
         per_update = None
-        if update < self.config.num_updates:
-            run_chunk = self.compile.wait("update")
         while update < self.config.num_updates:
+            run_chunk = self.compile.wait("update")
             length = self._chunk_length(update, per_update)
             start = time.monotonic()
             state, metrics = run_chunk(state, self.hypers, jnp.int32(length))
