@@ -26,7 +26,7 @@ from benchmarks.runs import episode_keys, play, train
 from purejaxppo.env import make_env
 from purejaxppo.envs.deck import baselines
 from purejaxppo.envs.deck.env import Deck
-from purejaxppo.run.evaluate import Loaded, load_policy
+from purejaxppo.run.trained import Loaded, load_policy
 
 PLAYERS = ("trained", "replaced", "untaught")
 _FIGURES = ("success", "combats_won", "return", "length", "noop_frac", "invalid_frac")

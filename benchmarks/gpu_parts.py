@@ -25,7 +25,7 @@ from purejaxppo.envs.physics import engine as physics_engine
 from purejaxppo.envs.physics.types import Advance, Data
 from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run.program import Compiler
+from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
 
 Json = dict[str, Any]

@@ -19,9 +19,9 @@ from benchmarks.stages import first_state, fixed_batch, update_alone
 from purejaxppo.config import Config
 from purejaxppo.env import Box, EnvSpec, State
 from purejaxppo.policy import networks
-from purejaxppo.policy.layers import Dense
+from purejaxppo.policy.dense import Dense
 from purejaxppo.ppo.learner import make_learner
-from purejaxppo.run.program import Compiler
+from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
 
 

@@ -22,7 +22,7 @@ from benchmarks.runs import episode_keys, play, train
 from purejaxppo.env import make_env
 from purejaxppo.envs.lifecycle import baselines
 from purejaxppo.envs.lifecycle.env import Lifecycle
-from purejaxppo.run.evaluate import Loaded, load_policy
+from purejaxppo.run.trained import Loaded, load_policy
 
 PRESETS = {"recurrent": "default", "feedforward": "feedforward"}
 

@@ -20,7 +20,7 @@ from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run.program import Compiler
+from purejaxppo.run.compiler import Compiler
 
 
 def replay(

@@ -11,7 +11,7 @@ import jax
 
 from purejaxppo.env import Env
 from purejaxppo.ppo import evaluation
-from purejaxppo.run.evaluate import Loaded
+from purejaxppo.run.trained import Loaded
 
 EVAL_SEED = 777
 

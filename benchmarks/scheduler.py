@@ -25,7 +25,7 @@ from purejaxppo.env import make_env
 from purejaxppo.envs.scheduler import baselines
 from purejaxppo.envs.scheduler.env import Scheduler, optimal_return
 from purejaxppo.envs.scheduler.generator import FAMILIES
-from purejaxppo.run.evaluate import Loaded, load_policy
+from purejaxppo.run.trained import Loaded, load_policy
 
 _FIGURES = ("return", "on_time", "tardiness", "success", "noop_frac", "invalid_frac")
 

@@ -15,7 +15,7 @@ from benchmarks.stages import described
 from purejaxppo.config import Config
 from purejaxppo.ppo.learner import as_arrays, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run.program import Compiler
+from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
 
 Update = Callable[[TrainState], TrainState]

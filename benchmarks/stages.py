@@ -32,7 +32,7 @@ from purejaxppo.ppo.learner import Learner, as_arrays, make_learner, run_updates
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.types import Batch, Metrics, TrainState
 from purejaxppo.ppo.update import optimise
-from purejaxppo.run.program import Compiler
+from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
 
 Work = Callable[[], Any]

@@ -16,8 +16,8 @@ _PUBLIC = {
     "make_train": "purejaxppo.ppo.learner",
     "Config": "purejaxppo.config",
     "Hypers": "purejaxppo.config",
-    "evaluate": "purejaxppo.run.evaluate",
-    "load_policy": "purejaxppo.run.evaluate",
+    "evaluate": "purejaxppo.run.trained",
+    "load_policy": "purejaxppo.run.trained",
 }
 
 __all__ = ["Config", "Hypers", "__version__", "evaluate", "load_policy", "make_train"]

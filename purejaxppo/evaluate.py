@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         from purejaxppo.run import folder
-        from purejaxppo.run.evaluate import evaluate
+        from purejaxppo.run.trained import evaluate
 
         metrics = evaluate(
             arguments.run,
@@ -49,7 +49,7 @@ class _Callable(types.ModuleType):
     """Importing this module sets `purejaxppo.evaluate`, which is a public function."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        from purejaxppo.run.evaluate import evaluate
+        from purejaxppo.run.trained import evaluate
 
         return evaluate(*args, **kwargs)
 

@@ -26,7 +26,7 @@ from purejaxppo.errors import (
     TrainingStopped,
 )
 from purejaxppo.run import layers
-from purejaxppo.run.settings import RESUMABLE, Settings, validate_settings
+from purejaxppo.run.options import RESUMABLE, Options, validate_options
 from purejaxppo.validation import validate
 
 
@@ -43,9 +43,9 @@ def _sentences(cls: type) -> dict[str, str]:
 
 
 def _flag_fields() -> list[tuple[str, type, str, type]]:
-    """(name, type, help, owner) of every flag, settings first."""
+    """(name, type, help, owner) of every flag, options first."""
     rows = []
-    for owner in (Settings, Config, Hypers):
+    for owner in (Options, Config, Hypers):
         sentences = _sentences(owner)
         for field in dataclasses.fields(owner):
             if field.name != "hypers":
@@ -107,19 +107,19 @@ def _parse_pair(field: str, pair: str) -> tuple[str, Any]:
 
 
 def _read_flags(
-    argv: list[str], config: Config, settings: Settings
+    argv: list[str], config: Config, options: Options
 ) -> tuple[dict[str, Any], set[str]]:
     """Every flag's value, and the names of those that were given.
 
     Args:
-      config, settings: the values of flags that are not given.
+      config, options: the values of flags that are not given.
 
     Raises:
       SystemExit: 2 on an unknown flag or a word that is no number, 0 after --help.
     """
     import tyro
 
-    defaults = dataclasses.asdict(settings)
+    defaults = dataclasses.asdict(options)
     defaults |= {name: layers.value_of(config, name) for name in layers.value_names()}
     for name in PAIRS:
         defaults[name] = tuple(f"{k}={v}" for k, v in defaults[name].items())
@@ -137,73 +137,73 @@ def _read_flags(
     return values, given
 
 
-def parse(argv: list[str]) -> tuple[layers.Layered, Settings, set[str]]:
-    """Configuration, settings, and the names of the flags given.
+def parse(argv: list[str]) -> tuple[layers.Layered, Options, set[str]]:
+    """Configuration, options, and the names of the flags given.
 
     Raises:
       ConfigError: a value that cannot be used.
       SystemExit: 2 on an unknown flag, 0 after --help.
     """
     env = _value_of_flag(argv, "--env", Config.env)
-    preset = _value_of_flag(argv, "--preset", Settings.preset)
+    preset = _value_of_flag(argv, "--preset", Options.preset)
     base = layers.resolve(env, preset, {}).config
-    values, given = _read_flags(argv, base, Settings())
-    settings = Settings(**{f.name: values[f.name] for f in fields_of(Settings)})
-    validate_settings(settings)
+    values, given = _read_flags(argv, base, Options())
+    options = Options(**{f.name: values[f.name] for f in fields_of(Options)})
+    validate_options(options)
     chosen = {name: values[name] for name in layers.value_names() if name in given}
     if "engine" in given:
-        layers.require_engine_choice(env, settings.engine)
-        engine = {"engine": settings.engine}
+        layers.require_engine_choice(env, options.engine)
+        engine = {"engine": options.engine}
         chosen["env_kwargs"] = chosen.get("env_kwargs", {}) | engine
-    return layers.resolve(env, preset, chosen), settings, given
+    return layers.resolve(env, preset, chosen), options, given
 
 
-def _resumed(argv: list[str], run: Path) -> tuple[layers.Layered, Settings]:
-    """Configuration and settings of a run; flags may only change how it is kept.
+def _resumed(argv: list[str], run: Path) -> tuple[layers.Layered, Options]:
+    """Configuration and options of a run; flags may only change how it is kept.
 
     Raises:
       ConfigError: no run there, or a flag that says other than the run.
     """
     from purejaxppo.run import folder
 
-    layered, settings = folder.read_config(run)
-    own = dataclasses.asdict(settings)
+    layered, options = folder.read_config(run)
+    own = dataclasses.asdict(options)
     own |= {n: layers.value_of(layered.config, n) for n in layers.value_names()}
-    values, given = _read_flags(argv, layered.config, settings)
+    values, given = _read_flags(argv, layered.config, options)
     values |= {name: own[name] | values[name] for name in PAIRS}
     for name in sorted(given - RESUMABLE - {"resume", "print_config"}):
         if values[name] != own[name]:
             allowed = f"the run's own {own[name]!r} with --resume"
             raise ConfigError(name, values[name], allowed)
     free = RESUMABLE | {"print_config"}
-    settings = dataclasses.replace(settings, **{n: values[n] for n in free})
-    validate_settings(settings)
-    return layered, settings
+    options = dataclasses.replace(options, **{n: values[n] for n in free})
+    validate_options(options)
+    return layered, options
 
 
 def _resume(argv: list[str], run: Path) -> int:
-    layered, settings = _resumed(argv, run)
-    if settings.print_config:
-        print(layers.describe(layered, settings, _given(argv)))
+    layered, options = _resumed(argv, run)
+    if options.print_config:
+        print(layers.describe(layered, options, _given(argv)))
         return EXIT_OK
     from purejaxppo.run import runner
 
-    return runner.resume(layered, settings, run)
+    return runner.resume(layered, options, run)
 
 
 def _start(argv: list[str]) -> int:
-    layered, settings, given = parse(argv)
+    layered, options, given = parse(argv)
     validate(layered.config)
-    if settings.print_config:
-        print(layers.describe(layered, settings, given))
+    if options.print_config:
+        print(layers.describe(layered, options, given))
         return EXIT_OK
     from purejaxppo.run import runner
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
     name = layered.config.env.replace(":", ".")
-    path = Path(settings.run_dir or f"runs/{name}-{stamp}")
+    path = Path(options.run_dir or f"runs/{name}-{stamp}")
     command = ["python", "-m", "purejaxppo.train", *argv]
-    return runner.start(layered, settings, path, command)
+    return runner.start(layered, options, path, command)
 
 
 def _main(argv: list[str]) -> int:

@@ -21,9 +21,9 @@ from benchmarks import (
 )
 from purejaxppo.config import Config
 from purejaxppo.ppo.learner import make_learner
-from purejaxppo.run.evaluate import Loaded
-from purejaxppo.run.program import Compiler
+from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
+from purejaxppo.run.trained import Loaded
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from purejaxppo import train
 from purejaxppo.config import Config, Hypers
 from purejaxppo.errors import EXIT_OK, EXIT_STRICT, EXIT_USAGE
 from purejaxppo.run import folder, layers
-from purejaxppo.run.settings import Settings
+from purejaxppo.run.options import Options
 
 SMALL = (
     "--env probe_envs:make --env-kwargs kind=observation --num-envs 4 --num-steps 8 "
@@ -110,7 +110,7 @@ def test_print_config_says_where_each_value_comes_from(capsys):
     rows = {
         line.split()[0]: line for line in capsys.readouterr().out.strip().splitlines()
     }
-    names = {f.name for c in (Config, Hypers, Settings) for f in dataclasses.fields(c)}
+    names = {f.name for c in (Config, Hypers, Options) for f in dataclasses.fields(c)}
     assert set(rows) == names - {"hypers"}
     assert rows["gamma"].split()[1:] == ["0.9", "flag"]
     assert rows["num_demonstrations"].endswith('preset "cs224r"')
@@ -185,10 +185,10 @@ def test_nothing_compiles_twice(finished):
 
 
 def test_a_run_leaves_configuration_metrics_and_summary(finished_run):
-    layered, settings = folder.read_config(finished_run)
+    layered, options = folder.read_config(finished_run)
     expected, _, _ = train.parse([*SMALL, "--learning-rate", "1e-3"])
     assert layered == expected
-    assert settings.run_dir == str(finished_run)
+    assert options.run_dir == str(finished_run)
     record = json.loads((finished_run / "config.json").read_text())
     assert record["versions"]["jax"]
     assert record["command"][:3] == ["python", "-m", "purejaxppo.train"]

@@ -15,7 +15,7 @@ from purejaxppo.env import Choice, Discrete, make_env, presets
 from purejaxppo.envs.deck import baselines, env, rules
 from purejaxppo.errors import ConfigError, UnknownName
 from purejaxppo.ppo.learner import make_learner, make_train
-from purejaxppo.run.evaluate import Loaded
+from purejaxppo.run.trained import Loaded
 from purejaxppo.validation import validate
 
 LIMITS = rules.Limits()

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from helpers import quick_jit
 
-from purejaxppo._foreign import foreign_numerics, import_mjx
 from purejaxppo.config import Config
 from purejaxppo.envs.hammer import env as hammer
 from purejaxppo.envs.hammer import scene
 from purejaxppo.envs.physics import engine as physics_engine
 from purejaxppo.envs.physics import mujoco as c_engine
 from purejaxppo.errors import ConfigError, UnknownName
+from purejaxppo.numerics import import_mjx, permissive_numerics
 from purejaxppo.ppo.learner import as_arrays, make_learner
 
 NUM_WORLDS = 8
@@ -302,7 +302,7 @@ def test_no_chain_of_bodies_is_fused_into_one_kernel(mjx_env):
     mjx = import_mjx()
     assert import_mjx() is mjx  # the barrier is there once, however often it is asked
     model = mjx.put_model(mjx_env.engine.model, impl="jax")
-    with foreign_numerics():
+    with permissive_numerics():
         data = mjx.make_data(mjx_env.engine.model, impl="jax")
         traced = jax.make_jaxpr(lambda data: mjx.kinematics(model, data))(data)
     depth = np.zeros(model.nbody, int)

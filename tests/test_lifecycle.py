@@ -14,7 +14,7 @@ from purejaxppo.env import Discrete, make_env, presets
 from purejaxppo.envs.lifecycle import baselines, env, rules
 from purejaxppo.errors import ConfigError
 from purejaxppo.ppo.learner import make_learner, make_train
-from purejaxppo.run.evaluate import Loaded
+from purejaxppo.run.trained import Loaded
 from purejaxppo.validation import validate
 
 LIMITS = rules.Limits(num_slots=3)

@@ -20,13 +20,13 @@ def brax_ppo():
 def test_our_environments_under_braxs_wrappers(brax_ppo):
     from brax.envs import training
 
-    from purejaxppo._foreign import foreign_numerics
+    from purejaxppo.numerics import permissive_numerics
 
     env = brax_ppo.AsBrax(Probe("delayed", continuous=True))
     assert (env.observation_size, env.action_size) == (1, 1)
     wrapped = training.wrap(env, episode_length=5)
     action = jnp.ones((3, 1), jnp.float32)
-    with foreign_numerics():
+    with permissive_numerics():
         reset, step = quick_jit(wrapped.reset), quick_jit(wrapped.step)
         state = reset(jax.random.split(jax.random.PRNGKey(0), 3))
         seen = []

@@ -17,8 +17,8 @@ from helpers import assert_trees_equal
 from purejaxppo import make_train, train
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK
 from purejaxppo.ppo.learner import as_arrays
-from purejaxppo.run import checkpoint, program
-from purejaxppo.run.evaluate import load_policy
+from purejaxppo.run import checkpoint, seeds
+from purejaxppo.run.trained import load_policy
 
 NUM_UPDATES = 100
 FLAGS = (
@@ -188,11 +188,11 @@ def test_a_chunk_of_any_length_is_the_same_executable():
 
     config = train.parse(FLAGS)[0].config
     hypers = as_arrays(config.hypers)
-    chunk = jax.jit(lambda s, h, n: program.run_chunk(update, s, h, n))
+    chunk = jax.jit(lambda s, h, n: seeds.run_chunk(update, s, h, n))
     for length in (1, 2, 5):
         state, metrics = chunk(
             jax.numpy.float32(0), hypers, jax.numpy.asarray(length, "int32")
         )
         assert float(state) == pytest.approx(length * float(hypers.learning_rate))
-        assert metrics["x"].shape == (program.MAX_CHUNK,)
+        assert metrics["x"].shape == (seeds.MAX_CHUNK,)
     assert len(traces) == 1

@@ -15,7 +15,7 @@ from benchmarks.stages import fixed_batch
 from purejaxppo.ppo.learner import as_arrays, make_learner
 from purejaxppo.ppo.types import Batch, TrainState
 from purejaxppo.ppo.update import optimise
-from purejaxppo.run.program import Compiler
+from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
 
 

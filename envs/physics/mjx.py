@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import mujoco
 
-from purejaxppo._foreign import foreign_numerics, import_mjx
 from purejaxppo.errors import ConfigError
+from purejaxppo.numerics import import_mjx, permissive_numerics
 
 from .types import Advance, Data, Solution
 
@@ -42,7 +42,7 @@ def make_advance(model: mujoco.MjModel) -> Advance:
             ctrl=data.ctrl,
             qacc_warmstart=data.qacc_warmstart,
         )
-        with foreign_numerics():
+        with permissive_numerics():
             world, _ = jax.lax.scan(substep, world, length=n_substeps)
             # MJX, like C, leaves sensors as they were when the last substep began.
             sensed = mjx.sensor_pos(device_model, mjx.kinematics(device_model, world))

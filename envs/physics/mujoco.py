@@ -22,7 +22,7 @@ from mujoco import rollout
 
 from purejaxppo.errors import ConfigError
 
-from . import foreign
+from . import ffi
 from .types import Advance, Data, Solution
 
 STATE = int(mujoco.mjtState.mjSTATE_FULLPHYSICS)
@@ -194,7 +194,7 @@ def make_advance(model: mujoco.MjModel) -> Advance:
             simulator.advance(state, control, n_substeps, out)
 
         target = f"{name}_{n_substeps}"
-        foreign.register(target, call)
+        ffi.register(target, call)
         # One array each way: what a call costs, it costs per array.
         state = (data.time[None], data.qpos, data.qvel)
         control = (data.ctrl, data.mocap_pos.ravel(), data.mocap_quat.ravel())

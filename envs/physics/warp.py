@@ -17,7 +17,7 @@ from mujoco.mjx.third_party.mujoco_warp import OverflowType
 
 from purejaxppo.errors import ConfigError
 
-from .mjx import foreign_numerics, mjx
+from .mjx import mjx, permissive_numerics
 from .types import Advance, Data, Solution
 
 # It tells of itself, and of each kernel that it compiles, on standard output.
@@ -122,7 +122,7 @@ def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advanc
         def worlds(data: Data) -> Solution:
             """[B, ...] of each."""
             blank = blank_world(model, sizes, len(data.qpos))
-            with foreign_numerics():
+            with permissive_numerics():
                 return jax.vmap(simulate, (0, None))(data, blank)
 
         @worlds.def_vmap

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purejaxppo._foreign import foreign_numerics, import_mjx, strong
 from purejaxppo.env import Action, Box, EnvSpec, Obs, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
+from purejaxppo.numerics import import_mjx, permissive_numerics, strong
 
 BACKENDS = ("generalized", "spring", "positional", "mjx")
 HEAD = "action"
@@ -61,7 +61,7 @@ def make(
     known = _registered(name)
     if name not in known:
         raise UnknownName("brax", name, known)
-    with foreign_numerics():
+    with permissive_numerics():
         brax = known[name](**kwargs)
         size = brax.action_size
         obs = jax.eval_shape(brax.reset, jax.random.PRNGKey(0)).obs
@@ -94,7 +94,7 @@ def _registered(name: str | None) -> dict[str, Callable[..., Any]]:
 
 def reset(brax: Any, key: jax.Array) -> State:
     """A first state; its metrics are sums over the episode, as Brax's are."""
-    with foreign_numerics():
+    with permissive_numerics():
         # Brax writes for untyped keys.
         inner = brax.reset(jax.random.key_data(key))
     # Brax's types are weak in places, and a step's others than a reset's.
@@ -113,7 +113,7 @@ def reset(brax: Any, key: jax.Array) -> State:
 def step(brax: Any, state: State, action: Action) -> State:
     """Brax's step; where it blows up, the state before it, truncated."""
     before = state.data
-    with foreign_numerics():
+    with permissive_numerics():
         after = brax.step(before, action[HEAD])
     after = jax.tree.map(lambda new, old: strong(new, old.dtype), after, before)
     # where, not a product: 0 * NaN is NaN, and one NaN is one in every mean.

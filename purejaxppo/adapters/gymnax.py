@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from purejaxppo._foreign import foreign_numerics, strong
 from purejaxppo.env import Action, Box, Discrete, EnvSpec, Head, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
+from purejaxppo.numerics import permissive_numerics, strong
 
 
 class Data(struct.PyTreeNode):
@@ -49,7 +49,7 @@ class GymnaxEnv:
 
     def reset(self, key: jax.Array) -> State:
         key_reset, key_steps = jax.random.split(key)
-        with foreign_numerics():
+        with permissive_numerics():
             obs, inner = self.env.reset_env(key_reset, self.params)
         false = jnp.zeros((), bool)
         return State(
@@ -64,7 +64,7 @@ class GymnaxEnv:
         data = state.data
         key_step = jax.random.fold_in(data.key, data.steps)
         choice = self._action(action["action"])
-        with foreign_numerics():
+        with permissive_numerics():
             obs, inner, reward, ended, _ = self.env.step_env(
                 key_step, data.inner, choice, self.params
             )

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from purejaxppo.config import Config
 from purejaxppo.env import Box, Head
+from purejaxppo.policy.dense import Dense, by_rows, several
 from purejaxppo.policy.heads import Heads
-from purejaxppo.policy.layers import Dense, by_rows, several
 
 Carry = Any  # () without a core, else one array [M, H] (GRU) or a pair of them (LSTM)
 

@@ -1,6 +1,6 @@
 """The run folder: what was asked for, with what versions, and what came of it.
 
-config.json        configuration, settings, origins, versions, machine, command
+config.json        configuration, options, origins, versions, machine, command
 metrics.csv        a row per update and seed: update, steps, seconds, seed, metrics
 evals.csv          a row per evaluation and seed, with the same first columns
 events.*           the same for TensorBoard
@@ -23,7 +23,7 @@ from purejaxppo import __version__
 from purejaxppo.config import Config, Hypers
 from purejaxppo.errors import ConfigError
 from purejaxppo.run.layers import Layered
-from purejaxppo.run.settings import Settings
+from purejaxppo.run.options import Options
 
 CHECKPOINTS = "checkpoints"
 _CONFIG = "config.json"
@@ -148,7 +148,7 @@ def _untag(value: Any) -> Any:
 
 
 def write_config(
-    path: Path, layered: Layered, settings: Settings, command: list[str]
+    path: Path, layered: Layered, options: Options, command: list[str]
 ) -> None:
     """Write config.json, from which `read_config` gives everything back exactly."""
     plain = _encode(layered.config)
@@ -157,7 +157,7 @@ def write_config(
     record = {
         "config": plain,
         "hypers": _encode(layered.config.hypers),
-        "settings": _encode(settings),
+        "options": _encode(options),
         "sources": layered.sources,
         **provenance(command),
     }
@@ -169,8 +169,8 @@ def read_record(path: Path) -> dict[str, Any]:
     return json.loads((path / _CONFIG).read_text())
 
 
-def read_config(path: Path, field: str = "resume") -> tuple[Layered, Settings]:
-    """Configuration, origins and settings of a run.
+def read_config(path: Path, field: str = "resume") -> tuple[Layered, Options]:
+    """Configuration, origins and options of a run.
 
     Raises:
       ConfigError: the folder is missing or holds no run.
@@ -181,7 +181,7 @@ def read_config(path: Path, field: str = "resume") -> tuple[Layered, Settings]:
         config = _decode(Config, record["config"] | {"hypers": hypers})
         kwargs = _untag(record["config"]["env_kwargs"])
         config = dataclasses.replace(config, env_kwargs=kwargs)
-        return Layered(config, record["sources"]), _decode(Settings, record["settings"])
+        return Layered(config, record["sources"]), _decode(Options, record["options"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(
             field, str(path), f"the folder of a run, with its {_CONFIG}"

@@ -11,9 +11,9 @@ from purejaxppo.errors import TrainingStopped
 from purejaxppo.ppo.learner import Learner
 from purejaxppo.ppo.status import describe
 from purejaxppo.ppo.types import Metrics
+from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress, duration
-from purejaxppo.run.runlog import Events, Row, Table
-from purejaxppo.run.settings import Settings
+from purejaxppo.run.tables import Events, Row, Table
 
 
 class Journal:
@@ -27,9 +27,9 @@ class Journal:
     """
 
     def __init__(
-        self, learner: Learner, settings: Settings, path: Path, progress: Progress
+        self, learner: Learner, options: Options, path: Path, progress: Progress
     ):
-        self.config, self.settings = learner.config, settings
+        self.config, self.options = learner.config, options
         self.path, self.progress = path, progress
         success = learner.env.spec.success
         self.worst_name = f"eval/min_block_{success or 'return'}"
@@ -76,7 +76,7 @@ class Journal:
         for table in (self.metrics, self.evals):
             table.truncate(update)
         purge = update * self.config.batch_size + 1 if update > 0 else None
-        self.events = Events(self.path, self.settings.tensorboard, purge)
+        self.events = Events(self.path, self.options.tensorboard, purge)
 
     def close(self) -> None:
         if self.events is not None:
@@ -91,14 +91,14 @@ class Journal:
         self, metrics: Metrics, first_update: int, seconds: list[float]
     ) -> list[Row]:
         """One row per update and seed, from metrics [len(seconds), S] (or no S)."""
-        num, seeds = len(seconds), self.settings.num_seeds
+        num, seeds = len(seconds), self.options.num_seeds
         host = {n: np.asarray(x)[:num].reshape(num, -1) for n, x in metrics.items()}
         return [
             {
                 "update": first_update + i,
                 "steps": (first_update + i) * self.config.batch_size,
                 "seconds": round(seconds[i], 3),
-                "seed": self.settings.seed + s,
+                "seed": self.options.seed + s,
             }
             | {name: float(host[name][i, s]) for name in sorted(host)}
             for i in range(num)
@@ -116,7 +116,7 @@ class Journal:
           TrainingStopped: under `strict`, at the first fault.
         """
         per_update, steps = seconds / num, num * self.config.batch_size
-        steps *= self.settings.num_seeds
+        steps *= self.options.num_seeds
         self.training_seconds += seconds
         self.trained_steps += steps
         now = self.seconds
@@ -169,7 +169,7 @@ class Journal:
                 if sentence not in self.faults:
                     self.faults.append(sentence)
                     self.progress.line(f"FAULT {text}")
-                if self.settings.strict:
+                if self.options.strict:
                     raise TrainingStopped(text)
 
     def summary(self, update: int, ledger: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from purejaxppo import env as env_lib
 from purejaxppo.config import PAIRS, Config, Hypers, with_overrides
 from purejaxppo.errors import ConfigError, UnknownName
-from purejaxppo.run.settings import Settings
+from purejaxppo.run.options import Options
 
 DEFAULT, FLAG = "default", "flag"
 Sources = dict[str, str]  # name -> "default", 'preset "x"' or "flag"
@@ -80,13 +80,13 @@ def require_engine_choice(env: str, engine: str) -> None:
         )
 
 
-def describe(layered: Layered, settings: Settings, given: set[str]) -> str:
+def describe(layered: Layered, options: Options, given: set[str]) -> str:
     """A table: every value, and where it comes from."""
     config, sources = layered
     rows = [(n, _show(value_of(config, n)), sources[n]) for n in value_names()]
-    for field in dataclasses.fields(settings):
+    for field in dataclasses.fields(options):
         source = FLAG if field.name in given else DEFAULT
-        rows.append((field.name, _show(getattr(settings, field.name)), source))
+        rows.append((field.name, _show(getattr(options, field.name)), source))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return "\n".join(
         f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}"

@@ -16,12 +16,12 @@ from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.imitation import Demonstrations
 from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run import checkpoint, demonstrations, folder, program
+from purejaxppo.run import checkpoint, compiler, demonstrations, folder, seeds
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import Journal
 from purejaxppo.run.layers import Layered
+from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress
-from purejaxppo.run.settings import Settings
 from purejaxppo.validation import advice
 
 _CHUNK_SECONDS = 2.0  # how long the host may go without a word
@@ -36,24 +36,24 @@ class Runner:
     """
 
     def __init__(
-        self, layered: Layered, settings: Settings, path: Path, progress: Progress
+        self, layered: Layered, options: Options, path: Path, progress: Progress
     ):
-        self.settings, self.path, self.progress = settings, path, progress
+        self.options, self.path, self.progress = options, path, progress
         self.config = layered.config
         self.learner: Learner = make_learner(self.config)
         self.hypers = as_arrays(self.config.hypers)
-        self.compile = program.Compiler(progress)
-        self.journal = Journal(self.learner, settings, path, progress)
+        self.compile = compiler.Compiler(progress)
+        self.journal = Journal(self.learner, options, path, progress)
         self.checkpoints = path / folder.CHECKPOINTS
         self.saved_at, self.saved_time = -1, time.monotonic()
         self.given = self._given_demonstrations()
 
     def _given_demonstrations(self) -> Demonstrations | None:
         """Those of the file; of the run's own copy, where it has one."""
-        if not self.settings.demonstrations:
+        if not self.options.demonstrations:
             return None
         own = self.path / demonstrations.FILE
-        source = own if own.exists() else Path(self.settings.demonstrations)
+        source = own if own.exists() else Path(self.options.demonstrations)
         return demonstrations.load(source, self.learner.env, self.config)
 
     # --- the first state ------------------------------------------------------------
@@ -63,15 +63,15 @@ class Runner:
 
         While they run, the compiler goes on to what comes after.
         """
-        num = self.settings.num_seeds
-        keys = program.seed_keys(self.settings.seed, num)
+        num = self.options.num_seeds
+        keys = seeds.seed_keys(self.options.seed, num)
         demos, axis = self.given, None
         collects = demos is None and bool(self.config.num_demonstrations)
         if collects:
             axis = 0
-            collect = jax.jit(program.over_seeds(self.learner.collect, num, 0))
+            collect = jax.jit(seeds.over_seeds(self.learner.collect, num, 0))
             demos = jax.eval_shape(collect, keys)
-        init = program.over_seeds(self.learner.init, num, 0, None, axis)
+        init = seeds.over_seeds(self.learner.init, num, 0, None, axis)
         self.compile.begin("init", init, keys, self.hypers, demos)
         if collects:
             demos = self.compile("collect", collect, keys)(keys)
@@ -88,24 +88,24 @@ class Runner:
 
     def _save_demonstrations(self, demos: Demonstrations, axis: int | None) -> None:
         env = self.learner.env
-        if axis is None or self.settings.num_seeds == 1:
+        if axis is None or self.options.num_seeds == 1:
             demonstrations.save(self.path / demonstrations.FILE, demos, env)
             return
-        for i in range(self.settings.num_seeds):
+        for i in range(self.options.num_seeds):
             one = jax.tree.map(lambda x, i=i: x[i], demos)
-            name = f"demonstrations-seed{self.settings.seed + i}.npz"
+            name = f"demonstrations-seed{self.options.seed + i}.npz"
             demonstrations.save(self.path / name, one, env)
 
     # --- between chunks -------------------------------------------------------------
 
     def begin_compiling(self, like: TrainState) -> None:
         """Evaluation and updates, for states of those shapes."""
-        num_seeds = self.settings.num_seeds
-        evaluate = program.over_seeds(self.learner.evaluate, num_seeds, 0)
-        update = program.over_seeds(self.learner.update, num_seeds, 0, None)
+        num_seeds = self.options.num_seeds
+        evaluate = seeds.over_seeds(self.learner.evaluate, num_seeds, 0)
+        update = seeds.over_seeds(self.learner.update, num_seeds, 0, None)
 
         def chunk(state: TrainState, hypers: Any, num: jax.Array):
-            return program.run_chunk(update, state, hypers, num)
+            return seeds.run_chunk(update, state, hypers, num)
 
         self.compile.begin("evaluate", evaluate, like)
         num = jnp.zeros((), jnp.int32)
@@ -124,12 +124,12 @@ class Runner:
             checkpoint.save(self.checkpoints, update, state, self.journal.memory())
             best = self.journal.best
             protect = {best["update"]} if best else set()
-            checkpoint.prune(self.checkpoints, self.settings.keep_checkpoints, protect)
+            checkpoint.prune(self.checkpoints, self.options.keep_checkpoints, protect)
         self.saved_at, self.saved_time = update, time.monotonic()
 
     def _save_is_due(self, update: int) -> bool:
-        every = self.settings.checkpoint_every
-        overdue = time.monotonic() - self.saved_time > self.settings.checkpoint_seconds
+        every = self.options.checkpoint_every
+        overdue = time.monotonic() - self.saved_time > self.options.checkpoint_seconds
         evaluated = update in self.config.eval_points
         return evaluated or overdue or bool(every and update % every == 0)
 
@@ -138,12 +138,12 @@ class Runner:
         takes."""
         points = [p for p in self.config.eval_points if p > update]
         stop = min([*points, self.config.num_updates])
-        if every := self.settings.checkpoint_every:
+        if every := self.options.checkpoint_every:
             stop = min(stop, (update // every + 1) * every)
-        wanted = self.settings.chunk_updates
+        wanted = self.options.chunk_updates
         if not wanted and seconds_per_update is not None:
             wanted = int(_CHUNK_SECONDS / max(seconds_per_update, 1e-6))
-        return min(max(wanted, 1), program.MAX_CHUNK, stop - update)
+        return min(max(wanted, 1), seeds.MAX_CHUNK, stop - update)
 
     # --- the loop -------------------------------------------------------------------
 
@@ -185,9 +185,9 @@ class Runner:
         def stochastic(state: TrainState):
             return self.learner.evaluate(state, deterministic=False)
 
-        f = program.over_seeds(stochastic, self.settings.num_seeds, 0)
+        f = seeds.over_seeds(stochastic, self.options.num_seeds, 0)
         noisy = self.compile("evaluate_noisy", f, state)(state)
-        for line in program.ledger_lines(self.compile.ledger):
+        for line in compiler.ledger_lines(self.compile.ledger):
             self.progress.line(line)
         summary = self.journal.summary(update, self.compile.ledger)
         summary["stochastic"] = {n: np.asarray(x).tolist() for n, x in noisy.items()}
@@ -203,7 +203,7 @@ class Runner:
 
     def go_on(self, interrupt: Interrupt) -> int:
         """Run from the newest checkpoint that is whole. Returns the exit code."""
-        like = program.state_shapes(self.learner, self.settings)
+        like = seeds.state_shapes(self.learner, self.options)
         state, memory = checkpoint.restore_latest(
             self.checkpoints, like, self.progress.line
         )
@@ -219,23 +219,23 @@ class Runner:
         return self.train(state, update, interrupt)
 
 
-def start(layered: Layered, settings: Settings, path: Path, command: list[str]) -> int:
+def start(layered: Layered, options: Options, path: Path, command: list[str]) -> int:
     """A new run in `path`. Returns the exit code.
 
     Raises:
       PurejaxppoError: bad input, before anything compiles; a fault, under `strict`.
     """
     progress = Progress()
-    runner = Runner(layered, settings, path, progress)
+    runner = Runner(layered, options, path, progress)
     folder.create(path)
-    folder.write_config(path, layered, settings, command)
+    folder.write_config(path, layered, options, command)
     progress.line(f"run {path}")
     for sentence in advice(layered.config):
         progress.line(f"warning: {sentence}")
     return _run(runner, Runner.begin)
 
 
-def resume(layered: Layered, settings: Settings, path: Path) -> int:
+def resume(layered: Layered, options: Options, path: Path) -> int:
     """Go on with the run in `path`, to the bit. Returns the exit code.
 
     Raises:
@@ -251,7 +251,7 @@ def resume(layered: Layered, settings: Settings, path: Path) -> int:
             "resuming on another machine or other versions, so the last bits of all "
             "numbers may differ: " + "; ".join(changes)
         )
-    runner = Runner(layered, settings, path, progress)
+    runner = Runner(layered, options, path, progress)
     if checkpoint.steps(runner.checkpoints):
         return _run(runner, Runner.go_on)
     progress.line(f"{path} was killed before its first checkpoint; starting it anew")
@@ -259,7 +259,7 @@ def resume(layered: Layered, settings: Settings, path: Path) -> int:
 
 
 def _run(runner: Runner, way: Any) -> int:
-    program.use_compilation_cache()
+    compiler.use_compilation_cache()
     with Interrupt(runner.progress.line) as interrupt:
         try:
             return way(runner, interrupt)

@@ -14,7 +14,7 @@ _MAX_SEED = 2**32
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Options:
     """Everything of a run that is not the training itself."""
 
     preset: str = ""
@@ -62,20 +62,20 @@ _RANGES = {
 }
 
 
-def validate_settings(settings: Settings) -> None:
+def validate_options(options: Options) -> None:
     """Check what can be known without looking at files.
 
     Raises:
       ConfigError: the first field that cannot be used, with what is allowed.
     """
     for field, (low, allowed) in _RANGES.items():
-        if getattr(settings, field) < low:
-            raise ConfigError(field, getattr(settings, field), allowed)
-    if settings.seed + settings.num_seeds > _MAX_SEED:
-        raise ConfigError("seed", settings.seed, "a seed below 2**32, to the last one")
-    if not settings.checkpoint_seconds > 0.0:
+        if getattr(options, field) < low:
+            raise ConfigError(field, getattr(options, field), allowed)
+    if options.seed + options.num_seeds > _MAX_SEED:
+        raise ConfigError("seed", options.seed, "a seed below 2**32, to the last one")
+    if not options.checkpoint_seconds > 0.0:
         raise ConfigError(
-            "checkpoint_seconds", settings.checkpoint_seconds, "a number above 0"
+            "checkpoint_seconds", options.checkpoint_seconds, "a number above 0"
         )
-    if settings.run_dir and settings.resume:
-        raise ConfigError("run_dir", settings.run_dir, "no run_dir beside resume")
+    if options.run_dir and options.resume:
+        raise ConfigError("run_dir", options.run_dir, "no run_dir beside resume")

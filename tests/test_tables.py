@@ -9,8 +9,8 @@ from purejaxppo.config import Config, Hypers
 from purejaxppo.errors import ConfigError
 from purejaxppo.run import folder
 from purejaxppo.run.layers import Layered
-from purejaxppo.run.runlog import Table
-from purejaxppo.run.settings import Settings
+from purejaxppo.run.options import Options
+from purejaxppo.run.tables import Table
 
 
 def rows(*updates: int) -> list[dict]:
@@ -74,17 +74,17 @@ def test_configuration_comes_back_exactly(tmp_path):
     config = Config(
         env="probe_envs:make", hypers=hypers, hidden_sizes=(3, 4, 5), env_kwargs=kwargs
     )
-    settings = Settings(seed=7, checkpoint_seconds=math.inf, run_dir="somewhere")
+    options = Options(seed=7, checkpoint_seconds=math.inf, run_dir="somewhere")
     layered = Layered(config, {"gamma": "default"})
-    folder.write_config(tmp_path, layered, settings, ["python"])
-    assert folder.read_config(tmp_path) == (layered, settings)
+    folder.write_config(tmp_path, layered, options, ["python"])
+    assert folder.read_config(tmp_path) == (layered, options)
     # Strict JSON, which has neither Infinity nor NaN: others read it too.
     assert "Infinity" not in (tmp_path / "config.json").read_text()
 
 
 def test_record_says_what_the_numbers_depend_on(tmp_path):
     layered = Layered(Config(env="probe_envs:make"), {})
-    folder.write_config(tmp_path, layered, Settings(), ["python"])
+    folder.write_config(tmp_path, layered, Options(), ["python"])
     record = folder.read_record(tmp_path)
     assert {"python", "jax", "jaxlib", "flax", "optax", "numpy", "mujoco"} <= set(
         record["versions"]
@@ -104,6 +104,6 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 def test_every_setting_is_in_the_record(tmp_path):
     layered = Layered(Config(env="probe_envs:make"), {})
-    folder.write_config(tmp_path, layered, Settings(), ["python"])
-    names = {field.name for field in dataclasses.fields(Settings)}
-    assert set(folder.read_record(tmp_path)["settings"]) == names
+    folder.write_config(tmp_path, layered, Options(), ["python"])
+    names = {field.name for field in dataclasses.fields(Options)}
+    assert set(folder.read_record(tmp_path)["options"]) == names

@@ -11,12 +11,12 @@ _ROOT = pathlib.Path(__file__).parent.parent / "purejaxppo"
 
 # From the lowest up; a module may import modules of lower layers, and of its own.
 _LAYERS = [
-    ["errors", "_xla", "_foreign"],
+    ["errors", "_xla", "numerics", "trees"],
     ["env"],
     ["config"],
     ["validation"],
     ["autoreset"],
-    ["policy.distributions", "policy.layers"],
+    ["policy.distributions", "policy.dense"],
     ["policy.heads", "check", "envs", "adapters"],
     ["policy.networks"],
     ["policy.policy"],
@@ -33,7 +33,7 @@ _LAYERS = [
 _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}
 # Beyond the order: environments and adapters know the protocol alone, and how to run
 # code of others.
-_ENVIRONMENTS_MAY = {"errors", "_foreign", "env", "policy.distributions"}
+_ENVIRONMENTS_MAY = {"errors", "numerics", "trees", "env", "policy.distributions"}
 # The doctor reads files: what it imports must not bring a device along.
 _NO_JAX = {"jax", "flax", "optax", "chex", "orbax"}
 

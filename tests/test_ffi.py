@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxppo.envs.physics import foreign
+from purejaxppo.envs.physics import ffi
 
 FLOATS = jax.ShapeDtypeStruct((3,), jnp.float32)
 
@@ -25,7 +25,7 @@ def test_arguments_and_results_of_every_type():
         results[0][...] = np.where(flags, counts * values, -1.0)
         results[1][...] = counts + 1
 
-    foreign.register("test_types", function)
+    ffi.register("test_types", function)
     result = (FLOATS, jax.ShapeDtypeStruct((3,), jnp.int32))
     flags, counts = jnp.array([True, False, True]), jnp.arange(3)
     values = jnp.array([0.5, 1.5, 2.5], jnp.float32)
@@ -43,7 +43,7 @@ def test_a_batch_is_one_call():
         shapes.append(arguments[0].shape)
         results[0][...] = 2 * arguments[0]
 
-    foreign.register("test_batch", function)
+    ffi.register("test_batch", function)
     x = jnp.arange(24, dtype=jnp.float32).reshape(4, 2, 3)
     double = jax.vmap(jax.vmap(lambda x: call("test_batch", FLOATS, x)))
     np.testing.assert_array_equal(jax.jit(double)(x), 2 * np.asarray(x))
@@ -54,7 +54,7 @@ def test_what_the_function_raises_reaches_the_caller():
     def function(arguments, results):
         raise ValueError("no such world")
 
-    foreign.register("test_raises", function)
+    ffi.register("test_raises", function)
     with pytest.raises(jax.errors.JaxRuntimeError, match="ValueError: no such world"):
         jax.jit(lambda x: call("test_raises", FLOATS, x))(
             jnp.zeros(3)
@@ -65,7 +65,7 @@ def test_arguments_cannot_be_written():
     def function(arguments, results):
         arguments[0][...] = 0
 
-    foreign.register("test_readonly", function)
+    ffi.register("test_readonly", function)
     with pytest.raises(jax.errors.JaxRuntimeError, match="read-only"):
         jax.jit(lambda x: call("test_readonly", FLOATS, x))(
             jnp.zeros(3)
@@ -73,18 +73,18 @@ def test_arguments_cannot_be_written():
 
 
 def test_a_name_is_for_good():
-    foreign.register("test_twice", lambda _, results: results[0].fill(1.0))
-    foreign.register("test_twice", lambda _, results: results[0].fill(2.0))
+    ffi.register("test_twice", lambda _, results: results[0].fill(1.0))
+    ffi.register("test_twice", lambda _, results: results[0].fill(2.0))
     np.testing.assert_array_equal(call("test_twice", FLOATS, jnp.zeros(3)), 1.0)
 
 
 PROGRAM = """
 import jax, jax.monitoring, jax.numpy as jnp
-from purejaxppo.envs.physics import foreign
+from purejaxppo.envs.physics import ffi
 
 events = []
 jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
-foreign.register("test_disk", lambda x, y: y[0].__setitem__(..., 3 * x[0]))
+ffi.register("test_disk", lambda x, y: y[0].__setitem__(..., 3 * x[0]))
 result = jax.ShapeDtypeStruct((2,), jnp.float32)
 f = jax.jit(lambda x: jax.ffi.ffi_call("test_disk", result)(x) + 1)
 print(f(jnp.ones(2))[0], "/jax/compilation_cache/cache_hits" in events)

@@ -1,7 +1,6 @@
 """The compiled functions of a run: each is compiled once, ahead of its first call.
 
-With several seeds each function is over all of them. An ahead-of-time executable cannot
-compile a second time: other shapes are an error.
+An ahead-of-time executable cannot compile a second time: other shapes are an error.
 """
 
 import itertools
@@ -13,17 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.custom_batching
-import jax.numpy as jnp
 
-from purejaxppo.config import Hypers
-from purejaxppo.ppo.learner import Learner, as_arrays
-from purejaxppo.ppo.types import Metrics, TrainState
-from purejaxppo.run import demonstrations
 from purejaxppo.run.progress import Progress
-from purejaxppo.run.settings import Settings
-
-MAX_CHUNK = 64  # updates whose metrics one call can return
 
 Ledger = dict[str, dict[str, float]]  # function -> phase -> seconds
 
@@ -31,7 +21,7 @@ Ledger = dict[str, dict[str, float]]  # function -> phase -> seconds
 def use_compilation_cache() -> None:
     """Keep compiled programs on disk, unless the user has a place of their own.
 
-    Also those that call the C engine: they know it by name, see envs.physics.foreign.
+    Also those that call the C engine: they know it by name, see envs.physics.ffi.
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
@@ -45,54 +35,6 @@ def use_compilation_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-
-
-def seed_keys(seed: int, num_seeds: int) -> jax.Array:
-    """The key of each seed: seed i of many is the run with that seed alone."""
-    keys = [jax.random.key(seed + i) for i in range(num_seeds)]
-    return jnp.stack(keys) if num_seeds > 1 else keys[0]
-
-
-def over_seeds(f: Callable[..., Any], num_seeds: int, *axes: int | None) -> Any:
-    """`f` over seeds in one program, if there are several.
-
-    On an accelerator side by side. On a CPU one after the other: one seed keeps the
-    cores busy, and vmap can be slower than no batching at all (benchmarks/seeds.py).
-    And so each seed is to the bit what it is alone.
-
-    Args:
-      axes: of each argument 0 where it is of each seed, None where all share it.
-    """
-    if num_seeds == 1:
-        return f
-    if jax.default_backend() != "cpu":
-        return jax.vmap(f, in_axes=axes)
-    # The lambda hides defaults, which it would trace as arguments.
-    one_by_one = jax.custom_batching.sequential_vmap(lambda *args: f(*args))
-    return jax.vmap(one_by_one, in_axes=axes)
-
-
-def run_chunk(
-    update: Callable[..., tuple[TrainState, Metrics]],
-    state: TrainState,
-    hypers: Hypers,
-    num: jax.Array,
-) -> tuple[TrainState, Metrics]:
-    """`num` updates, at most MAX_CHUNK; metrics beyond them are zeros.
-
-    The bound is traced on purpose: XLA inlines a loop of one known trip, and could
-    then fuse, and so round, otherwise than in the scan of `make_train`.
-    """
-    update = jax.jit(update)  # traced once, for the shapes and for the loop
-    shapes = jax.eval_shape(update, state, hypers)[1]
-    empty = jax.tree.map(lambda s: jnp.zeros((MAX_CHUNK, *s.shape), s.dtype), shapes)
-
-    def body(i: jax.Array, carry: tuple[TrainState, Metrics]):
-        state, metrics = carry
-        state, new = update(state, hypers)
-        return state, jax.tree.map(lambda m, x: m.at[i].set(x), metrics, new)
-
-    return jax.lax.fori_loop(0, num, body, (state, empty))
 
 
 class Compiler:
@@ -143,16 +85,6 @@ class Compiler:
         seconds = [b - a for a, b in itertools.pairwise(marks)]
         self.ledger[name] = dict(zip(phases, seconds, strict=True))
         return compiled
-
-
-def state_shapes(learner: Learner, settings: Settings) -> TrainState:
-    """Shapes and dtypes of a run's state, for restoring it: nothing is computed."""
-    keys = seed_keys(settings.seed, settings.num_seeds)
-    demos = None
-    if learner.config.num_demonstrations:  # any number of any length: no state has them
-        demos = demonstrations.shapes(learner.env, 1, 1)
-    init = over_seeds(learner.init, settings.num_seeds, 0, None, None)
-    return jax.eval_shape(init, keys, as_arrays(learner.config.hypers), demos)[0]
 
 
 def ledger_lines(ledger: Ledger) -> list[str]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 
 @contextlib.contextmanager
-def foreign_numerics():
+def permissive_numerics():
     """Their ranks and dtypes may be promoted; and TensorFloat-32 is not for physics.
 
     MuJoCo in JAX multiplies booleans by floats, and would be off by a millimetre.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxppo.policy.layers import Dense, by_rows, several
+from purejaxppo.policy.dense import Dense, by_rows, several
 
 
 @pytest.mark.parametrize("batched", [False, True])
