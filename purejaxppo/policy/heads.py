@@ -26,6 +26,8 @@ from purejaxppo.policy.distributions import (
 
 Heads = Mapping[str, Head]
 Noise = dict[str, jax.Array]  # per head, [..., A] or [..., n]
+# Head -> the arrays that its distribution is made of: "mean" and "std", or "logits".
+Outputs = dict[str, dict[str, jax.Array]]
 
 
 class PolicyInput(struct.PyTreeNode):
@@ -142,7 +144,7 @@ def noise(heads: Heads, config: Config, key: jax.Array, shape: Shape) -> Noise:
 
 def choose(
     heads: Heads,
-    outputs: dict[str, dict[str, jax.Array]],
+    outputs: Outputs,
     inputs: PolicyInput,
     config: Config,
     noise: Noise | None,
@@ -161,9 +163,9 @@ def _where_active(active: jax.Array, action: jax.Array) -> jax.Array:
     return jnp.where(column, action, jnp.zeros_like(action))
 
 
-def evaluate(
+def evaluate_actions(
     heads: Heads,
-    outputs: dict[str, dict[str, jax.Array]],
+    outputs: Outputs,
     inputs: PolicyInput,
     action: Action,
     config: Config,

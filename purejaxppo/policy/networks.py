@@ -6,18 +6,19 @@ is time-major, [L, M, ...], and the carry is [M, core_size].
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.typing import Collection
 
 from purejaxppo.config import Config
-from purejaxppo.env import Box, Head
+from purejaxppo.env import Box, Head, Obs
 from purejaxppo.policy.dense import Dense, by_rows, several
-from purejaxppo.policy.heads import Heads
+from purejaxppo.policy.heads import Heads, Outputs
 
-Carry = Any  # () without a core, else one array [M, H] (GRU) or a pair of them (LSTM)
+# () without a core, else one array [M, H] (GRU) or a pair of them (LSTM).
+Carry = tuple[()] | jax.Array | tuple[jax.Array, jax.Array]
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": nn.tanh,
@@ -62,7 +63,9 @@ class _Lstm(nn.Module):
     size: int
 
     @nn.compact
-    def __call__(self, carry: Carry, x: jax.Array) -> tuple[Carry, jax.Array]:
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], x: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         cell, hidden = carry
         gates = Dense(4 * self.size, 1.0, name="input")(x)
         gates += Dense(4 * self.size, 1.0, use_bias=False, name="hidden")(hidden)
@@ -138,13 +141,17 @@ class HeadOutput(nn.Module):
         return {"mean": mean, "std": config.min_std + span * nn.sigmoid(raw + offset)}
 
 
-def _part(obs: Any, name: str) -> jax.Array:
+def _part(obs: Obs, name: str) -> jax.Array:
     """Observations may be a dict: then actor and critic each see their own part."""
     return obs[name] if isinstance(obs, dict) else obs
 
 
-class ActorCritic(nn.Module):
-    """Both networks; `act` and `value` are applied apart, on the same parameters."""
+class Actor(nn.Module):
+    """The policy's trunk, and one output layer per head.
+
+    The attributes' names are the paths of the parameters, from which Flax derives the
+    random numbers of their initial values. Nothing else depends on them.
+    """
 
     heads: Heads
     config: Config
@@ -154,6 +161,52 @@ class ActorCritic(nn.Module):
         self.actor = Trunk(
             config.hidden_sizes, config.activation, False, config.core, config.core_size
         )
+        self.outputs = {n: HeadOutput(h, config) for n, h in self.heads.items()}
+
+    def features(
+        self, obs: Obs, start: jax.Array, carry: Carry
+    ) -> tuple[jax.Array, Carry]:
+        """What the trunk makes of an observation.
+
+        Args:
+          obs: float32 [..., D], or a dict of "actor" and "critic" arrays.
+          start: bool [...], the first step of an episode.
+          carry: of the recurrent core before the first step.
+
+        Returns:
+          features [..., H], and the carry after each step.
+        """
+        return self.actor(_part(obs, "actor"), start, carry)
+
+    def __call__(
+        self, obs: Obs, start: jax.Array, carry: Carry
+    ) -> tuple[Outputs, Carry]:
+        """The numbers of each head's distribution, and the carry after each step.
+
+        Args:
+          obs, start, carry: see `features`.
+        """
+        features, carries = self.features(obs, start, carry)
+        return {n: by_rows(self.outputs[n], features) for n in self.heads}, carries
+
+
+def head_parameters(policy: Collection, head: str) -> Collection:
+    """The parameters of one head's own output layer.
+
+    Args:
+      policy: `Params.policy`, or a gradient for it.
+      head: the head's name.
+    """
+    return policy[f"outputs_{head}"]  # Flax's name for an entry of `Actor.outputs`
+
+
+class Critic(nn.Module):
+    """The value of an observation, or with `shared_trunk` of the policy's features."""
+
+    config: Config
+
+    def setup(self) -> None:
+        config = self.config
         if not config.shared_trunk:
             self.critic = Trunk(
                 config.critic_hidden_sizes,
@@ -162,26 +215,19 @@ class ActorCritic(nn.Module):
                 config.core,
                 config.core_size,
             )
-        self.outputs = {n: HeadOutput(h, config) for n, h in self.heads.items()}
         self.critic_value = Dense(1, 1.0)
 
-    def act(
-        self, obs: Any, start: jax.Array, carry: Carry
-    ) -> tuple[dict[str, dict[str, jax.Array]], Carry]:
-        features, carries = self.actor(_part(obs, "actor"), start, carry)
-        outputs = {n: by_rows(self.outputs[n], features) for n in self.heads}
-        return outputs, carries
-
-    def value(
-        self, obs: Any, start: jax.Array, carry: Carry
+    def __call__(
+        self, obs: Obs, start: jax.Array, carry: Carry
     ) -> tuple[jax.Array, Carry]:
-        if self.config.shared_trunk:
-            features, carries = self.actor(_part(obs, "actor"), start, carry)
-        else:
-            features, carries = self.critic(_part(obs, "critic"), start, carry)
-        return by_rows(self.critic_value, features)[..., 0], carries
+        """Value [...] by a trunk of its own, and the carry after each step.
 
-    def __call__(self, obs: Any, start: jax.Array, carry: dict[str, Carry]) -> None:
-        """Touches every parameter once, for initialisation."""
-        self.act(obs, start, carry["actor"])
-        self.value(obs, start, carry["critic"])
+        Args:
+          obs, start, carry: see `Actor.features`.
+        """
+        features, carries = self.critic(_part(obs, "critic"), start, carry)
+        return self.of_features(features), carries
+
+    def of_features(self, features: jax.Array) -> jax.Array:
+        """Value [...] of features [..., H]."""
+        return by_rows(self.critic_value, features)[..., 0]

@@ -1,23 +1,39 @@
 """THE policy interface: `sample -> (action, stored)`, `log_prob(params, stored)`.
 
 There is no other way to add to a log-prob: what the rollout keeps is `Stored`, and
-both sides of the ratio are `heads.evaluate` on it. Whatever cannot be computed from
-`Stored` and the parameters has no way in.
+both sides of the ratio are `heads.evaluate_actions` on it. Whatever cannot be computed
+from `Stored` and the parameters has no way in.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 from flax import struct
+from flax.typing import Collection
 
+from purejaxppo import trees
 from purejaxppo.config import Config
 from purejaxppo.env import Action
 from purejaxppo.policy import heads as heads_lib
-from purejaxppo.policy.heads import Heads, HeadTerms, Noise, PolicyInput
-from purejaxppo.policy.networks import ActorCritic, Carry, initial_carry
+from purejaxppo.policy import networks as networks_lib
+from purejaxppo.policy.heads import Heads, HeadTerms, Noise, Outputs, PolicyInput
+from purejaxppo.policy.networks import Actor, Carry, Critic
 
-Params = Any
+Carries = dict[str, Carry]  # of "actor" and "critic"
+
+
+class Params(struct.PyTreeNode):
+    """The parameters, policy and critic apart.
+
+    What is frozen, clipped or decayed is decided by these two fields, and never by the
+    names that Flax gives to the parameters inside them.
+    """
+
+    critic: Collection
+    policy: Collection
 
 
 class Stored(struct.PyTreeNode):
@@ -29,11 +45,20 @@ class Stored(struct.PyTreeNode):
 
     inputs: PolicyInput
     action: Action
-    carry: dict[str, Carry]
+    carry: Carries
+
+
+class Networks(NamedTuple):
+    """The static facts of a policy: heads, configuration, and the two Flax modules."""
+
+    heads: Heads
+    config: Config
+    actor: Actor
+    critic: Critic
 
 
 class Policy(NamedTuple):
-    """Pure functions over explicit parameters. One step has leading axis [N].
+    """The functions of this module, bound to networks. One step has leading axis [N].
 
     Attributes:
       init: (key, inputs [N]) -> params.
@@ -46,75 +71,175 @@ class Policy(NamedTuple):
         step [L, M, H]).
     """
 
-    init: Callable[..., Params]
-    initial_carry: Callable[[int], dict[str, Carry]]
+    init: Callable[[jax.Array, PolicyInput], Params]
+    initial_carry: Callable[[int], Carries]
     noise: Callable[[jax.Array, int], Noise]
-    sample: Callable[..., tuple[Action, Stored, HeadTerms, dict[str, Carry]]]
-    mode: Callable[..., tuple[Action, dict[str, Carry]]]
+    sample: Callable[
+        [Params, PolicyInput, Carries, Noise],
+        tuple[Action, Stored, HeadTerms, Carries],
+    ]
+    mode: Callable[[Params, PolicyInput, Carries], tuple[Action, Carries]]
     log_prob: Callable[[Params, Stored], HeadTerms]
-    value: Callable[..., tuple[jax.Array, Carry]]
-
-
-def _one_step(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[None], tree)
-
-
-def _last(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[-1], tree)
+    value: Callable[[Params, PolicyInput, Carry], tuple[jax.Array, Carry]]
 
 
 def make_policy(heads: Heads, config: Config) -> Policy:
     """Bind the heads of an environment and the networks of a configuration."""
-    network = ActorCritic(heads, config)
+    networks = Networks(heads, config, Actor(heads, config), Critic(config))
+    return Policy(
+        init=functools.partial(init, networks),
+        initial_carry=functools.partial(initial_carry, networks),
+        noise=functools.partial(noise, networks),
+        sample=functools.partial(sample, networks),
+        mode=functools.partial(mode, networks),
+        log_prob=functools.partial(log_prob, networks),
+        value=functools.partial(value, networks),
+    )
 
-    def zeros(num: int) -> dict[str, Carry]:
-        return {
-            name: initial_carry(config.core, config.core_size, num)
-            for name in ("actor", "critic")
-        }
 
-    def init(key: jax.Array, inputs: PolicyInput) -> Params:
-        inputs = _one_step(inputs)
-        carry = zeros(inputs.start.shape[1])
-        return network.init(key, inputs.obs, inputs.start, carry)["params"]
+def init(networks: Networks, key: jax.Array, inputs: PolicyInput) -> Params:
+    """Initial parameters.
 
-    def act(params: Params, inputs: PolicyInput, carry: Carry):
-        return network.apply(
-            {"params": params}, inputs.obs, inputs.start, carry, method="act"
+    Args:
+      networks: what is to be initialised.
+      key: of all parameters: each draws by its path, which no two of them share.
+      inputs: of any [N] environments; only shapes and types matter.
+    """
+    actor, critic = networks.actor, networks.critic
+    inputs = trees.unsqueeze(inputs)
+    carry = initial_carry(networks, inputs.start.shape[1])
+    policy = actor.init(key, inputs.obs, inputs.start, carry["actor"])
+    if networks.config.shared_trunk:
+        features, _ = _trunk_features(
+            networks, Params(policy=policy["params"], critic={}), inputs, carry["actor"]
         )
+        own = critic.init(key, features, method="of_features")
+    else:
+        own = critic.init(key, inputs.obs, inputs.start, carry["critic"])
+    return Params(policy=policy["params"], critic=own["params"])
 
-    def value(
-        params: Params, inputs: PolicyInput, carry: Carry
-    ) -> tuple[jax.Array, Carry]:
-        return network.apply(
-            {"params": params}, inputs.obs, inputs.start, carry, method="value"
-        )
 
-    def step(params: Params, inputs: PolicyInput, carry: dict[str, Carry]):
-        """One step of both carries; the critic's is free without a core."""
-        outputs, actor = act(params, _one_step(inputs), carry["actor"])
-        _, critic = value(params, _one_step(inputs), carry["critic"])
-        return _last(outputs), {"actor": _last(actor), "critic": _last(critic)}
+def initial_carry(networks: Networks, num: int) -> Carries:
+    """The zero carry of `num` environments, [num, H] for each network."""
+    core, size = networks.config.core, networks.config.core_size
+    return {
+        name: networks_lib.initial_carry(core, size, num)
+        for name in ("actor", "critic")
+    }
 
-    def noise(key: jax.Array, num: int) -> Noise:
-        return heads_lib.noise(heads, config, key, (num,))
 
-    def sample(
-        params: Params, inputs: PolicyInput, carry: dict[str, Carry], noise: Noise
-    ) -> tuple[Action, Stored, HeadTerms, dict[str, Carry]]:
-        outputs, next_carry = step(params, inputs, carry)
-        action = heads_lib.choose(heads, outputs, inputs, config, noise)
-        terms = heads_lib.evaluate(heads, outputs, inputs, action, config)
-        return action, Stored(inputs, action, carry), terms, next_carry
+def noise(networks: Networks, key: jax.Array, num: int) -> Noise:
+    """What is random about one step of `num` environments.
 
-    def mode(
-        params: Params, inputs: PolicyInput, carry: dict[str, Carry]
-    ) -> tuple[Action, dict[str, Carry]]:
-        outputs, next_carry = step(params, inputs, carry)
-        return heads_lib.choose(heads, outputs, inputs, config, None), next_carry
+    Args:
+      networks: whose heads draw.
+      key: used once.
+      num: of environments, the leading axis of the result.
+    """
+    return heads_lib.noise(networks.heads, networks.config, key, (num,))
 
-    def log_prob(params: Params, stored: Stored) -> HeadTerms:
-        outputs, _ = act(params, stored.inputs, stored.carry["actor"])
-        return heads_lib.evaluate(heads, outputs, stored.inputs, stored.action, config)
 
-    return Policy(init, zeros, noise, sample, mode, log_prob, value)
+def sample(
+    networks: Networks,
+    params: Params,
+    inputs: PolicyInput,
+    carry: Carries,
+    noise: Noise,
+) -> tuple[Action, Stored, HeadTerms, Carries]:
+    """One step of the policy that acts.
+
+    Args:
+      networks, params: the policy.
+      inputs: [N].
+      carry: of both networks before the step, [N, H].
+      noise: what `noise` drew for this step.
+
+    Returns:
+      action [N, ...]; what the loss needs to re-evaluate its log-prob; its log-prob and
+      entropy by the very function that the loss uses; the carry after the step.
+    """
+    outputs, next_carry = _step(networks, params, inputs, carry)
+    heads, config = networks.heads, networks.config
+    action = heads_lib.choose(heads, outputs, inputs, config, noise)
+    terms = heads_lib.evaluate_actions(heads, outputs, inputs, action, config)
+    return action, Stored(inputs, action, carry), terms, next_carry
+
+
+def mode(
+    networks: Networks, params: Params, inputs: PolicyInput, carry: Carries
+) -> tuple[Action, Carries]:
+    """The most likely action of every head, and the carry after the step.
+
+    Args:
+      networks, params: the policy.
+      inputs: [N].
+      carry: of both networks before the step, [N, H].
+    """
+    outputs, next_carry = _step(networks, params, inputs, carry)
+    heads, config = networks.heads, networks.config
+    return heads_lib.choose(heads, outputs, inputs, config, None), next_carry
+
+
+def log_prob(networks: Networks, params: Params, stored: Stored) -> HeadTerms:
+    """Log-prob and entropy per head of stored actions, under these parameters.
+
+    Args:
+      networks, params: the policy, of the rollout or as it is now.
+      stored: [L, M], with the carry [M, H] before the first step.
+    """
+    inputs, carry = stored.inputs, stored.carry["actor"]
+    outputs, _ = _head_outputs(networks, params, inputs, carry)
+    return heads_lib.evaluate_actions(
+        networks.heads, outputs, inputs, stored.action, networks.config
+    )
+
+
+def value(
+    networks: Networks, params: Params, inputs: PolicyInput, carry: Carry
+) -> tuple[jax.Array, Carry]:
+    """V of each step of sequences.
+
+    Args:
+      networks, params: the policy, whose trunk the critic may share.
+      inputs: [L, M].
+      carry: of the critic before the first step, [M, H].
+
+    Returns:
+      value [L, M], and the critic's carry after each step [L, M, H].
+    """
+    critic = networks.critic
+    if not networks.config.shared_trunk:
+        return _apply(critic, params.critic, inputs.obs, inputs.start, carry)
+    features, carries = _trunk_features(networks, params, inputs, carry)
+    return _apply(critic, params.critic, features, method="of_features"), carries
+
+
+def _apply(
+    module: nn.Module, parameters: Collection, *args: Any, method: str | None = None
+) -> Any:
+    """Flax's `apply` for what only has parameters; typed by whoever calls."""
+    return module.apply({"params": parameters}, *args, method=method)
+
+
+def _trunk_features(
+    networks: Networks, params: Params, inputs: PolicyInput, carry: Carry
+) -> tuple[jax.Array, Carry]:
+    seen = (inputs.obs, inputs.start, carry)
+    return _apply(networks.actor, params.policy, *seen, method="features")
+
+
+def _head_outputs(
+    networks: Networks, params: Params, inputs: PolicyInput, carry: Carry
+) -> tuple[Outputs, Carry]:
+    return _apply(networks.actor, params.policy, inputs.obs, inputs.start, carry)
+
+
+def _step(
+    networks: Networks, params: Params, inputs: PolicyInput, carry: Carries
+) -> tuple[Outputs, Carries]:
+    """Head outputs of one step, and both carries after it; the critic's is free
+    without a core."""
+    inputs = trees.unsqueeze(inputs)
+    outputs, actor = _head_outputs(networks, params, inputs, carry["actor"])
+    _, critic = value(networks, params, inputs, carry["critic"])
+    return trees.take(outputs, -1), trees.take({"actor": actor, "critic": critic}, -1)

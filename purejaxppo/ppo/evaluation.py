@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxppo.config import Config
 from purejaxppo.env import Env, State, executed
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Params, Policy
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.normalize import Statistics
-from purejaxppo.ppo.types import Metrics
+from purejaxppo.ppo.types import Metrics, Task
 
 # Where the environment has no time limit of its own.
 _MAX_STEPS = 10_000
@@ -122,9 +121,7 @@ def _step(
 
 
 def evaluate(
-    env: Env,
-    policy: Policy,
-    config: Config,
+    task: Task,
     params: Params,
     obs_stats: Statistics | None,
     *,
@@ -134,6 +131,7 @@ def evaluate(
 
     The same `eval_blocks` x `eval_episodes` episodes in every call and every run.
     """
+    env, policy, config = task.env, task.policy, task.config
     shape = (config.eval_blocks, config.eval_episodes)
     keys = jax.random.split(jax.random.key(config.eval_seed), shape[0] * shape[1])
     run = run_episodes(

@@ -10,19 +10,20 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from purejaxppo import trees
 from purejaxppo.config import Config
-from purejaxppo.env import Action, Box, Env, Obs
+from purejaxppo.env import Action, Box, Env, Obs, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Params, Policy, Stored
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.normalize import Statistics
-from purejaxppo.ppo.types import Metrics
+from purejaxppo.ppo.types import Metrics, Task
 
 # Attempts per demonstration that is kept, plus a few: a noisy expert may fail.
 _ATTEMPTS = 2
 _SPARE = 4
-_LOG_EVERY = 100  # cloning steps per logged loss
+_LOSS_WINDOW = 100  # cloning steps that a logged loss is the mean of
 
 
 class Demonstrations(struct.PyTreeNode):
@@ -37,7 +38,7 @@ class Demonstrations(struct.PyTreeNode):
 
 
 def _noisy(env: Env, action: Action, noise: float, key: jax.Array) -> Action:
-    """Gaussian noise on continuous heads, for coverage; other heads as they are."""
+    """Gaussian noise of that std on continuous heads, for coverage; others as are."""
     heads = env.spec.heads
     noisy = {}
     for index, (name, value) in enumerate(action.items()):
@@ -49,16 +50,20 @@ def _noisy(env: Env, action: Action, noise: float, key: jax.Array) -> Action:
     return noisy
 
 
-def collect(env: Env, config: Config, key: jax.Array) -> Demonstrations:
+def collect(task: Task, key: jax.Array) -> Demonstrations:
     """Let the environment's demonstrator act, noisily, and keep its successes.
 
     The action stored is the one that was executed. Where fewer than
     `num_demonstrations` attempts succeed, the rest have no valid step.
+
+    Raises:
+      ConfigError: the environment has no demonstrator, success or time limit.
     """
+    env, config = task.env, task.config
     if not hasattr(env, "demonstrator"):
         raise ConfigError("env", env.spec.name, "an environment with a demonstrator")
-    outcome = env.spec.success
-    if outcome is None or env.spec.max_episode_steps is None:
+    outcome, limit = env.spec.success, env.spec.max_episode_steps
+    if outcome is None or limit is None:
         raise ConfigError(
             "env", env.spec.name, "an environment whose spec has success and a limit"
         )
@@ -66,7 +71,7 @@ def collect(env: Env, config: Config, key: jax.Array) -> Demonstrations:
     key_reset, key_noise = jax.random.split(key)
     state = jax.vmap(env.reset)(jax.random.split(key_reset, num))
 
-    def step(carry, key):
+    def step(carry: tuple[State, jax.Array], key: jax.Array):
         state, alive = carry
         action = jax.vmap(env.demonstrator)(state)
         action = jax.vmap(lambda a, k: _noisy(env, a, config.demonstration_noise, k))(
@@ -82,25 +87,21 @@ def collect(env: Env, config: Config, key: jax.Array) -> Demonstrations:
         going = alive & ~(after.terminated | after.truncated | success)
         return (after, going), (taken, alive, alive & success)
 
+    start = (state, jnp.ones((num,), bool))
     _, (taken, alive, success) = jax.lax.scan(
-        step,
-        (state, jnp.ones((num,), bool)),
-        jax.random.split(key_noise, env.spec.max_episode_steps),
+        step, start, jax.random.split(key_noise, limit)
     )
     succeeded = jnp.any(success, axis=0)
-    keep = jnp.argsort(~succeeded, stable=True)[: config.num_demonstrations]
-    valid = alive & succeeded[None]
-
-    def kept(x: jax.Array) -> jax.Array:
-        return jnp.swapaxes(x, 0, 1)[keep]
-
-    return Demonstrations(*jax.tree.map(kept, taken), valid=kept(valid))
+    successes_first = jnp.argsort(~succeeded, stable=True)
+    chosen = successes_first[: config.num_demonstrations]
+    steps = (*taken, alive & succeeded[None])
+    return Demonstrations(*trees.take(trees.swap_axes(steps), chosen))
 
 
 def observation_statistics(demonstrations: Demonstrations) -> Statistics:
     """Statistics of all valid observations."""
-    flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), demonstrations.obs)
-    example = jax.tree.map(lambda x: x[0], flat)
+    flat = trees.merge_axes(demonstrations.obs)
+    example = trees.take(flat, 0)
     weight = demonstrations.valid.ravel().astype(jnp.float32)
     return normalize.update(normalize.init(example), flat, weight)
 
@@ -109,7 +110,7 @@ def _as_stored(
     policy: Policy, demonstrations: Demonstrations, obs_stats: Statistics | None
 ) -> Stored:
     """Time-major sequences [L, K], each an episode of its own."""
-    swapped = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), demonstrations)
+    swapped = trees.swap_axes(demonstrations)
     num_steps, num_episodes = swapped.valid.shape
     start = jnp.zeros((num_steps, num_episodes), bool).at[0].set(True)
     inputs = PolicyInput(
@@ -123,18 +124,12 @@ def _as_stored(
 
 def _without_padding(demonstrations: Demonstrations) -> Demonstrations:
     """Zeros where there is no valid step: a NaN there would reach the gradient."""
-    valid = demonstrations.valid
-
-    def zeroed(x: jax.Array) -> jax.Array:
-        column = valid.reshape(valid.shape + (1,) * (x.ndim - valid.ndim))
-        return jnp.where(column, x, jnp.zeros_like(x))
-
-    return jax.tree.map(zeroed, demonstrations)
+    zeros = jax.tree.map(jnp.zeros_like, demonstrations)
+    return trees.where(demonstrations.valid, demonstrations, zeros)
 
 
 def clone(
-    policy: Policy,
-    config: Config,
+    task: Task,
     params: Params,
     obs_stats: Statistics | None,
     demonstrations: Demonstrations,
@@ -145,38 +140,41 @@ def clone(
     Without a recurrent core a step sees `cloning_batch` samples, with one it sees
     every episode whole.
 
+    Args:
+      task: policy, and the configuration of cloning.
+      params: to start from.
+      obs_stats: to normalise observations by; None leaves them alone.
+      demonstrations: [K, L, ...].
+      key: of the samples of each step.
+
     Returns:
       cloned params, and the loss (negative log-prob) at the start and at the end.
     """
-    stored = _as_stored(policy, _without_padding(demonstrations), obs_stats)
+    config = task.config
+    stored = _as_stored(task.policy, _without_padding(demonstrations), obs_stats)
     valid = jnp.swapaxes(demonstrations.valid, 0, 1)
     chex.assert_rank(valid, 2)
     if config.core == "none":
-        stored = jax.tree.map(lambda x: x.reshape((1, -1, *x.shape[2:])), stored)
-        valid = valid.reshape((1, -1))
-    real_first = jnp.argsort(~valid[0], stable=True)
+        stored, valid = trees.unsqueeze(trees.merge_axes((stored, valid)))
+    valid_first = jnp.argsort(~valid[0], stable=True)
     num_valid = jnp.sum(valid[0])
-    schedule = optax.cosine_decay_schedule(
-        config.cloning_learning_rate, max(config.cloning_steps, 1)
-    )
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    optimizer = _optimizer(config)
 
-    def loss_fn(params, stored, valid):
-        log_prob = policy.log_prob(params, stored).joint_log_prob()
+    def loss_fn(params: Params, stored: Stored, valid: jax.Array) -> jax.Array:
+        log_prob = task.policy.log_prob(params, stored).joint_log_prob()
         total = jnp.sum(jnp.where(valid, log_prob, 0.0))
         return -total / jnp.maximum(jnp.sum(valid.astype(total.dtype)), 1.0)
 
-    def sample(key):
+    def draw(key: jax.Array) -> tuple[Stored, jax.Array]:
         if config.core != "none":
             return stored, valid
-        # Real samples are first in that order, so padding is never drawn.
+        # Valid samples are first in that order, so padding is never drawn.
         rank = jax.random.randint(key, (config.cloning_batch,), 0, num_valid)
-        index = real_first[rank]
-        return jax.tree.map(lambda x: x[:, index], (stored, valid))
+        return trees.take((stored, valid), valid_first[rank], axis=1)
 
-    def step(carry, key):
+    def step(carry: tuple[Params, optax.OptState], key: jax.Array):
         params, opt_state = carry
-        loss, grads = jax.value_and_grad(loss_fn)(params, *sample(key))
+        loss, grads = jax.value_and_grad(loss_fn)(params, *draw(key))
         # optax raises floats to integer powers, which strict promotion forbids.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -184,12 +182,22 @@ def clone(
 
     keys = jax.random.split(key, config.cloning_steps)
     (params, _), loss = jax.lax.scan(step, (params, optimizer.init(params)), keys)
-    window = min(_LOG_EVERY, config.cloning_steps)
-    return params, {
+    return params, _cloning_metrics(loss, demonstrations.valid)
+
+
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(
+        config.cloning_learning_rate, max(config.cloning_steps, 1)
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+
+
+def _cloning_metrics(loss: jax.Array, valid: jax.Array) -> Metrics:
+    """From the loss of each step, and which steps of demonstrations exist [K, L]."""
+    window = min(_LOSS_WINDOW, loss.shape[0])
+    return {
         "cloning/first_loss": jnp.mean(loss[:window]),
         "cloning/last_loss": jnp.mean(loss[-window:]),
-        "cloning/demonstrations": jnp.sum(demonstrations.valid[:, 0]).astype(
-            jnp.float32
-        ),
-        "cloning/samples": jnp.sum(demonstrations.valid).astype(jnp.float32),
+        "cloning/demonstrations": jnp.sum(valid[:, 0]).astype(jnp.float32),
+        "cloning/samples": jnp.sum(valid).astype(jnp.float32),
     }

@@ -18,7 +18,13 @@ def policy_loss(
     """-min(ρ A, clip(ρ, 1-ε, 1+ε) A), with ρ = exp(log_ratio); eq. 7.
 
     With a finite `dual_clip` c the objective is at least c A where A < 0 (Ye et al.
-    2020, https://arxiv.org/abs/1912.09729, eq. 5). All arrays have one shape.
+    2020, https://arxiv.org/abs/1912.09729, eq. 5).
+
+    Args:
+      log_ratio: new log-prob minus old one, any shape.
+      advantages: of the same shape.
+      clip_eps: [], clip range ε.
+      dual_clip: [], c; inf switches it off.
     """
     chex.assert_equal_shape([log_ratio, advantages])
     ratio = jnp.exp(log_ratio)
@@ -42,6 +48,12 @@ def value_loss(
 
     The range is the value's own: values are not probabilities. Off by default, as it
     often hurts (Engstrom et al. 2020, Andrychowicz et al. 2021).
+
+    Args:
+      value: of the critic as it is now, any shape.
+      old_value: of the critic before the update, of the same shape.
+      returns: the targets, of the same shape, without gradient.
+      value_clip: [], in units of return; inf switches it off.
     """
     chex.assert_equal_shape([value, old_value, returns])
     near = old_value + jnp.clip(value - old_value, -value_clip, value_clip)
@@ -59,6 +71,12 @@ def approx_kl(log_ratio: jax.Array) -> jax.Array:
 def anchor_kl(
     log_ratio: jax.Array, log_prob: jax.Array, reference_log_prob: jax.Array
 ) -> jax.Array:
-    """ρ (log π - log π_ref): importance-weighted reverse KL to a frozen reference."""
+    """ρ (log π - log π_ref): importance-weighted reverse KL to a frozen reference.
+
+    Args:
+      log_ratio: log-prob minus that of the rollout's policy, any shape.
+      log_prob: of the policy as it is now, of the same shape.
+      reference_log_prob: of the reference, of the same shape, without gradient.
+    """
     chex.assert_equal_shape([log_ratio, log_prob, reference_log_prob])
     return jnp.exp(log_ratio) * (log_prob - reference_log_prob)

@@ -1,58 +1,93 @@
-"""One minibatch: PPO's loss as a whole, and what to log of it."""
-
-from typing import NamedTuple
+"""One minibatch: PPO's loss as a whole, and what is measured beside it."""
 
 import chex
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from purejaxppo.config import Config, Hypers
-from purejaxppo.policy.heads import joint
-from purejaxppo.policy.policy import Params, Policy
+from purejaxppo.config import Hypers
+from purejaxppo.policy.heads import HeadTerms, joint
+from purejaxppo.policy.policy import Params
 from purejaxppo.ppo import losses, normalize, reduce
+from purejaxppo.ppo.coefficients import Coefficients
 from purejaxppo.ppo.reduce import AxisName
-from purejaxppo.ppo.types import Batch, Metrics
+from purejaxppo.ppo.types import Batch, Metrics, Task
 
 _EXPLODED, _COLLAPSED = 5.0, 0.1
 
 
-class Coefs(NamedTuple):
-    """The coefficients of this update, schedules applied. Scalars, one per head."""
+class Ratio(struct.PyTreeNode):
+    """Statistics of the ratio ρ over the valid samples of a minibatch. float32 [].
 
-    learning_rate: jax.Array
-    entropy: dict[str, jax.Array]  # per head
-    kl: jax.Array
-    freeze_policy: jax.Array  # bool: the critic's warm-up
+    Moments about 1: mean(ρ²) - mean(ρ)² would lose what is below 3e-4 in float32.
+    """
+
+    excess: jax.Array  # mean of ρ - 1
+    square: jax.Array  # mean of (ρ - 1)²
+    minimum: jax.Array
+    maximum: jax.Array
+    error: jax.Array  # largest abs(ρ - 1)
+    exploded: jax.Array  # number of samples with ρ above 5
+    collapsed: jax.Array  # number of samples with ρ below 0.1
+
+
+class Measures(struct.PyTreeNode):
+    """What a minibatch measured, before its step. float32 [].
+
+    The fields steer training: the KL stop, the check of the loss, the adaptive
+    coefficients and the status read them. `logged` is for people alone.
+    """
+
+    loss: jax.Array
+    approx_kl: jax.Array
+    entropy_change: jax.Array  # mean absolute change against the rollout policy
+    head_entropy: dict[str, jax.Array]  # NaN for a head without a valid sample
+    ratio: Ratio
+    logged: Metrics
+
+
+class ValidCounts(struct.PyTreeNode):
+    """Valid samples that a minibatch has on average. float32 []."""
+
+    joint: jax.Array  # samples of which any head was active
+    heads: dict[str, jax.Array]
 
 
 def minibatch_loss(
     params: Params,
+    task: Task,
     batch: Batch,
-    expected: dict[str, jax.Array],
-    policy: Policy,
-    config: Config,
-    coefs: Coefs,
+    expected: ValidCounts,
+    coefficients: Coefficients,
     hypers: Hypers,
-    axis_name: AxisName = None,
-) -> tuple[jax.Array, Metrics]:
-    """The loss of a minibatch [L, M] and what to log of it.
+) -> tuple[jax.Array, Measures]:
+    """The loss of a minibatch, and what is measured beside it.
 
     Means over valid samples divide by the number `expected` of a minibatch, taken
     from the whole batch: the mean of minibatch gradients is then the gradient of the
     batch, whatever samples fall together.
+
+    Args:
+      params: what the gradient is taken for.
+      task: the policy, its configuration, and the axis to reduce over.
+      batch: the minibatch, [L, M].
+      expected: of `valid_counts`.
+      coefficients: of entropy and KL anchor in this update.
+      hypers: clip ranges and the value's coefficient.
     """
+    policy, config, axis_name = task.policy, task.config, task.axis_name
     terms = policy.log_prob(params, batch.stored)
     value, _ = policy.value(params, batch.stored.inputs, batch.stored.carry["critic"])
     log_prob = terms.joint_log_prob()
     log_ratio = log_prob - joint(batch.log_prob)
     chex.assert_equal_shape([value, log_ratio, batch.advantages, batch.entropy])
-    valid = _any(terms.active)
+    valid = any_active(terms)
     advantages = batch.advantages
     if config.normalize_advantages == "minibatch":
         advantages = normalize.standardized(advantages, axis_name)
 
     def over_valid(x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(valid, x, 0.0)) / expected["any"]
+        return jnp.sum(jnp.where(valid, x, 0.0)) / expected.joint
 
     loss_policy = over_valid(
         losses.policy_loss(log_ratio, advantages, hypers.clip_eps, hypers.dual_clip)
@@ -61,71 +96,98 @@ def minibatch_loss(
         losses.value_loss(value, batch.value, batch.returns, hypers.value_clip)
     )
     entropy_bonus = sum(
-        coefs.entropy[name] * jnp.sum(entropy) / expected[name]
+        coefficients.entropy[name] * jnp.sum(entropy) / expected.heads[name]
         for name, entropy in terms.entropy.items()
     )
     loss = loss_policy + hypers.value_coef * loss_value - entropy_bonus
-    metrics = {"loss/policy": loss_policy, "loss/value": loss_value}
+    parts = {"loss/policy": loss_policy, "loss/value": loss_value}
     if config.anchor:
         anchor = over_valid(
             losses.anchor_kl(log_ratio, log_prob, batch.reference_log_prob)
         )
-        loss += coefs.kl * anchor
-        metrics["reference_kl"] = anchor
-    metrics["loss/total"] = loss
+        loss += coefficients.kl * anchor
+        parts["reference_kl"] = anchor
+    return loss, measure(task, batch, terms, hypers, parts | {"loss/total": loss})
+
+
+def measure(
+    task: Task, batch: Batch, terms: HeadTerms, hypers: Hypers, parts: Metrics
+) -> Measures:
+    """What a minibatch says of the policy, without gradient.
+
+    Args:
+      task: the axis to reduce over.
+      batch: the minibatch, [L, M].
+      terms: of its actions under the parameters as they are now.
+      hypers: the clip range.
+      parts: the loss and its terms, of this device's samples.
+    """
+    # Before anything is reduced: a maximum over devices has no derivative.
+    terms, parts = jax.lax.stop_gradient((terms, parts))
+    axis_name, valid = task.axis_name, any_active(terms)
     # Of all devices: a loss that is not finite must stop the step on each of them.
-    metrics = reduce.tree_mean(metrics, axis_name)
-    entropy_change = jnp.abs(terms.joint_entropy() - batch.entropy)
-    metrics |= {
-        "entropy": reduce.mean(terms.joint_entropy(), valid, axis_name),
-        "entropy_change": reduce.mean(entropy_change, valid, axis_name),
-    }
-    metrics |= _ratio_metrics(log_ratio, valid, hypers, axis_name)
-    metrics |= _head_metrics(terms, batch, hypers, axis_name)
-    return loss, jax.lax.stop_gradient(metrics)
+    parts = reduce.tree_mean(parts, axis_name)
+    log_ratio = terms.joint_log_prob() - joint(batch.log_prob)
+    clipped = jnp.abs(jnp.expm1(log_ratio)) > hypers.clip_eps
+    entropy = terms.joint_entropy()
 
-
-def _any(active: dict[str, jax.Array]) -> jax.Array:
-    return jnp.any(jnp.stack(list(active.values())), axis=0)
-
-
-def _ratio_metrics(log_ratio, valid, hypers, axis_name) -> Metrics:
-    # Moments about 1: mean(ρ²) - mean(ρ)² would lose what is below 3e-4 in float32.
-    excess = jnp.expm1(log_ratio)
-    clipped = jnp.abs(excess) > hypers.clip_eps
-
-    def over_valid(x):
+    def over_valid(x: jax.Array) -> jax.Array:
         return reduce.mean(x, valid, axis_name)
 
-    def count(x):
+    head_entropy = {
+        name: reduce.mean(terms.entropy[name], active, axis_name)
+        for name, active in terms.active.items()
+    }
+    logged = parts | {
+        "entropy": over_valid(entropy),
+        "clip_frac": over_valid(clipped.astype(jnp.float32)),
+    }
+    return Measures(
+        loss=parts["loss/total"],
+        approx_kl=over_valid(losses.approx_kl(log_ratio)),
+        entropy_change=over_valid(jnp.abs(entropy - batch.entropy)),
+        head_entropy=head_entropy,
+        ratio=_ratio(log_ratio, valid, axis_name),
+        logged=logged | _head_metrics(terms, batch, hypers, axis_name),
+    )
+
+
+def any_active(terms: HeadTerms) -> jax.Array:
+    """Whether any head was active, bool [...]: samples that the policy learns from."""
+    return jnp.any(jnp.stack(list(terms.active.values())), axis=0)
+
+
+def _ratio(log_ratio: jax.Array, valid: jax.Array, axis_name: AxisName) -> Ratio:
+    excess = jnp.expm1(log_ratio)
+    inside = jnp.where(valid, excess, 0.0)
+
+    def count(x: jax.Array) -> jax.Array:
         return reduce.total((x & valid).astype(jnp.float32), axis_name)
 
-    inside = jnp.where(valid, excess, 0.0)
-    return {
-        "approx_kl": over_valid(losses.approx_kl(log_ratio)),
-        "clip_frac": over_valid(clipped.astype(jnp.float32)),
-        "ratio/excess": over_valid(excess),
-        "ratio/square": over_valid(jnp.square(excess)),
-        "ratio/min": 1.0 + reduce.minimum(inside, axis_name),
-        "ratio/max": 1.0 + reduce.maximum(inside, axis_name),
-        "ratio/error": reduce.maximum(jnp.abs(inside), axis_name),
-        "ratio/exploded": count(excess > _EXPLODED - 1.0),
-        "ratio/collapsed": count(excess < _COLLAPSED - 1.0),
-    }
+    return Ratio(
+        excess=reduce.mean(excess, valid, axis_name),
+        square=reduce.mean(jnp.square(excess), valid, axis_name),
+        minimum=1.0 + reduce.minimum(inside, axis_name),
+        maximum=1.0 + reduce.maximum(inside, axis_name),
+        error=reduce.maximum(jnp.abs(inside), axis_name),
+        exploded=count(excess > _EXPLODED - 1.0),
+        collapsed=count(excess < _COLLAPSED - 1.0),
+    )
 
 
-def _head_metrics(terms, batch, hypers, axis_name) -> Metrics:
+def _head_metrics(
+    terms: HeadTerms, batch: Batch, hypers: Hypers, axis_name: AxisName
+) -> Metrics:
     metrics: Metrics = {}
     for name, active in terms.active.items():
         log_ratio = terms.log_prob[name] - batch.log_prob[name]
         clipped = jnp.abs(jnp.expm1(log_ratio)) > hypers.clip_eps
 
-        def over_active(x, active=active):
+        def over_active(x: jax.Array, active: jax.Array = active) -> jax.Array:
             return reduce.mean(x, active, axis_name)
 
         metrics |= {
             f"head/{name}/approx_kl": over_active(losses.approx_kl(log_ratio)),
-            f"head/{name}/entropy": over_active(terms.entropy[name]),
             f"head/{name}/clip_frac": over_active(clipped.astype(jnp.float32)),
             f"head/{name}/valid": reduce.total(active.astype(jnp.float32), axis_name),
         }
@@ -134,19 +196,23 @@ def _head_metrics(terms, batch, hypers, axis_name) -> Metrics:
     return metrics
 
 
-def expected_valid(
-    policy: Policy, params: Params, batch: Batch, config: Config, axis_name: AxisName
-) -> dict[str, jax.Array]:
+def valid_counts(task: Task, params: Params, batch: Batch) -> ValidCounts:
     """Valid samples that a minibatch has on average, per head and for any head.
 
     Activity comes from the stored inputs and action alone, so XLA drops the network.
+
+    Args:
+      task: the policy, and how many minibatches a batch is split into.
+      params: any of the policy's.
+      batch: the whole batch, [L, M].
     """
-    active = policy.log_prob(params, batch.stored).active
-    size = batch.advantages.size / config.num_minibatches
+    terms = task.policy.log_prob(params, batch.stored)
+    size = batch.advantages.size / task.config.num_minibatches
 
     def count(x: jax.Array) -> jax.Array:
-        share = reduce.mean(x.astype(jnp.float32), axis_name=axis_name)
+        share = reduce.mean(x.astype(jnp.float32), axis_name=task.axis_name)
         # A head that is never active contributes 0 / tiny = 0, not 0 / 0.
         return jnp.maximum(share * size, 1e-6)
 
-    return {"any": count(_any(active)), **{n: count(x) for n, x in active.items()}}
+    heads = {name: count(active) for name, active in terms.active.items()}
+    return ValidCounts(joint=count(any_active(terms)), heads=heads)

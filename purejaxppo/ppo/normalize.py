@@ -4,12 +4,13 @@ Were they to move between sampling and learning, the two sides of the ratio woul
 different inputs, and the first ratio would not be 1.
 """
 
-from typing import Any
-
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from purejaxppo import trees
+from purejaxppo.env import Obs
 from purejaxppo.ppo import reduce
 from purejaxppo.ppo.reduce import AxisName
 
@@ -24,11 +25,11 @@ class Statistics(struct.PyTreeNode):
     """Count, mean and sum of squared deviations, per entry of a pytree."""
 
     count: jax.Array  # float32 []
-    mean: Any
-    square: Any  # sum of squared deviations from the mean
+    mean: chex.ArrayTree
+    square: chex.ArrayTree  # sum of squared deviations from the mean
 
 
-def init(example: Any) -> Statistics:
+def init(example: chex.ArrayTree) -> Statistics:
     """Statistics of nothing yet; `example` has the shapes of one sample."""
     zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), example)
     return Statistics(jnp.zeros((), jnp.float32), zeros, zeros)
@@ -36,46 +37,50 @@ def init(example: Any) -> Statistics:
 
 def update(
     stats: Statistics,
-    batch: Any,
+    batch: chex.ArrayTree,
     weight: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> Statistics:
-    """Merge a batch, leading axis [N] (Chan et al. 1983: pairwise, stable).
+    """Merge a batch (Chan et al. 1983: pairwise, stable).
 
-    `weight` [N] of 0 or 1 leaves samples out.
+    Args:
+      stats: of the samples before.
+      batch: leaves [N, ...].
+      weight: float32 [N], 0 leaves a sample out and 1 counts it; None counts all.
+      axis_name: the named axis whose devices' samples count too.
     """
     if weight is None:
         weight = jnp.ones(jax.tree.leaves(batch)[0].shape[0], jnp.float32)
+    num = reduce.psum(jnp.sum(weight), axis_name)
+    count = stats.count + num
+    share = num / jnp.maximum(count, 1.0)
 
-    def psum(x: jax.Array) -> jax.Array:
-        return x if axis_name is None else jax.lax.psum(x, axis_name)
-
-    new_count = psum(jnp.sum(weight))
-    count = stats.count + new_count
-
-    def merge(mean, square, x):
-        column = weight.reshape(weight.shape + (1,) * (x.ndim - 1))
+    def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean of the batch, and sum of squared deviations from it."""
+        column = trees.expand_to(weight, x.ndim)
         # where, not a product alone: what is left out may be NaN.
         x = jnp.where(column > 0, x, 0.0)
-        x_mean = psum(jnp.sum(x * column, axis=0)) / jnp.maximum(new_count, 1.0)
-        x_square = psum(jnp.sum(jnp.square(x - x_mean[None]) * column, axis=0))
-        delta = x_mean - mean
-        share = new_count / jnp.maximum(count, 1.0)
-        return (
-            mean + delta * share,
-            square + x_square + jnp.square(delta) * stats.count * share,
-        )
+        total = reduce.psum(jnp.sum(x * column, axis=0), axis_name)
+        mean = total / jnp.maximum(num, 1.0)
+        deviations = jnp.square(x - mean[None]) * column
+        return mean, reduce.psum(jnp.sum(deviations, axis=0), axis_name)
 
-    merged = jax.tree.map(merge, stats.mean, stats.square, batch)
-    is_pair = lambda x: isinstance(x, tuple)  # noqa: E731
+    leaves, structure = jax.tree.flatten(batch)
+    means, squares = zip(*map(moments, leaves), strict=True)
+    delta = jax.tree.map(jnp.subtract, structure.unflatten(means), stats.mean)
     return Statistics(
         count,
-        jax.tree.map(lambda pair: pair[0], merged, is_leaf=is_pair),
-        jax.tree.map(lambda pair: pair[1], merged, is_leaf=is_pair),
+        jax.tree.map(lambda mean, d: mean + d * share, stats.mean, delta),
+        jax.tree.map(
+            lambda old, new, d: old + new + jnp.square(d) * stats.count * share,
+            stats.square,
+            structure.unflatten(squares),
+            delta,
+        ),
     )
 
 
-def variance(stats: Statistics) -> Any:
+def variance(stats: Statistics) -> chex.ArrayTree:
     """Population variance; 1 before the first sample."""
     return jax.tree.map(
         lambda s: jnp.where(stats.count > 0, s / jnp.maximum(stats.count, 1.0), 1.0),
@@ -83,7 +88,7 @@ def variance(stats: Statistics) -> Any:
     )
 
 
-def apply(stats: Statistics | None, obs: Any) -> Any:
+def apply(stats: Statistics | None, obs: Obs) -> Obs:
     """(obs - mean) / std, clipped; leading axes are free. None leaves obs alone."""
     if stats is None:
         return obs
@@ -104,6 +109,12 @@ def discounted_returns(
 
     G_t = r_t + γ G_{t-1}, from 0 after an episode's end: the scale by which rewards
     are divided is the standard deviation of G.
+
+    Args:
+      before: float32 [N], G where the last rollout ended.
+      reward: float32 [T, N].
+      done: bool [T, N], the episode ended at that step.
+      gamma: the discount.
     """
 
     def step(total, xs):

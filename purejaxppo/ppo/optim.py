@@ -1,141 +1,108 @@
-"""The optimiser: clip, Adam, schedules, and rates that adapt to KL."""
-
-from collections.abc import Iterable
-from typing import Any
+"""The optimiser: one `optax.chain`, with policy and critic apart inside it."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxppo.config import Config, Hypers
+from purejaxppo import trees
+from purejaxppo.config import Hypers
 from purejaxppo.policy.policy import Params
-from purejaxppo.ppo.types import Adaptive
-
-# Rate of change and range of adaptive coefficients (the KL rule and its factor 1.5
-# are those of rsl_rl and Brax; both adapt BEFORE the step).
-_KL_FACTOR = 1.5
-_LEARNING_RATE_RANGE = (1e-2, 1e2)
-_ENTROPY_FACTOR = 1.1
-_ENTROPY_RANGE = (1.0, 1e3)
 
 
-def schedule(kind: str, progress: jax.Array, final: jax.Array | float) -> jax.Array:
-    """Factor at `progress` in [0, 1]: from 1 to `final`. "kl" is constant here."""
-    if kind == "linear":
-        return 1.0 + (final - 1.0) * progress
-    if kind == "exponential":
-        # A final of 0 has no exponential path; the smallest float32 stands in.
-        return jnp.exp(jnp.log(jnp.maximum(final, 1e-30)) * progress)
-    if kind == "cosine":
-        return final + (1.0 - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-    return jnp.ones_like(progress)
+def clip_by_global_norm(limit: jax.Array | float) -> optax.GradientTransformation:
+    """Scale gradients down so that their global norm is at most `limit`.
+
+    The same as `optax.clip_by_global_norm` up to rounding, with one product for each
+    element where that divides, multiplies and selects.
+    """
+
+    def scale(grads: Params, params: Params | None) -> Params:
+        del params
+        norm = jnp.maximum(optax.tree.norm(grads), 1e-12)
+        factor = jnp.minimum(1.0, limit / norm)
+        return jax.tree.map(lambda g: g * factor, grads)
+
+    return optax.stateless(scale)
 
 
-def _split(params: Params) -> dict[str, Params]:
-    """The critic's modules, by the prefix of their names, and all others."""
-    parts: dict[str, Params] = {"policy": {}, "critic": {}}
-    for name, branch in params.items():
-        parts["critic" if name.startswith("critic") else "policy"][name] = branch
-    return parts
+def optimizer(
+    hypers: Hypers, learning_rate: jax.Array
+) -> optax.GradientTransformationExtraArgs:
+    """Clip by the global norm; Adam; weight decay on the critic alone; learning rate.
+
+    Policy and critic each have an Adam of their own, whose counts differ where the
+    critic was warmed up alone. A transformation is a pair of closures, so the chain is
+    built anew wherever it is traced, and each of its numbers may be traced.
+
+    Args:
+      hypers: norm limit, Adam's epsilon, weight decay.
+      learning_rate: [], of this step.
+    """
+
+    def adam() -> optax.GradientTransformation:
+        return optax.scale_by_adam(eps=hypers.adam_eps)
+
+    decay = optax.add_decayed_weights(hypers.critic_weight_decay)
+    return optax.chain(
+        clip_by_global_norm(hypers.max_grad_norm),
+        optax.partition(
+            {"policy": adam(), "critic": optax.chain(adam(), decay)},
+            Params(policy="policy", critic="critic"),
+        ),
+        optax.scale_by_learning_rate(learning_rate),
+    )
 
 
-def _adam(hypers: Hypers) -> optax.GradientTransformation:
-    # Transformations are cheap closures: built anew in every trace, so that each of
-    # their numbers may be traced.
-    return optax.scale_by_adam(eps=hypers.adam_eps)
-
-
-def init(params: Params, hypers: Hypers) -> dict[str, Any]:
-    """Adam's state, of policy and critic apart: one may rest while the other learns."""
-    return {name: _adam(hypers).init(part) for name, part in _split(params).items()}
+def init(params: Params, hypers: Hypers) -> optax.OptState:
+    """The optimiser's state before the first step."""
+    return optimizer(hypers, jnp.zeros((), jnp.float32)).init(params)
 
 
 def step(
     params: Params,
     grads: Params,
-    opt_state: dict[str, Any],
+    opt_state: optax.OptState,
     hypers: Hypers,
     learning_rate: jax.Array,
     freeze_policy: jax.Array,
-) -> tuple[Params, dict[str, Any], jax.Array]:
-    """Clip by the global norm, then Adam; weight decay on the critic alone.
+) -> tuple[Params, optax.OptState, jax.Array]:
+    """One step of the optimiser.
 
     While `freeze_policy`, neither the policy nor its moments move, and its gradient
     does not count towards the norm: else Adam would start on stale bias correction.
 
+    Args:
+      params, grads: of policy and critic.
+      opt_state: from `init` or the step before.
+      hypers: see `optimizer`.
+      learning_rate: [], of this step.
+      freeze_policy: bool [].
+
     Returns:
       new params, new optimiser state, and the norm of the gradient before clipping.
     """
-    grads = _split(grads)
-    grads["policy"] = jax.tree.map(
-        lambda g: jnp.where(freeze_policy, jnp.zeros_like(g), g), grads["policy"]
-    )
-    norm = optax.tree.norm(grads)
-    factor = jnp.minimum(1.0, hypers.max_grad_norm / jnp.maximum(norm, 1e-12))
-    grads = jax.tree.map(lambda g: g * factor, grads)
-    new_params, new_state = {}, {}
-    for name, part in _split(params).items():
-        # optax raises floats to integer powers, which strict promotion forbids.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, new_state[name] = _adam(hypers).update(
-                grads[name], opt_state[name]
-            )
-        decay = hypers.critic_weight_decay if name == "critic" else 0.0
-        new_part = jax.tree.map(
-            lambda p, u, decay=decay: p - learning_rate * (u + decay * p),
-            part,
-            updates,
+    held = trees.where(freeze_policy, _zeros_like(grads.policy), grads.policy)
+    grads = grads.replace(policy=held)
+    # optax raises floats to integer powers, which strict promotion forbids.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, new_state = optimizer(hypers, learning_rate).update(
+            grads, opt_state, params
         )
-        if name == "policy":
-            new_part, new_state[name] = _keep(
-                freeze_policy, (part, opt_state[name]), (new_part, new_state[name])
-            )
-        new_params |= new_part
-    return new_params, new_state, norm
+    new_params = optax.apply_updates(params, updates)
+    policy = trees.where(freeze_policy, params.policy, new_params.policy)
+    new_state = _with_policy_state(freeze_policy, opt_state, new_state)
+    return new_params.replace(policy=policy), new_state, optax.tree.norm(grads)
 
 
-def _keep(condition: jax.Array, old: Any, new: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), old, new)
+def _with_policy_state(
+    freeze_policy: jax.Array, old: optax.OptState, new: optax.OptState
+) -> optax.OptState:
+    """The new state; of the policy's Adam the old one while the policy is frozen."""
+    clip, partition, rate = new
+    before, after = old[1].inner_states, dict(partition.inner_states)
+    after["policy"] = trees.where(freeze_policy, before["policy"], after["policy"])
+    return clip, partition._replace(inner_states=after), rate
 
 
-def init_adaptive(heads: Iterable[str]) -> Adaptive:
-    # An array each: the compiled program consumes its state, and none twice.
-    return Adaptive(
-        learning_rate_scale=jnp.ones((), jnp.float32),
-        entropy_scale={name: jnp.ones((), jnp.float32) for name in heads},
-    )
-
-
-def of_head(hypers: Hypers, field: str, head: str) -> jax.Array | float:
-    """The head's own value of `entropy_coef` and its like, or that of all heads."""
-    return getattr(hypers, f"head_{field}").get(head, getattr(hypers, field))
-
-
-def adapt_learning_rate(
-    adaptive: Adaptive, config: Config, hypers: Hypers, kl: jax.Array
-) -> Adaptive:
-    """Schedule "kl": slower where the last epoch moved too far, faster where little."""
-    if config.learning_rate_schedule != "kl":
-        return adaptive
-    scale = adaptive.learning_rate_scale
-    scale = jnp.where(kl > 2.0 * hypers.target_kl, scale / _KL_FACTOR, scale)
-    scale = jnp.where(kl < 0.5 * hypers.target_kl, scale * _KL_FACTOR, scale)
-    return adaptive.replace(learning_rate_scale=jnp.clip(scale, *_LEARNING_RATE_RANGE))
-
-
-def adapt_entropy(
-    adaptive: Adaptive, hypers: Hypers, entropy: dict[str, jax.Array]
-) -> Adaptive:
-    """Raise a head's coefficient while its entropy is below its floor, else relax.
-
-    A head that was never active has no entropy (NaN), and stays as it is.
-    """
-
-    def adapted(name: str, scale: jax.Array) -> jax.Array:
-        below = entropy[name] < of_head(hypers, "entropy_floor", name)
-        factor = jnp.where(below, _ENTROPY_FACTOR, 1.0 / _ENTROPY_FACTOR)
-        moved = jnp.clip(scale * factor, *_ENTROPY_RANGE)
-        return jnp.where(jnp.isnan(entropy[name]), scale, moved)
-
-    scales = {name: adapted(name, x) for name, x in adaptive.entropy_scale.items()}
-    return adaptive.replace(entropy_scale=scales)
+def _zeros_like(tree: Params) -> Params:
+    return jax.tree.map(jnp.zeros_like, tree)

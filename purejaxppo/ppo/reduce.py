@@ -7,14 +7,20 @@ program trains on one device or on a mesh (`shard_map`), to float rounding.
 import jax
 import jax.numpy as jnp
 
+from purejaxppo.trees import Tree
+
 # Axis 1 of a batch, and the environments of a rollout, are what a mesh shards.
 AxisName = str | None
 
 
+def psum(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
+    """Sum over the named axis alone; itself without one."""
+    return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
 def total(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
     """Sum over all elements, and over the named axis if there is one."""
-    value = jnp.sum(x)
-    return value if axis_name is None else jax.lax.psum(value, axis_name)
+    return psum(jnp.sum(x), axis_name)
 
 
 def mean(
@@ -24,6 +30,11 @@ def mean(
 
     NaN where it names none: a head without a valid sample has no mean, and must not
     report a flattering 0.
+
+    Args:
+      x: any shape.
+      where: bool, of the same shape; None is all.
+      axis_name: the named axis whose devices' elements count too.
     """
     if where is None:
         where = jnp.ones(x.shape, bool)
@@ -34,7 +45,11 @@ def mean(
 def moments(
     x: jax.Array, where: jax.Array | None = None, axis_name: AxisName = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and (population) standard deviation, in two passes for accuracy."""
+    """Mean and (population) standard deviation, in two passes for accuracy.
+
+    Args:
+      x, where, axis_name: see `mean`.
+    """
     center = mean(x, where, axis_name)
     variance = mean(jnp.square(x - center), where, axis_name)
     return center, jnp.sqrt(variance)
@@ -51,6 +66,6 @@ def minimum(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
     return -maximum(-x, axis_name)
 
 
-def tree_mean(tree, axis_name: AxisName = None):
+def tree_mean(tree: Tree, axis_name: AxisName = None) -> Tree:
     """Average of a pytree (gradients) over the named axis; itself without one."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)

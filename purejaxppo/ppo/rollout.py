@@ -1,6 +1,7 @@
 """The rollout: scan T steps of N environments with the policy that acts."""
 
-from typing import Any
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,18 @@ from flax import struct
 from purejaxppo import autoreset
 from purejaxppo.autoreset import Episode, Next, Starts
 from purejaxppo.config import Config
-from purejaxppo.env import Env
+from purejaxppo.env import Obs
 from purejaxppo.policy.heads import Noise, PolicyInput
-from purejaxppo.policy.policy import Policy, Stored
+from purejaxppo.policy.policy import Carries, Policy, Stored
 from purejaxppo.ppo import normalize, reduce
 from purejaxppo.ppo.normalize import Statistics
-from purejaxppo.ppo.reduce import AxisName
-from purejaxppo.ppo.types import Metrics, Reference, TrainState, Transition
+from purejaxppo.ppo.types import (
+    Metrics,
+    Reference,
+    Task,
+    TrainState,
+    Transition,
+)
 
 
 class EpisodeStats(struct.PyTreeNode):
@@ -40,97 +46,116 @@ def policy_input(episodes: Episode, obs_stats: Statistics | None) -> PolicyInput
     )
 
 
+class Moving(NamedTuple):
+    """What moves from step to step of a rollout."""
+
+    episodes: Episode  # [N, ...]
+    carry: Carries  # of the policy that acts
+    reference_carry: Carries | None
+    obs_stats: Statistics | None  # those for after the update
+
+
 def rollout(
-    env: Env,
-    policy: Policy,
-    config: Config,
-    state: TrainState,
-    starts: Starts | None,
-    key: jax.Array,
-    axis_name: AxisName = None,
+    task: Task, state: TrainState, starts: Starts | None, key: jax.Array
 ) -> tuple[TrainState, Transition, EpisodeStats, Statistics | None]:
     """T steps from where the environments are.
 
     Observation statistics stay frozen here; those that include this rollout are the
     last result, for after the update.
 
+    Args:
+      task: environment, policy and configuration.
+      state: before the rollout; its parameters act.
+      starts: the pool of this update, for reset "pool".
+      key: of actions, and of where episodes start.
+
     Returns:
       the state with episodes and carry moved on, transitions [T, N], episode
       statistics [T, N], and the statistics for the next rollout.
     """
-    limit = autoreset.time_limit(env, config.train_episode_steps)
-    moving = config.normalize_observations == "running"
-
-    def one_step(carry, drawn):
-        episodes, policy_carry, reference_carry, new_stats = carry
-        noise, following = drawn
-        if moving:
-            new_stats = normalize.update(
-                new_stats, episodes.state.obs, axis_name=axis_name
-            )
-        inputs = policy_input(episodes, state.obs_stats)
-        action, stored, terms, policy_carry = policy.sample(
-            state.params, inputs, policy_carry, noise
-        )
-        reference_obs, reference_carry = _reference_step(
-            policy, state.reference, episodes, reference_carry
-        )
-        episodes, step = jax.vmap(
-            lambda episode, action, following: autoreset.step(
-                env, episode, action, starts, limit, following
-            )
-        )(episodes, action, following)
-        transition = Transition(
-            stored=stored,
-            log_prob=terms.log_prob,
-            entropy=terms.joint_entropy(),
-            reference_log_prob=jnp.zeros_like(step.reward),  # see below
-            reward=step.reward,
-            terminated=step.terminated,
-            truncated=step.truncated,
-            final_obs=normalize.apply(state.obs_stats, step.final_obs),
-        )
-        stats = EpisodeStats(
-            done=step.terminated | step.truncated,
-            episode_return=step.episode_return,
-            episode_length=step.episode_length,
-            metrics=step.metrics,
-            start_index=step.start_index,
-            no_valid_action=terms.no_valid_action,
-        )
-        carry = (episodes, policy_carry, reference_carry, new_stats)
-        return carry, (transition, reference_obs, stats)
-
     reference = state.reference
-    reference_carry = None if reference is None else reference.carry
-    (episodes, policy_carry, reference_carry, new_stats), collected = jax.lax.scan(
-        one_step,
-        (state.episodes, state.carry, reference_carry, state.obs_stats),
-        _draw(env, policy, config, starts, key),
+    moving = Moving(
+        state.episodes,
+        state.carry,
+        None if reference is None else reference.carry,
+        state.obs_stats,
     )
-    transitions, reference_obs, stats = collected
-    state = state.replace(episodes=episodes, carry=policy_carry)
+    moving, (transitions, reference_obs, stats) = jax.lax.scan(
+        functools.partial(_one_step, task, state, starts),
+        moving,
+        _draw(task, starts, key),
+    )
+    state = state.replace(episodes=moving.episodes, carry=moving.carry)
     if reference is not None:
         transitions = transitions.replace(
             reference_log_prob=_reference_log_prob(
-                policy, reference, transitions.stored, reference_obs
+                task.policy, reference, transitions.stored, reference_obs
             )
         )
-        state = state.replace(reference=reference.replace(carry=reference_carry))
-    return state, transitions, stats, new_stats
+        reference = reference.replace(carry=moving.reference_carry)
+        state = state.replace(reference=reference)
+    return state, transitions, stats, moving.obs_stats
 
 
-def _draw(
-    env: Env, policy: Policy, config: Config, starts: Starts | None, key: jax.Array
-) -> tuple[Noise, Next]:
+def _one_step(
+    task: Task,
+    state: TrainState,
+    starts: Starts | None,
+    moving: Moving,
+    drawn: tuple[Noise, Next],
+) -> tuple[Moving, tuple[Transition, Obs | None, EpisodeStats]]:
+    """One step of every environment; `state` is that from before the rollout."""
+    env, policy, config = task.env, task.policy, task.config
+    episodes, (noise, following) = moving.episodes, drawn
+    obs_stats = moving.obs_stats
+    if config.normalize_observations == "running":
+        obs_stats = normalize.update(
+            obs_stats, episodes.state.obs, axis_name=task.axis_name
+        )
+    inputs = policy_input(episodes, state.obs_stats)
+    action, stored, terms, carry = policy.sample(
+        state.params, inputs, moving.carry, noise
+    )
+    reference_obs, reference_carry = _reference_step(
+        policy, state.reference, episodes, moving.reference_carry
+    )
+    limit = autoreset.time_limit(env, config.train_episode_steps)
+    episodes, step = jax.vmap(
+        lambda episode, action, following: autoreset.step(
+            env, episode, action, starts, limit, following
+        )
+    )(episodes, action, following)
+    transition = Transition(
+        stored=stored,
+        log_prob=terms.log_prob,
+        entropy=terms.joint_entropy(),
+        reference_log_prob=jnp.zeros_like(step.reward),  # `rollout` fills it in
+        reward=step.reward,
+        terminated=step.terminated,
+        truncated=step.truncated,
+        final_obs=normalize.apply(state.obs_stats, step.final_obs),
+    )
+    stats = EpisodeStats(
+        done=step.terminated | step.truncated,
+        episode_return=step.episode_return,
+        episode_length=step.episode_length,
+        metrics=step.metrics,
+        start_index=step.start_index,
+        no_valid_action=terms.no_valid_action,
+    )
+    moving = Moving(episodes, carry, reference_carry, obs_stats)
+    return moving, (transition, reference_obs, stats)
+
+
+def _draw(task: Task, starts: Starts | None, key: jax.Array) -> tuple[Noise, Next]:
     """All that is random about a rollout, [T, N]: of actions, and where episodes start.
 
     What an environment draws in its own step is not among it.
     """
-
+    env, policy, config = task.env, task.policy, task.config
     ahead = autoreset.fit_ahead(env, config.num_steps * config.num_envs)
 
-    def one_step(key):
+    def one_step(key: jax.Array) -> tuple[Noise, Next]:
         key_action, key_env = jax.random.split(key)
         keys = jax.random.split(key_env, config.num_envs)
         draw = jax.vmap(
@@ -142,13 +167,16 @@ def _draw(
 
 
 def _reference_step(
-    policy: Policy, reference: Reference | None, episodes: Episode, carry: Any
-) -> tuple[Any, Any]:
+    policy: Policy,
+    reference: Reference | None,
+    episodes: Episode,
+    carry: Carries | None,
+) -> tuple[Obs | None, Carries | None]:
     """What the frozen reference sees, by ITS normaliser, and ITS carry moved on.
 
     Without a recurrent core nothing of its network is computed here.
     """
-    if reference is None:
+    if reference is None or carry is None:
         return None, carry
     inputs = policy_input(episodes, reference.obs_stats)
     _, carry = policy.mode(reference.params, inputs, carry)
@@ -156,7 +184,7 @@ def _reference_step(
 
 
 def _reference_log_prob(
-    policy: Policy, reference: Reference, stored: Stored, obs: Any
+    policy: Policy, reference: Reference, stored: Stored, obs: Obs | None
 ) -> jax.Array:
     """Log-prob under the reference, [T, N]: one large batch, not T small ones."""
     inputs = stored.inputs.replace(obs=obs)
@@ -164,10 +192,9 @@ def _reference_log_prob(
     return policy.log_prob(reference.params, seen).joint_log_prob()
 
 
-def episode_metrics(
-    stats: EpisodeStats, config: Config, axis_name: AxisName = None
-) -> Metrics:
+def episode_metrics(task: Task, stats: EpisodeStats) -> Metrics:
     """Figures of the episodes that ended in this rollout: a sanity check only."""
+    config, axis_name = task.config, task.axis_name
     done = stats.done
 
     def over_ended(x: jax.Array) -> jax.Array:

@@ -5,6 +5,8 @@ import enum
 import jax
 import jax.numpy as jnp
 
+from purejaxppo.ppo.summary import Summary
+
 # Contract: at the first minibatch parameters have not moved, so ρ = 1 up to rounding.
 MAX_FIRST_RATIO_ERROR = 1e-4
 # Below this, over a whole epoch, the ratio does not depend on the parameters.
@@ -39,21 +41,21 @@ MESSAGES = {
 
 
 def update_status(
-    first_ratio_error: jax.Array,
-    last_epoch_std: jax.Array,
-    policy_moves: jax.Array,
-    num_nonfinite: jax.Array,
-    num_no_valid_action: jax.Array,
+    summary: Summary, policy_moves: jax.Array, num_no_valid_action: jax.Array
 ) -> jax.Array:
     """Combine the checks of one update into an int32 code.
 
-    `policy_moves` is False where the ratio is rightly constant: the critic's warm-up,
-    or a single optimiser step per update. NaN counts as a fault.
+    Args:
+      summary: of the update. NaN counts as a fault.
+      policy_moves: bool [], False where the ratio is rightly constant: the critic's
+        warm-up, or a single optimiser step per update.
+      num_no_valid_action: float32 [], steps at which an active head had no choice.
     """
+    ratio_error, ratio_std = summary.first_ratio_error, summary.last_epoch_ratio_std
     checks = {
-        UpdateStatus.RATIO: ~(first_ratio_error <= MAX_FIRST_RATIO_ERROR),
-        UpdateStatus.DEGENERATE: policy_moves & ~(last_epoch_std >= MIN_RATIO_STD),
-        UpdateStatus.NONFINITE: num_nonfinite > 0,
+        UpdateStatus.RATIO: ~(ratio_error <= MAX_FIRST_RATIO_ERROR),
+        UpdateStatus.DEGENERATE: policy_moves & ~(ratio_std >= MIN_RATIO_STD),
+        UpdateStatus.NONFINITE: summary.num_nonfinite > 0,
         UpdateStatus.NO_VALID_ACTION: num_no_valid_action > 0,
     }
     code = jnp.zeros((), jnp.int32)

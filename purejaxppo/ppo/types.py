@@ -5,17 +5,36 @@ What the next update needs is in `TrainState`; what only people look at is in
 and resumed are the same computation by construction.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
+import optax
 from flax import struct
 
 from purejaxppo.autoreset import Episode
-from purejaxppo.env import Obs
-from purejaxppo.policy.policy import Params, Stored
+from purejaxppo.config import Config
+from purejaxppo.env import Env, Obs
+from purejaxppo.policy.policy import Carries, Params, Policy, Stored
 from purejaxppo.ppo.normalize import Statistics
+from purejaxppo.ppo.reduce import AxisName
 
 Metrics = dict[str, jax.Array]  # "loss/policy" -> float32 []
+
+
+class Task(NamedTuple):
+    """What is trained, with what: the static facts, and first argument, of all of PPO.
+
+    Attributes:
+      env: the environment, of one instance.
+      policy: its policy and critic, as functions of parameters.
+      config: the static configuration.
+      axis_name: the named axis over which environments are sharded, if any.
+    """
+
+    env: Env
+    policy: Policy
+    config: Config
+    axis_name: AxisName = None
 
 
 class Reference(struct.PyTreeNode):
@@ -23,7 +42,7 @@ class Reference(struct.PyTreeNode):
 
     params: Params
     obs_stats: Statistics | None
-    carry: dict[str, Any]  # its own recurrent state, [N, H]: the learner's is another
+    carry: Carries  # its own recurrent state, [N, H]: the learner's is another
 
 
 class Adaptive(struct.PyTreeNode):
@@ -37,12 +56,12 @@ class TrainState(struct.PyTreeNode):
     """All that the next update depends on."""
 
     params: Params
-    opt_state: Any
+    opt_state: optax.OptState
     obs_stats: Statistics | None  # None: observations are not normalised
     return_stats: Statistics | None  # None: rewards are not scaled
     discounted_return: jax.Array  # float32 [N], running, for return_stats
     episodes: Episode  # [N, ...]
-    carry: dict[str, Any]  # recurrent state per network, [N, H]
+    carry: Carries  # recurrent state per network, [N, H]
     reference: Reference | None  # None: no KL anchor, and no cost
     adaptive: Adaptive
     key: jax.Array
