@@ -68,7 +68,7 @@ class Setup:
 
     def physics(self, advance: Advance | None = None, name: str = "physics") -> Work:
         """The engine alone: as many steps as a rollout, random actions, no policy."""
-        engine, config = self.learner.env.engine, self.config
+        engine, config = self.learner.task.env.engine, self.config
         low, high = jnp.array([scene.MOCAP_LOW]), jnp.array([scene.MOCAP_HIGH])
 
         def one(data: Data, action: jax.Array) -> Data:
@@ -176,7 +176,7 @@ def graphs(num_envs: int, num_steps: int, rounds: int) -> Iterator[Json]:
     works, amounts, refused = {}, {}, {}
     for mode in warp.JaxCallableGraphMode:
         try:
-            advance = make_advance(setup.learner.env.engine.model, mode)
+            advance = make_advance(setup.learner.task.env.engine.model, mode)
             works[mode.name] = setup.physics(advance, mode.name)
             works[mode.name]()
         except Exception as error:  # a mode may not be for this device
@@ -217,7 +217,7 @@ def physics_precision(num_envs: int, num_steps: int, rounds: int) -> Iterator[Js
     works = {"highest": setup.physics(name="highest")}
     lower = mock.patch.object(jax, "default_matmul_precision", _at("default"))
     with lower:
-        advance = mjx_engine.make_advance(setup.learner.env.engine.model)
+        advance = mjx_engine.make_advance(setup.learner.task.env.engine.model)
         works["default"] = setup.physics(advance, "default")
     amounts = dict.fromkeys(works, setup.config.batch_size)
     yield from in_turn(works, amounts, rounds)

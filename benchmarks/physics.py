@@ -27,20 +27,20 @@ def replay(
     learner: Learner, state: TrainState, compile: Compiler
 ) -> tuple[np.ndarray, np.ndarray]:
     """Start states [N, 1 + nq + nv] and the controls [N, T * substeps, nu + 7]."""
-    env, num = learner.env, learner.config.num_envs
+    env, num = learner.task.env, learner.task.config.num_envs
 
     def collect(state: TrainState):
         def step(carry, key):
             states, policy_carry = carry
             inputs = _inputs(states, state.obs_stats)
-            action, *_, policy_carry = learner.policy.sample(
-                state.params, inputs, policy_carry, learner.policy.noise(key, num)
+            action, *_, policy_carry = learner.task.policy.sample(
+                state.params, inputs, policy_carry, learner.task.policy.noise(key, num)
             )
             states = jax.vmap(env.step)(states, executed(env.spec, action))
             physics = states.data.physics
             return (states, policy_carry), (physics.ctrl, physics.mocap_pos)
 
-        keys = jax.random.split(jax.random.key(1), learner.config.num_steps)
+        keys = jax.random.split(jax.random.key(1), learner.task.config.num_steps)
         return jax.lax.scan(step, (state.episodes.state, state.carry), keys)[1]
 
     ctrl, mocap_pos = compile("replay", collect, state)(state)
@@ -48,7 +48,7 @@ def replay(
     start = np.concatenate(
         [np.asarray(physics.time)[:, None], physics.qpos, physics.qvel], axis=1
     ).astype(np.float64)
-    shape = (learner.config.num_steps, len(start), 4)
+    shape = (learner.task.config.num_steps, len(start), 4)
     quat = np.broadcast_to(
         np.asarray(physics.mocap_quat).reshape(1, len(start), 4), shape
     )
@@ -73,7 +73,7 @@ def replayed(
 ) -> Callable[[], Any]:
     """One rollout's worth of physics, on as many threads as the engine has."""
     start, control = replay(learner, state, compile)
-    model = learner.env.engine.model
+    model = learner.task.env.engine.model
     pool = mujoco_rollout.Rollout(nthread=num_threads())
     workers = [mujoco.MjData(model) for _ in range(num_threads())]
     models = [model] * len(start)

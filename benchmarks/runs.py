@@ -34,7 +34,7 @@ def play(loaded: Loaded, env: Env, episodes: int) -> dict[str, jax.Array]:
 
     @jax.jit
     def run(params: Any, obs_stats: Any, keys: jax.Array) -> dict[str, jax.Array]:
-        policy = loaded.learner.policy
+        policy = loaded.learner.task.policy
         run = evaluation.run_episodes(env, policy, params, obs_stats, keys)
         return {"return": run.episode_return, "length": run.length, **run.metrics}
 

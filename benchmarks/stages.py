@@ -28,10 +28,15 @@ from purejaxppo.autoreset import Episode
 from purejaxppo.check import random_action
 from purejaxppo.config import Config
 from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.learner import Learner, as_arrays, make_learner, run_updates
+from purejaxppo.ppo.learner import (
+    Learner,
+    as_arrays,
+    make_learner,
+    optimise,
+    run_updates,
+)
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.types import Batch, Metrics, TrainState
-from purejaxppo.ppo.update import optimise
 from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
 
@@ -49,7 +54,7 @@ def several(once: Callable[..., Any], repeats: int) -> Callable[..., Any]:
 
 def has_c_engine(learner: Learner) -> bool:
     """Whether the environment steps C MuJoCo."""
-    return getattr(getattr(learner.env, "engine", None), "name", None) == "mujoco"
+    return getattr(getattr(learner.task.env, "engine", None), "name", None) == "mujoco"
 
 
 def physics_alone(
@@ -72,7 +77,7 @@ def environment_alone(
     As in a rollout, what can be drawn before the scan is: starts, and actions where no
     mask depends on the state.
     """
-    env, config = learner.env, learner.config
+    env, config = learner.task.env, learner.task.config
     limit = autoreset.time_limit(env, config.train_episode_steps)
     masked = bool(state.episodes.state.action_mask)
 
@@ -110,12 +115,12 @@ def rollout_alone(
     learner: Learner, state: TrainState, compile: Compiler, repeats: int = 1
 ) -> Work:
     """The rollout of an update."""
-    env, policy, config = learner.env, learner.policy, learner.config
+    env, config = learner.task.env, learner.task.config
 
     def run(state: TrainState, key: jax.Array):
         key_starts, key = jax.random.split(key)
         starts = autoreset.draw_starts(env, config.reset, config.num_starts, key_starts)
-        return rollout(env, policy, config, state, starts, key)[:2]
+        return rollout(learner.task, state, starts, key)[:2]
 
     args = state, jax.random.key(_KEY)
     compiled = compile("rollout", several(run, repeats), *args)
@@ -124,14 +129,14 @@ def rollout_alone(
 
 def fixed_batch(learner: Learner, state: TrainState, compile: Compiler) -> Batch:
     """The batch of the state's next rollout."""
-    env, policy, config = learner.env, learner.policy, learner.config
+    env, config = learner.task.env, learner.task.config
     hypers = as_arrays(config.hypers)
 
     def collect(state: TrainState, key: jax.Array) -> Batch:
         starts = autoreset.draw_starts(env, config.reset, config.num_starts, key)
-        after, transitions, _, _ = rollout(env, policy, config, state, starts, key)
+        after, transitions, _, _ = rollout(learner.task, state, starts, key)
         carry = state.carry["critic"]
-        return make_batch(policy, config, after, transitions, carry, hypers)[0]
+        return make_batch(learner.task, after, transitions, carry, hypers)[0]
 
     args = state, jax.random.key(_KEY)
     return compile("batch", collect, *args)(*args)
@@ -148,18 +153,19 @@ def update_alone(
 
     def run(state: TrainState, batch: Batch, hypers: Any, key: jax.Array):
         def once(state: TrainState, key: jax.Array):
-            return optimise(learner.policy, learner.config, state, batch, hypers, key)
+            state, summary = optimise(learner.task, state, batch, hypers, key)
+            return state, summary.logged
 
         return several(once, repeats)(state, key)
 
-    args = state, batch, as_arrays(learner.config.hypers), jax.random.key(_KEY)
+    args = state, batch, as_arrays(learner.task.config.hypers), jax.random.key(_KEY)
     compiled = compile("optimise", run, *args)
     return lambda: jax.block_until_ready(compiled(*args))
 
 
 def first_state(learner: Learner, compile: Compiler, seed: int = 0) -> TrainState:
     """The state that training begins with, demonstrations cloned."""
-    args = jax.random.key(seed), as_arrays(learner.config.hypers)
+    args = jax.random.key(seed), as_arrays(learner.task.config.hypers)
     return compile("init", learner.init, *args)(*args)[0]
 
 
@@ -196,7 +202,7 @@ def speed(config: Config, rounds: int) -> dict[str, Any]:
     if repeats > 1:
 
         def updates(state: TrainState, hypers: Any) -> tuple[TrainState, Metrics]:
-            return run_updates(learner, state, hypers, repeats)
+            return run_updates(learner.task, state, hypers, repeats)
 
         call = compile("updates", updates, state, hypers)
     whole = lambda: jax.block_until_ready(call(state, hypers))  # noqa: E731
@@ -247,7 +253,7 @@ def training(config: Config) -> dict[str, Any]:
     # Now: an evaluation may have more environments than training.
     memory = peak_memory_bytes()
     metrics = jax.jit(learner.evaluate)(state)
-    names = ("eval/mean_return", f"eval/episode_{learner.env.spec.success}")
+    names = ("eval/mean_return", f"eval/episode_{learner.task.env.spec.success}")
     return {
         "compile_seconds": {"cached": compile.ledger["update"]},
         "training": {

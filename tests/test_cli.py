@@ -267,7 +267,7 @@ def test_evaluation_of_a_run_repeats_what_training_said(finished_run):
     metrics = evaluate(finished_run, "best")
     assert metrics["eval/min_block_success"] == summary["best"]["worst"]
     loaded = load_policy(finished_run)
-    state = loaded.learner.env.reset(jax.random.key(0))
+    state = loaded.learner.task.env.reset(jax.random.key(0))
     action, _ = loaded.act(state)
     assert action["move"].shape == ()
 

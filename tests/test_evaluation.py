@@ -14,6 +14,7 @@ from purejaxppo.policy.policy import make_policy
 from purejaxppo.ppo import evaluation, normalize
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.rollout import policy_input
+from purejaxppo.ppo.types import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,9 @@ class _Episodes:
 def lottery():
     config, policy, params = _lottery()
     run = quick_jit(
-        lambda params: evaluation.evaluate(Lottery(), policy, config, params, None)
+        lambda params: evaluation.evaluate(
+            Task(Lottery(), policy, config), params, None
+        )
     )
     return config, run(params)
 
@@ -168,7 +171,7 @@ def test_deterministic_takes_the_mode_and_stochastic_samples(trained):
     assert float(mode["eval/mean_return"]) != float(expected)
     # With no noise left, sampling is the mode.
     quiet = jax.tree.map(lambda x: x, state.params)
-    quiet["outputs_move"]["std"]["bias"] = jnp.full((1,), -50.0)
+    quiet.policy["outputs_move"]["std"]["bias"] = jnp.full((1,), -50.0)
     quiet = state.replace(params=quiet)
     np.testing.assert_allclose(
         evaluate(quiet, True)["eval/mean_return"],

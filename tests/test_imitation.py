@@ -16,6 +16,7 @@ from purejaxppo.policy.policy import Stored
 from purejaxppo.ppo import imitation
 from purejaxppo.ppo.learner import as_arrays, make_learner
 from purejaxppo.ppo.rollout import rollout
+from purejaxppo.ppo.types import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Quest:
 
 def _collect(env, key=0, **changes):
     config = small_config(**changes)
-    return quick_jit(lambda key: imitation.collect(env, config, key))(
+    return quick_jit(lambda key: imitation.collect(Task(env, None, config), key))(
         jax.random.key(key)
     )
 
@@ -119,8 +120,9 @@ def test_statistics_are_those_of_valid_steps(quests):
     ],
 )
 def test_environments_that_cannot_demonstrate(env, allowed):
+    task = Task(env, None, small_config(num_demonstrations=2))
     with pytest.raises(ConfigError) as error:
-        imitation.collect(env, small_config(num_demonstrations=2), jax.random.key(0))
+        imitation.collect(task, jax.random.key(0))
     assert str(error.value) == f"env: got {env.spec.name!r}; allowed is {allowed}"
 
 
@@ -190,7 +192,7 @@ def test_the_anchor_draws_the_policy_back(anchored):
     moved = state.replace(params=moved, update_count=state.update_count + 1)
     distances = []
     for kl_coef in (0.0, 10.0):
-        hypers = as_arrays(learner.config.hypers.replace(kl_coef=kl_coef))
+        hypers = as_arrays(learner.task.config.hypers.replace(kl_coef=kl_coef))
         hypers = hypers.replace(learning_rate=jnp.float32(0.01))
         after = moved
         for _ in range(6):
@@ -203,7 +205,7 @@ def test_reference_is_the_cloned_policy_and_stays(anchored):
     _, _, state, update = anchored
     assert_trees_equal(state.reference.params, state.params)
     assert_trees_equal(state.reference.obs_stats, state.obs_stats)
-    hypers = as_arrays(anchored[1].config.hypers)
+    hypers = as_arrays(anchored[1].task.config.hypers)
     after, warm = update(state, hypers)
     # The critic warms up on the cloned policy, which is its own reference.
     np.testing.assert_allclose(warm["reference_kl"], 0.0, atol=1e-5)
@@ -221,15 +223,13 @@ def test_reference_keeps_a_memory_of_its_own(anchored):
     @quick_jit
     def run(state):
         starts = autoreset.draw_starts(env, "pool", 8, jax.random.key(1))
-        _, transitions, _, _ = rollout(
-            env, learner.policy, learner.config, state, starts, jax.random.key(2)
-        )
+        _, transitions, _, _ = rollout(learner.task, state, starts, jax.random.key(2))
         whole = Stored(
             transitions.stored.inputs,
             transitions.stored.action,
-            learner.policy.initial_carry(learner.config.num_envs),
+            learner.task.policy.initial_carry(learner.task.config.num_envs),
         )
-        terms = learner.policy.log_prob(state.reference.params, whole)
+        terms = learner.task.policy.log_prob(state.reference.params, whole)
         return transitions.reference_log_prob, terms.joint_log_prob()
 
     stepwise, whole = run(moved)

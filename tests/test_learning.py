@@ -46,8 +46,8 @@ def _train(env, num_updates=40, **changes):
             action_mask={},
             active={},
         )
-        carry = learner.policy.initial_carry(len(obs))["critic"]
-        return np.asarray(learner.policy.value(state.params, inputs, carry)[0][0])
+        carry = learner.task.policy.initial_carry(len(obs))["critic"]
+        return np.asarray(learner.task.policy.value(state.params, inputs, carry)[0][0])
 
     return metrics, value
 

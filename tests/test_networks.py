@@ -7,10 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_close, quick_jit, small_config, trees_differ
+from helpers import (
+    assert_trees_close,
+    assert_trees_equal,
+    quick_jit,
+    small_config,
+    trees_differ,
+)
 
 from purejaxppo.env import Box, Choice, Discrete
 from purejaxppo.policy.heads import PolicyInput
+from purejaxppo.policy.networks import head_parameters
 from purejaxppo.policy.policy import Stored, make_policy
 
 _HEADS = {"move": Box(2), "op": Discrete(3), "cards": Choice(4, 2)}
@@ -34,10 +41,10 @@ def _policy(**changes):
     return policy, params
 
 
-def _kernel(params, *path):
+def _kernel(branch, *path):
     for name in path:
-        params = params[name]
-    return np.asarray(params["kernel"])
+        branch = branch[name]
+    return np.asarray(branch["kernel"])
 
 
 def _assert_orthogonal(kernel, gain):
@@ -48,15 +55,20 @@ def _assert_orthogonal(kernel, gain):
 
 def test_initialisation_is_orthogonal_with_the_gains_of_the_contract():
     _, params = _policy(hidden_sizes=(8, 6), critic_hidden_sizes=(7,))
-    for trunk, layer in (("actor", 0), ("actor", 1), ("critic", 0)):
-        _assert_orthogonal(_kernel(params, trunk, f"Dense_{layer}"), math.sqrt(2.0))
-    _assert_orthogonal(_kernel(params, "outputs_op", "logits"), 0.01)
-    _assert_orthogonal(_kernel(params, "outputs_cards", "logits"), 0.01)
-    _assert_orthogonal(_kernel(params, "outputs_move", "mean"), 0.01)
-    _assert_orthogonal(_kernel(params, "outputs_move", "std"), 0.01)
-    _assert_orthogonal(_kernel(params, "critic_value"), 1.0)
-    assert "LayerNorm_0" in params["critic"]
-    assert "LayerNorm_0" not in params["actor"]
+    policy, critic = params.policy, params.critic
+    for trunk, layer in (
+        (policy["actor"], 0),
+        (policy["actor"], 1),
+        (critic["critic"], 0),
+    ):
+        _assert_orthogonal(_kernel(trunk, f"Dense_{layer}"), math.sqrt(2.0))
+    _assert_orthogonal(_kernel(head_parameters(policy, "op"), "logits"), 0.01)
+    _assert_orthogonal(_kernel(head_parameters(policy, "cards"), "logits"), 0.01)
+    _assert_orthogonal(_kernel(head_parameters(policy, "move"), "mean"), 0.01)
+    _assert_orthogonal(_kernel(head_parameters(policy, "move"), "std"), 0.01)
+    _assert_orthogonal(_kernel(critic, "critic_value"), 1.0)
+    assert "LayerNorm_0" in critic["critic"]
+    assert "LayerNorm_0" not in policy["actor"]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +91,7 @@ def test_untrained_std_is_init_std_within_its_bounds(distribution, init_std):
 
 def test_forget_bias_is_one():
     _, params = _policy(core="lstm")
-    core = params["actor"]["core"]
+    core = params.policy["actor"]["core"]
     bias = [v for k, v in _flat(core).items() if "forget_bias" in k]
     np.testing.assert_array_equal(bias[0], 1.0)
     assert any("LayerNorm" in k for k in _flat(core))
@@ -179,8 +191,8 @@ def test_actor_and_critic_see_their_own_part():
 def test_shared_trunk_has_no_critic_network():
     policy = make_policy(_HEADS, small_config(shared_trunk=True))
     params = jax.eval_shape(policy.init, jax.random.key(1), _first(_inputs(1, 3)))
-    assert "critic" not in params
-    assert "critic" in _policy()[1]
+    assert set(params.critic) == {"critic_value"}
+    assert set(_policy()[1].critic) == {"critic", "critic_value"}
 
 
 def test_gradients_of_policy_and_critic_do_not_mix():
@@ -188,8 +200,9 @@ def test_gradients_of_policy_and_critic_do_not_mix():
     inputs = _inputs(1, 4)
     total = quick_jit(jax.grad(lambda p: jnp.sum(policy.value(p, inputs, ())[0])))
     grad = total(params)
-    touched = {name for name in grad if trees_differ(grad[name], _zeros(grad[name]))}
-    assert touched == {"critic", "critic_value"}
+    assert_trees_equal(grad.policy, _zeros(grad.policy))
+    for name, branch in grad.critic.items():
+        assert trees_differ(branch, _zeros(branch)), name
 
 
 def _zeros(tree):

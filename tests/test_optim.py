@@ -4,30 +4,47 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from helpers import assert_trees_equal, small_config
+from helpers import assert_trees_close, assert_trees_equal, small_config
 
 from purejaxppo.config import Hypers
+from purejaxppo.policy.policy import Params
 from purejaxppo.ppo import optim
+from purejaxppo.ppo.coefficients import (
+    adapt_entropy,
+    adapt_learning_rate,
+    init_adaptive,
+    schedule,
+)
+from purejaxppo.ppo.types import Task
 
 
 def _tiny():
-    params = {
-        "actor": {"w": jnp.asarray([1.0, 2.0])},
-        "critic": {"w": jnp.asarray([3.0])},
-        "critic_value": {"w": jnp.asarray([4.0])},
-    }
-    grads = {
-        "actor": {"w": jnp.asarray([3.0, 0.0])},
-        "critic": {"w": jnp.asarray([4.0])},
-        "critic_value": {"w": jnp.asarray([12.0])},
-    }
+    """Named as nothing is in the networks: names must decide nothing."""
+    params = Params(
+        policy={"critic_like": {"w": jnp.asarray([1.0, 2.0])}},
+        critic={"trunk": {"w": jnp.asarray([3.0])}, "head": {"w": jnp.asarray([4.0])}},
+    )
+    grads = Params(
+        policy={"critic_like": {"w": jnp.asarray([3.0, 0.0])}},
+        critic={"trunk": {"w": jnp.asarray([4.0])}, "head": {"w": jnp.asarray([12.0])}},
+    )
     return params, grads
+
+
+def _moments(opt_state):
+    """Adam's first moments of policy and critic, from inside the chain."""
+    inner = opt_state[1].inner_states
+    return (
+        inner["policy"].inner_state.mu.policy["critic_like"]["w"],
+        inner["critic"].inner_state[0].mu.critic,
+    )
 
 
 def _step(hypers, freeze=False, rate=0.1):
     params, grads = _tiny()
-    state = optim.init(params, hypers)
+    state = optim.init(optim.optimizer(hypers, 0.1), params)
     return optim.step(params, grads, state, hypers, rate, jnp.asarray(freeze))
 
 
@@ -38,47 +55,56 @@ def test_gradients_are_clipped_by_their_global_norm(limit, factor):
     """3, 4 and 12 make 13; elementwise clipping would change the direction."""
     _, state, norm = _step(Hypers(max_grad_norm=limit))
     np.testing.assert_allclose(norm, 13.0, rtol=1e-6)
-    clipped = [
-        state["policy"].mu["actor"]["w"][0],
-        state["critic"].mu["critic"]["w"][0],
-        state["critic"].mu["critic_value"]["w"][0],
-    ]
+    policy, critic = _moments(state)
+    clipped = [policy[0], critic["trunk"]["w"][0], critic["head"]["w"][0]]
     # Adam's first moment after one step is a tenth of the gradient.
     expected = 0.1 * factor * np.asarray([3.0, 4.0, 12.0])
     np.testing.assert_allclose(np.asarray(clipped), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1.0, 1e3, math.inf])
+def test_clipping_is_that_of_optax(limit):
+    _, grads = _tiny()
+    ours, _ = optim.clip_by_global_norm(limit).update(grads, optax.EmptyState())
+    theirs, _ = optax.clip_by_global_norm(limit).update(grads, optax.EmptyState())
+    assert_trees_close(ours, theirs, rtol=1e-6)
 
 
 def test_adams_first_step_by_hand():
     """m / (sqrt(v) + ε) = g / (|g| + ε), then the learning rate."""
     params, _, _ = _step(Hypers(max_grad_norm=math.inf, adam_eps=1.0))
     np.testing.assert_allclose(
-        params["actor"]["w"], [1.0 - 0.1 * 3 / 4, 2.0], rtol=1e-6
+        params.policy["critic_like"]["w"], [1.0 - 0.1 * 3 / 4, 2.0], rtol=1e-6
     )
-    np.testing.assert_allclose(params["critic"]["w"], [3.0 - 0.1 * 4 / 5], rtol=1e-6)
+    np.testing.assert_allclose(
+        params.critic["trunk"]["w"], [3.0 - 0.1 * 4 / 5], rtol=1e-6
+    )
 
 
 def test_weight_decay_is_the_critics_alone():
     hypers = Hypers(max_grad_norm=math.inf, adam_eps=1.0)
     plain, _, _ = _step(hypers)
     decayed, _, _ = _step(hypers.replace(critic_weight_decay=0.5))
-    assert_trees_equal(plain["actor"], decayed["actor"])
-    for name, weight in (("critic", 3.0), ("critic_value", 4.0)):
-        difference = plain[name]["w"] - decayed[name]["w"]
+    assert_trees_equal(plain.policy, decayed.policy)
+    for name, weight in (("trunk", 3.0), ("head", 4.0)):
+        difference = plain.critic[name]["w"] - decayed.critic[name]["w"]
         np.testing.assert_allclose(difference, 0.1 * 0.5 * weight, rtol=1e-4)
 
 
 def test_a_frozen_policy_and_its_nan_stay_out():
     params, grads = _tiny()
-    grads["actor"]["w"] = jnp.asarray([jnp.nan, jnp.inf])
+    broken = {"critic_like": {"w": jnp.asarray([jnp.nan, jnp.inf])}}
     hypers = Hypers()
-    state = optim.init(params, hypers)
+    state = optim.init(optim.optimizer(hypers, 0.1), params)
     after, new_state, norm = optim.step(
-        params, grads, state, hypers, 0.1, jnp.asarray(True)
+        params, grads.replace(policy=broken), state, hypers, 0.1, jnp.asarray(True)
     )
     np.testing.assert_allclose(norm, math.hypot(4, 12), rtol=1e-6)
-    assert_trees_equal(after["actor"], params["actor"])
-    assert_trees_equal(new_state["policy"], state["policy"])
-    assert float(after["critic"]["w"][0]) < 3.0
+    assert_trees_equal(after.policy, params.policy)
+    assert_trees_equal(
+        new_state[1].inner_states["policy"], state[1].inner_states["policy"]
+    )
+    assert float(after.critic["trunk"]["w"][0]) < 3.0
 
 
 # --- schedules and adaptive coefficients -----------------------------------------
@@ -96,37 +122,37 @@ def test_a_frozen_policy_and_its_nan_stay_out():
 )
 def test_schedules_by_hand(kind, factors):
     for progress, factor in zip([0.0, 0.5, 1.0], factors, strict=True):
-        found = optim.schedule(kind, jnp.float32(progress), 0.1)
+        found = schedule(kind, jnp.float32(progress), 0.1)
         np.testing.assert_allclose(found, factor, rtol=1e-4)
 
 
 def test_cosine_is_flat_at_both_ends_and_exponential_takes_a_final_of_zero():
-    early = optim.schedule("cosine", jnp.float32(0.05), 0.0)
+    early = schedule("cosine", jnp.float32(0.05), 0.0)
     assert 0.99 < float(early) < 1.0
-    assert math.isfinite(optim.schedule("exponential", jnp.float32(1.0), 0.0))
+    assert math.isfinite(schedule("exponential", jnp.float32(1.0), 0.0))
 
 
 def test_learning_rate_follows_kl():
-    config = small_config(learning_rate_schedule="kl")
+    task = Task(None, None, small_config(learning_rate_schedule="kl"))
     hypers = Hypers(target_kl=0.01)
-    adaptive = optim.init_adaptive(["move"])
+    adaptive = init_adaptive(["move"])
     for kl, scale in ((0.03, 1 / 1.5), (0.015, 1.0), (0.007, 1.0), (0.004, 1.5)):
-        found = optim.adapt_learning_rate(adaptive, config, hypers, jnp.float32(kl))
+        found = adapt_learning_rate(task, adaptive, hypers, jnp.float32(kl))
         np.testing.assert_allclose(found.learning_rate_scale, scale, rtol=1e-6)
     for _ in range(20):
-        adaptive = optim.adapt_learning_rate(adaptive, config, hypers, jnp.float32(1.0))
+        adaptive = adapt_learning_rate(task, adaptive, hypers, jnp.float32(1.0))
     np.testing.assert_allclose(adaptive.learning_rate_scale, 0.01, rtol=1e-5)
     off = small_config(learning_rate_schedule="linear")
-    same = optim.adapt_learning_rate(adaptive, off, hypers, jnp.float32(0.0))
+    same = adapt_learning_rate(Task(None, None, off), adaptive, hypers, jnp.float32(0))
     assert_trees_equal(same, adaptive)
 
 
 def _scales(hypers, entropies):
     """The scales of one head's coefficient as its entropy takes those values."""
-    adaptive, scales = optim.init_adaptive(["move"]), []
+    adaptive, scales = init_adaptive(["move"]), []
     for entropy in entropies:
         entropy = {"move": jnp.float32(entropy)}
-        adaptive = optim.adapt_entropy(adaptive, hypers, entropy)
+        adaptive = adapt_entropy(adaptive, hypers, entropy)
         scales.append(float(adaptive.entropy_scale["move"]))
     return scales
 
@@ -144,8 +170,8 @@ def test_a_head_that_was_never_active_keeps_its_coefficient():
 
 def test_each_head_has_its_own_floor():
     hypers = Hypers(entropy_floor=0.5, head_entropy_floor={"b": 0.1})
-    adaptive = optim.init_adaptive(["a", "b"])
+    adaptive = init_adaptive(["a", "b"])
     entropy = dict.fromkeys("ab", jnp.float32(0.3))
-    adaptive = optim.adapt_entropy(adaptive, hypers, entropy)
+    adaptive = adapt_entropy(adaptive, hypers, entropy)
     scales = {name: float(x) for name, x in adaptive.entropy_scale.items()}
     assert scales == {"a": pytest.approx(1.1), "b": 1.0}

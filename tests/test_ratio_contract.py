@@ -52,19 +52,24 @@ def _config(**changes):
     return small_config(**{**defaults, **changes})
 
 
+def _with_scaled_outputs(params, factor):
+    policy = {
+        name: jax.tree.map(lambda x: factor * x, branch)
+        if "outputs" in name
+        else branch
+        for name, branch in params.policy.items()
+    }
+    return params.replace(policy=policy)
+
+
 def _loud(params):
     """At the output gain of 0.01 all log-probs are alike, and faults hardly show."""
-    return {
-        name: jax.tree.map(lambda x: 30.0 * x, branch) if "outputs" in name else branch
-        for name, branch in params.items()
-    }
+    return _with_scaled_outputs(params, 30.0)
 
 
-def _noting_the_carry(policy, config, state, transitions, critic_carry, *args):
+def _noting_the_carry(task, state, transitions, critic_carry, hypers):
     """`make_batch`, and whether the critic goes on where the rollout began."""
-    batch, state, metrics = make_batch(
-        policy, config, state, transitions, critic_carry, *args
-    )
+    batch, state, metrics = make_batch(task, state, transitions, critic_carry, hypers)
     stored = jax.tree.map(lambda x: x[0], transitions.stored.carry["critic"])
     pairs = zip(jax.tree.leaves(critic_carry), jax.tree.leaves(stored), strict=True)
     metrics["carry/error"] = sum(jnp.max(jnp.abs(a - b)) for a, b in pairs)
@@ -92,7 +97,7 @@ def test_first_ratio_is_one_in_every_update(kind, monkeypatch):
     assert float(state.obs_stats.count) == 4 * config.batch_size
     assert float(state.return_stats.count) == 4 * config.batch_size
     assert float(metrics["train/episodes"]) > 3
-    # The memory of the critic spans rollouts.
+    # The critic's recurrent state spans rollouts.
     assert float(metrics["carry/error"]) == 0.0
     assert (float(metrics["carry/size"]) > 0.0) == (config.core != "none")
     # Without a step that moves it, a ratio of 1 says that something is broken.
@@ -154,7 +159,7 @@ def test_a_single_optimiser_step_is_not_degenerate():
 def _first_error(env, config, corrupt_sample=None, corrupt_batch=None):
     """Largest |ρ - 1| of a rollout re-evaluated with the parameters that acted."""
     learner = make_learner(config, env)
-    policy = learner.policy
+    policy = learner.task.policy
     if corrupt_sample is not None:
         policy = policy._replace(sample=corrupt_sample(policy))
 
@@ -165,15 +170,12 @@ def _first_error(env, config, corrupt_sample=None, corrupt_batch=None):
         obs_stats = normalize.update(state.obs_stats, raw)
         state = state.replace(params=_loud(state.params), obs_stats=obs_stats)
         critic_carry = state.carry["critic"]
-        after, transitions, _, new_stats = rollout(
-            env, policy, config, state, None, key_rollout
-        )
+        task = learner.task._replace(policy=policy)
+        after, transitions, _, new_stats = rollout(task, state, None, key_rollout)
         if corrupt_batch is not None:
             transitions = corrupt_batch(transitions, obs_stats, new_stats)
-        batch, _, _ = make_batch(
-            policy, config, after, transitions, critic_carry, config.hypers
-        )
-        terms = learner.policy.log_prob(state.params, batch.stored)
+        batch, _, _ = make_batch(task, after, transitions, critic_carry, config.hypers)
+        terms = learner.task.policy.log_prob(state.params, batch.stored)
         # Per head, so that the fault has a name.
         return {
             name: jnp.max(jnp.abs(jnp.expm1(terms.log_prob[name] - old)))
@@ -210,12 +212,7 @@ def _choice_counted_as_a_set(action, stored, terms, carry):
 
 def _with_temperature(policy):
     def sample(params, inputs, carry, noise):
-        cooled = {
-            name: jax.tree.map(lambda x: x / 0.9, branch)
-            if "outputs" in name
-            else branch
-            for name, branch in params.items()
-        }
+        cooled = _with_scaled_outputs(params, 1 / 0.9)
         return policy.sample(cooled, inputs, carry, noise)
 
     return sample

@@ -14,6 +14,7 @@ from purejaxppo import autoreset
 from purejaxppo.env import Box, Choice, Discrete
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.rollout import EpisodeStats, episode_metrics, rollout
+from purejaxppo.ppo.types import Task
 
 # Three steps of two environments; three episodes end.
 _DONE = [[False, True], [True, False], [True, False]]
@@ -33,7 +34,7 @@ def _stats(done=_DONE):
 
 
 def test_figures_are_those_of_ended_episodes():
-    metrics = episode_metrics(_stats(), small_config())
+    metrics = episode_metrics(Task(None, None, small_config()), _stats())
     expected = {
         "train/episode_return": (20.0 + 30.0 + 50.0) / 3,
         "train/episode_length": (2.0 + 3.0 + 5.0) / 3,
@@ -47,7 +48,9 @@ def test_figures_are_those_of_ended_episodes():
 
 
 def test_without_an_ended_episode_there_is_no_figure():
-    metrics = episode_metrics(_stats([[False] * 2] * 3), small_config())
+    metrics = episode_metrics(
+        Task(None, None, small_config()), _stats([[False] * 2] * 3)
+    )
     assert np.isnan(metrics["train/episode_return"])
     assert np.isnan(metrics["train/success"])
     assert float(metrics["train/episodes"]) == 0.0
@@ -63,7 +66,7 @@ def test_without_an_ended_episode_there_is_no_figure():
     ],
 )
 def test_distinct_starts(reset, starts):
-    metrics = episode_metrics(_stats(), small_config(reset=reset))
+    metrics = episode_metrics(Task(None, None, small_config(reset=reset)), _stats())
     assert float(metrics["train/distinct_starts"]) == starts
 
 
@@ -81,15 +84,13 @@ def test_starts_too_large_to_be_drawn_ahead_are_the_same(monkeypatch):
     state, _ = quick_jit(learner.init)(jax.random.key(0))
 
     def play():
-        return quick_jit(
-            lambda state, key: rollout(
-                learner.env, learner.policy, config, state, None, key
-            )
-        )(state, jax.random.key(1))
+        return quick_jit(lambda state, key: rollout(learner.task, state, None, key))(
+            state, jax.random.key(1)
+        )
 
     ahead = play()
     monkeypatch.setattr(autoreset, "_MOST_BYTES", 0)
-    assert not autoreset.fit_ahead(learner.env, 1)
+    assert not autoreset.fit_ahead(learner.task.env, 1)
     assert_trees_equal(play(), ahead)
 
 
@@ -112,9 +113,9 @@ def test_nothing_is_drawn_inside_the_scan_of_steps(distribution, reset):
 
     def run(state, key):
         starts = autoreset.draw_starts(
-            learner.env, config.reset, config.num_starts, key
+            learner.task.env, config.reset, config.num_starts, key
         )
-        return rollout(learner.env, learner.policy, config, state, starts, key)
+        return rollout(learner.task, state, starts, key)
 
     jaxpr = jax.make_jaxpr(run)(state, jax.random.key(0)).jaxpr
     (steps,) = [

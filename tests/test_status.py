@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from purejaxppo.ppo.status import UpdateStatus, describe, update_status
+from purejaxppo.ppo.summary import Summary
 
 
 @pytest.mark.parametrize(
@@ -24,13 +25,15 @@ from purejaxppo.ppo.status import UpdateStatus, describe, update_status
     ],
 )
 def test_status_by_hand(error, std, moves, nonfinite, no_action, expected):
-    code = update_status(
-        jnp.float32(error),
-        jnp.float32(std),
-        jnp.asarray(moves),
-        jnp.float32(nonfinite),
-        jnp.float32(no_action),
+    summary = Summary(
+        approx_kl=jnp.float32(0.0),
+        head_entropy={},
+        first_ratio_error=jnp.float32(error),
+        last_epoch_ratio_std=jnp.float32(std),
+        num_nonfinite=jnp.float32(nonfinite),
+        logged={},
     )
+    code = update_status(summary, jnp.asarray(moves), jnp.float32(no_action))
     assert UpdateStatus(int(code)) == expected
     assert code.dtype == jnp.int32
     assert len(describe(int(code))) == bin(expected).count("1")

@@ -53,7 +53,7 @@ def test_one_call_is_ten_chunks_to_the_bit(single, hypers):
     train, _ = single
     whole, metrics = train(jax.random.key(0), hypers)
     learner = make_learner(_CONFIG, _ENV)
-    chunk = jax.jit(lambda state, hypers: run_updates(learner, state, hypers, 1))
+    chunk = jax.jit(lambda state, hypers: run_updates(learner.task, state, hypers, 1))
     evaluate = jax.jit(learner.evaluate)
     state, _ = jax.jit(learner.init)(jax.random.key(0), hypers)
     chunks, evaluations = [], []

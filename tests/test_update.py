@@ -25,21 +25,27 @@ from purejaxppo.config import Hypers
 from purejaxppo.env import State
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Stored
-from purejaxppo.ppo import normalize, optim, shuffle
+from purejaxppo.ppo import normalize, shuffle
 from purejaxppo.ppo.batch import (
-    _ends_together,
     _estimate_metrics,
+    _group_size,
     as_sequences,
     estimate_values,
     make_batch,
     scaled_rewards,
 )
-from purejaxppo.ppo.learner import _steps_per_update, as_arrays, make_learner
-from purejaxppo.ppo.minibatch import expected_valid, minibatch_loss
+from purejaxppo.ppo.coefficients import coefficients, init_adaptive
+from purejaxppo.ppo.learner import (
+    _steps_per_update,
+    as_arrays,
+    make_learner,
+    optimise,
+)
+from purejaxppo.ppo.minibatch import minibatch_loss, valid_counts
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.status import UpdateStatus, update_status
-from purejaxppo.ppo.types import Batch, Transition
-from purejaxppo.ppo.update import coefficients, optimise
+from purejaxppo.ppo.summary import Summary
+from purejaxppo.ppo.types import Batch, Task, Transition
 
 # --- estimates -------------------------------------------------------------------
 
@@ -88,11 +94,14 @@ def _transitions(env, num_steps=6, num_envs=2, train_steps=0):
     return jax.tree.map(lambda *x: jnp.stack(x), *steps), last
 
 
+_KNOWN = Task(None, _KnownCritic, None)
+
+
 @pytest.mark.parametrize("end", ["terminated", "truncated", "limit"])
 def test_next_value_is_that_of_the_true_next_observation(end):
     """At the end of an episode that is 3, not the 0 of the next one's start."""
     transitions, last = _transitions(Counter(end))
-    value, next_value, _ = estimate_values(_KnownCritic, {}, transitions, (), last)
+    value, next_value, _ = estimate_values(_KNOWN, {}, transitions, (), last)
     for env in range(2):
         np.testing.assert_allclose(value[:, env], [0, 10, 20, 0, 10, 20])
         np.testing.assert_allclose(next_value[:, env], [10, 20, 30, 10, 20, 30])
@@ -107,9 +116,9 @@ def test_next_value_of_more_ends_than_are_computed_together(
     """A third of all steps end an episode; the last group of them is not a full one."""
     transitions, last = _transitions(Counter("truncated"), num_envs=num_envs)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert _ends_together(6 * num_envs) == together
+    assert _group_size(6 * num_envs) == together
     assert 2 * num_envs % together
-    _, next_value, _ = estimate_values(_KnownCritic, {}, transitions, (), last)
+    _, next_value, _ = estimate_values(_KNOWN, {}, transitions, (), last)
     expected = np.repeat([[10], [20], [30]] * 2, num_envs, axis=1)
     np.testing.assert_allclose(next_value, expected)
 
@@ -117,7 +126,7 @@ def test_next_value_of_more_ends_than_are_computed_together(
 def test_next_value_in_the_middle_of_an_episode():
     """The rollout ends inside an episode: its last step bootstraps from where it is."""
     transitions, last = _transitions(Counter("terminated"), num_steps=5)
-    _, next_value, _ = estimate_values(_KnownCritic, {}, transitions, (), last)
+    _, next_value, _ = estimate_values(_KNOWN, {}, transitions, (), last)
     np.testing.assert_allclose(next_value[:, 0], [10, 20, 30, 10, 20])
 
 
@@ -152,7 +161,11 @@ def test_targets_by_hand_for_each_kind_of_end(end):
     config = small_config(num_steps=6, num_envs=2, normalize_advantages="off")
     hypers = Hypers(gamma=0.5, gae_lambda=1.0)
     batch, _, metrics = make_batch(
-        _KnownCritic, config, _Rest({}, _Known(last)), transitions, (), hypers
+        Task(None, _KnownCritic, config),
+        _Rest({}, _Known(last)),
+        transitions,
+        (),
+        hypers,
     )
     expected = np.repeat(np.asarray(_TARGETS[end] * 2), 2)[None]
     np.testing.assert_allclose(batch.returns, expected, rtol=1e-6)
@@ -163,7 +176,11 @@ def test_targets_by_hand_for_each_kind_of_end(end):
     np.testing.assert_allclose(metrics["advantages/std"], raw.std(), rtol=1e-5)
     config = dataclasses.replace(config, normalize_advantages="batch")
     batch, _, again = make_batch(
-        _KnownCritic, config, _Rest({}, _Known(last)), transitions, (), hypers
+        Task(None, _KnownCritic, config),
+        _Rest({}, _Known(last)),
+        transitions,
+        (),
+        hypers,
     )
     np.testing.assert_allclose(np.mean(batch.advantages), 0.0, atol=1e-5)
     np.testing.assert_allclose(np.std(batch.advantages), 1.0, rtol=1e-5)
@@ -196,7 +213,7 @@ class _Scaled(NamedTuple):
 def test_rewards_are_scaled_by_the_std_of_the_discounted_return():
     transitions, _ = _transitions(Counter("terminated"))
     state = _Scaled(normalize.init(jnp.zeros(())), jnp.asarray([4.0, 0.0]))
-    reward, after = scaled_rewards(state, transitions, Hypers(gamma=0.5), None)
+    reward, after = scaled_rewards(_KNOWN, state, transitions, Hypers(gamma=0.5))
     # 1 + 0.5 * 4, 2 + 0.5 * 3, 3 + 0.5 * 3.5; then anew: 1, 2.5, 4.25
     totals = [3.0, 3.5, 4.75, 1.0, 2.5, 4.25] + [1.0, 2.5, 4.25] * 2
     std = np.std(totals)
@@ -204,9 +221,9 @@ def test_rewards_are_scaled_by_the_std_of_the_discounted_return():
     np.testing.assert_allclose(after.discounted_return, 0.0)
     assert float(after.return_stats.count) == 12.0
     # Statistics go on from where they were; without them rewards are left alone.
-    _, later = scaled_rewards(after, transitions, Hypers(gamma=0.5), None)
+    _, later = scaled_rewards(_KNOWN, after, transitions, Hypers(gamma=0.5))
     assert float(later.return_stats.count) == 24.0
-    off, _ = scaled_rewards(_Scaled(None, None), transitions, Hypers(), None)
+    off, _ = scaled_rewards(_KNOWN, _Scaled(None, None), transitions, Hypers())
     assert_trees_equal(off, transitions.reward)
 
 
@@ -287,7 +304,8 @@ def _setup(state_and_batch=None, **changes):
 
     @quick_jit
     def run(state, batch, hypers):
-        return optimise(learner.policy, config, state, batch, as_arrays(hypers), _KEY)
+        state, summary = optimise(learner.task, state, batch, as_arrays(hypers), _KEY)
+        return state, summary.logged
 
     return Setup(learner, state, batch, run, new_stats)
 
@@ -298,16 +316,14 @@ def _collect(learner, key):
     # alike, and nothing shows.
     raw = 100.0 + 20.0 * jax.random.normal(key, (50, 4))
     state = state.replace(obs_stats=normalize.update(state.obs_stats, raw))
-    params = {
+    policy = {
         name: jax.tree.map(lambda x: 50.0 * x, branch) if "outputs" in name else branch
-        for name, branch in state.params.items()
+        for name, branch in state.params.policy.items()
     }
-    state = state.replace(params=params)
-    state, transitions, _, new_stats = rollout(
-        learner.env, learner.policy, learner.config, state, None, key
-    )
+    state = state.replace(params=state.params.replace(policy=policy))
+    state, transitions, _, new_stats = rollout(learner.task, state, None, key)
     batch, state, _ = make_batch(
-        learner.policy, learner.config, state, transitions, (), learner.config.hypers
+        learner.task, state, transitions, (), learner.task.config.hypers
     )
     return state, batch, new_stats
 
@@ -323,13 +339,22 @@ def _num_samples(setup):
 
 def _first_minibatch(setup):
     """Which samples the first minibatch of the first epoch holds."""
-    key = jax.random.split(_KEY, setup.learner.config.num_epochs)[0]
+    key = jax.random.split(_KEY, setup.learner.task.config.num_epochs)[0]
     order = shuffle.permutation(key, _num_samples(setup))
-    return order.reshape(setup.learner.config.num_minibatches, -1)[0]
+    return order.reshape(setup.learner.task.config.num_minibatches, -1)[0]
+
+
+def _adam(opt_state):
+    """Adam's state of policy and critic, from inside the chain."""
+    inner = opt_state[1].inner_states
+    return {
+        "policy": inner["policy"].inner_state,
+        "critic": inner["critic"].inner_state[0],
+    }
 
 
 def _counts(opt_state):
-    return {name: int(part.count) for name, part in opt_state.items()}
+    return {name: int(part.count) for name, part in _adam(opt_state).items()}
 
 
 def test_an_update_runs_all_its_minibatches(setup):
@@ -466,19 +491,15 @@ def test_an_update_of_nothing_but_nan_changes_nothing(setup):
     assert float(metrics["update/epochs"]) == 2.0
 
 
-def _is_critic(name):
-    return name.startswith("critic")
-
-
 def test_while_the_critic_warms_up_the_policy_rests(setup):
     before = setup.state.replace(update_count=jnp.int32(0))
     after, metrics = setup.run(before, setup.batch, _RATE)
-    for name, branch in before.params.items():
-        if _is_critic(name):
-            assert trees_differ(branch, after.params[name])
-        else:
-            assert_trees_equal(branch, after.params[name])
-    assert_trees_equal(before.opt_state["policy"], after.opt_state["policy"])
+    for name, branch in before.params.critic.items():
+        assert trees_differ(branch, after.params.critic[name])
+    assert_trees_equal(before.params.policy, after.params.policy)
+    assert_trees_equal(
+        _adam(before.opt_state)["policy"], _adam(after.opt_state)["policy"]
+    )
     assert _counts(after.opt_state) == {"policy": 0, "critic": 8}
     assert float(metrics["approx_kl/max"]) < 1e-6
     assert float(metrics["ratio/last_epoch_std"]) < 1e-5
@@ -503,19 +524,21 @@ def test_zero_learning_rate_is_degenerate_and_a_moving_policy_is_not(setup):
 
 
 def _status(metrics, policy_moves=True):
-    code = update_status(
-        metrics["ratio/first_minibatch_error"],
-        metrics["ratio/last_epoch_std"],
-        jnp.asarray(policy_moves),
-        metrics["update/nonfinite"],
-        jnp.zeros(()),
+    summary = Summary(
+        approx_kl=metrics["approx_kl/last"],
+        head_entropy={},
+        first_ratio_error=metrics["ratio/first_minibatch_error"],
+        last_epoch_ratio_std=metrics["ratio/last_epoch_std"],
+        num_nonfinite=metrics["update/nonfinite"],
+        logged={},
     )
+    code = update_status(summary, jnp.asarray(policy_moves), jnp.zeros(()))
     return UpdateStatus(int(code))
 
 
 def test_heads_count_their_samples_and_report_nothing_where_they_have_none(setup):
     _, metrics = setup.run(setup.state, setup.batch, _RATE)
-    terms = setup.learner.policy.log_prob(setup.state.params, setup.batch.stored)
+    terms = setup.learner.task.policy.log_prob(setup.state.params, setup.batch.stored)
     for name, active in terms.active.items():
         num = int(np.sum(active))
         assert 0 < num < _num_samples(setup)
@@ -540,17 +563,16 @@ def test_a_head_that_is_never_active_is_not_trained_nor_flattered(setup):
         assert math.isnan(metrics[f"head/cards/{figure}"])
     assert float(metrics["head/cards/valid"]) == 0.0
     assert float(metrics["head/cards/grad_norm"]) == 0.0
-    assert_trees_equal(
-        after.params["outputs_cards"], setup.state.params["outputs_cards"]
-    )
-    assert trees_differ(after.params["outputs_op"], setup.state.params["outputs_op"])
+    old, new = setup.state.params.policy, after.params.policy
+    assert_trees_equal(new["outputs_cards"], old["outputs_cards"])
+    assert trees_differ(new["outputs_op"], old["outputs_op"])
 
 
 def test_minibatches_without_a_valid_sample_do_no_harm(setup):
     """All but a few samples are of steps where no head mattered."""
     some = jnp.zeros_like(setup.batch.entropy, bool).at[0, :2].set(True)
     batch = _with_active(setup.batch, op=some, aim=some, cards=some)
-    terms = setup.learner.policy.log_prob(setup.state.params, batch.stored)
+    terms = setup.learner.task.policy.log_prob(setup.state.params, batch.stored)
     batch = batch.replace(log_prob=terms.log_prob, entropy=terms.joint_entropy())
     after, metrics = setup.run(setup.state, batch, _RATE)
     assert float(metrics["update/nonfinite"]) == 0.0
@@ -565,7 +587,7 @@ def test_minibatches_without_a_valid_sample_do_no_harm(setup):
 def test_ratio_figures_by_hand(setup):
     """Old log-probs shifted so that ρ is known, and a rate of 0 keeps it so."""
     heads = setup.batch.log_prob
-    active = setup.learner.policy.log_prob(
+    active = setup.learner.task.policy.log_prob(
         setup.state.params, setup.batch.stored
     ).active
     valid = np.any(np.stack(list(active.values())), axis=0)[0]
@@ -602,8 +624,8 @@ def test_accumulated_minibatches_are_one_large_batch(setup):
     # Adam's moments are linear in the gradient; its step is all but the sign of it.
     for name in ("policy", "critic"):
         assert_trees_close(
-            after_parts.opt_state[name].mu,
-            after_whole.opt_state[name].mu,
+            _adam(after_parts.opt_state)[name].mu,
+            _adam(after_whole.opt_state)[name].mu,
             rtol=1e-3,
             atol=1e-7,
         )
@@ -628,14 +650,18 @@ def _whole(**changes):
 
 
 def _measure(setup, batch, config, axis_name=None):
-    """The metrics of that batch as one minibatch."""
-    policy, params = setup.learner.policy, setup.state.params
+    """What that batch measures as one minibatch."""
+    task, params = setup.learner.task, setup.state.params
+    task = task._replace(config=config, axis_name=axis_name)
     hypers = as_arrays(_RATE)
-    coefs = coefficients(setup.state, config, hypers)
-    expected = expected_valid(policy, params, batch, config, axis_name)
-    return minibatch_loss(
-        params, batch, expected, policy, config, coefs, hypers, axis_name
-    )[1]
+    coefs = coefficients(task, setup.state, hypers)
+    expected = valid_counts(task, params, batch)
+    return minibatch_loss(params, task, batch, expected, coefs, hypers)[1]
+
+
+def _named(measures):
+    leaves = jax.tree_util.tree_leaves_with_path(measures)
+    return {jax.tree_util.keystr(path): x for path, x in leaves}
 
 
 def test_over_a_named_axis_the_loss_is_that_of_the_whole(setup):
@@ -650,7 +676,8 @@ def test_over_a_named_axis_the_loss_is_that_of_the_whole(setup):
             axis_name="devices",
         )
     )(halves)
-    for name, value in whole.items():
+    sharded = _named(sharded)
+    for name, value in _named(whole).items():
         np.testing.assert_allclose(
             sharded[name], np.full(2, value), rtol=1e-4, atol=1e-6, err_msg=name
         )
@@ -662,7 +689,8 @@ def test_advantages_normalised_in_a_minibatch_have_no_scale_nor_origin(setup):
     moved = setup.batch.replace(advantages=7.0 + 1e3 * setup.batch.advantages)
     here = quick_jit(lambda b: _measure(setup, b, _whole()))(setup.batch)
     there = quick_jit(lambda b: _measure(setup, b, config))(moved)
-    for name, value in here.items():
+    there = _named(there)
+    for name, value in _named(here).items():
         np.testing.assert_allclose(
             there[name], value, rtol=1e-3, atol=1e-5, err_msg=name
         )
@@ -673,14 +701,14 @@ def test_advantages_normalised_in_a_minibatch_have_no_scale_nor_origin(setup):
 
 def _coefficients(update_count, hypers, **changes):
     config = small_config(**changes)
-    adaptive = optim.init_adaptive(["op", "slot"])
+    adaptive = init_adaptive(["op", "slot"])
 
     class _State(NamedTuple):
         update_count: Any
         adaptive: Any
 
     state = _State(jnp.int32(update_count), adaptive)
-    return coefficients(state, config, as_arrays(hypers))
+    return coefficients(Task(None, None, config), state, as_arrays(hypers))
 
 
 def test_coefficients_follow_their_own_schedules():

@@ -65,7 +65,9 @@ def make(config: worker.Json) -> worker.Task:
     state, _ = jax.jit(learner.init)(key, hypers)
 
     def prepare(num_updates: int):
-        block = jax.jit(lambda state: run_updates(learner, state, hypers, num_updates))
+        block = jax.jit(
+            lambda state: run_updates(learner.task, state, hypers, num_updates)
+        )
         compiled = block.lower(state).compile()
 
         def run() -> None:

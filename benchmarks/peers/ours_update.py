@@ -12,9 +12,8 @@ import jax
 from benchmarks.layers import Noise
 from benchmarks.peers import ours, worker
 from benchmarks.stages import fixed_batch
-from purejaxppo.ppo.learner import as_arrays, make_learner
+from purejaxppo.ppo.learner import as_arrays, make_learner, optimise
 from purejaxppo.ppo.types import Batch, TrainState
-from purejaxppo.ppo.update import optimise
 from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
 
@@ -32,7 +31,8 @@ def make(config: worker.Json) -> worker.Task:
         def block(state: TrainState, batch: Batch, key: jax.Array):
             def body(state: TrainState, key: jax.Array):
                 arrays = as_arrays(hypers)
-                return optimise(learner.policy, settings, state, batch, arrays, key)
+                state, summary = optimise(learner.task, state, batch, arrays, key)
+                return state, summary.logged
 
             return jax.lax.scan(body, state, jax.random.split(key, num_updates))
 

@@ -115,7 +115,8 @@ def scaled_rewards(
     stats = normalize.update(
         state.return_stats, totals.ravel(), axis_name=task.axis_name
     )
-    std = jnp.sqrt(jnp.maximum(normalize.variance(stats), 1e-8))
+    variance = jnp.asarray(normalize.variance(stats))
+    std = jnp.sqrt(jnp.maximum(variance, 1e-8))
     state = state.replace(return_stats=stats, discounted_return=after)
     return transitions.reward / std, state
 

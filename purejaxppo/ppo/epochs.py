@@ -57,7 +57,7 @@ class Work(NamedTuple):
 Epoch = Callable[[Work, Learning, jax.Array], tuple[Learning, Outcome]]
 
 
-def optimise(
+def run_epochs(
     task: Task,
     state: TrainState,
     batch: Batch,

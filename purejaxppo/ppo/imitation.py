@@ -16,7 +16,7 @@ from purejaxppo.env import Action, Box, Env, Obs, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Params, Policy, Stored
-from purejaxppo.ppo import normalize
+from purejaxppo.ppo import normalize, optim
 from purejaxppo.ppo.normalize import Statistics
 from purejaxppo.ppo.types import Metrics, Task
 
@@ -175,13 +175,11 @@ def clone(
     def step(carry: tuple[Params, optax.OptState], key: jax.Array):
         params, opt_state = carry
         loss, grads = jax.value_and_grad(loss_fn)(params, *draw(key))
-        # optax raises floats to integer powers, which strict promotion forbids.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), loss
+        return optim.apply(optimizer, params, grads, opt_state), loss
 
     keys = jax.random.split(key, config.cloning_steps)
-    (params, _), loss = jax.lax.scan(step, (params, optimizer.init(params)), keys)
+    start = (params, optim.init(optimizer, params))
+    (params, _), loss = jax.lax.scan(step, start, keys)
     return params, _cloning_metrics(loss, demonstrations.valid)
 
 

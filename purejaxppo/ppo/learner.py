@@ -20,14 +20,14 @@ from purejaxppo.policy.policy import make_policy
 from purejaxppo.ppo import coefficients as coefficients_lib
 from purejaxppo.ppo import evaluation, imitation, normalize, optim
 from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.epochs import optimise
+from purejaxppo.ppo.epochs import run_epochs
 from purejaxppo.ppo.imitation import Demonstrations
 from purejaxppo.ppo.normalize import Statistics
 from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.rollout import episode_metrics, policy_input, rollout
 from purejaxppo.ppo.status import update_status
-from purejaxppo.ppo.summary import summarise
-from purejaxppo.ppo.types import Metrics, Reference, Task, TrainState
+from purejaxppo.ppo.summary import Summary, summarise
+from purejaxppo.ppo.types import Batch, Metrics, Reference, Task, TrainState
 from purejaxppo.validation import advice, validate, validate_heads
 
 
@@ -82,7 +82,7 @@ def collect(task: Task, key: jax.Array) -> Demonstrations:
 def init(
     task: Task,
     key: jax.Array,
-    hypers: Hypers,
+    hypers: Hypers | None = None,
     demonstrations: Demonstrations | None = None,
 ) -> tuple[TrainState, Metrics]:
     """The first state. Collects demonstrations and clones them where asked to.
@@ -90,13 +90,14 @@ def init(
     Args:
       task: what is trained.
       key: of everything random in the whole of training.
-      hypers: Adam's numbers.
+      hypers: the numbers of PPO; None: those of the configuration.
       demonstrations: to clone instead of collecting them.
 
     Returns:
       the state before the first update, and the metrics of cloning.
     """
     config, env, policy = task.config, task.env, task.policy
+    hypers = config.hypers if hypers is None else hypers
     keys = _init_keys(key)
     episodes = _first_episodes(task, keys.envs)
     params = policy.init(keys.params, policy_input(episodes, None))
@@ -113,7 +114,7 @@ def init(
     carry = policy.initial_carry(config.num_envs)
     state = TrainState(
         params=params,
-        opt_state=optim.init(params, hypers),
+        opt_state=optim.init(optim.optimizer(hypers, 0.0), params),
         obs_stats=obs_stats,
         return_stats=normalize.init(zeros[0]) if config.normalize_rewards else None,
         discounted_return=zeros,
@@ -141,21 +142,22 @@ def _empty_statistics(task: Task, episodes: Episode) -> Statistics | None:
     return normalize.init(trees.take(episodes.state.obs, 0))
 
 
-def update(task: Task, state: TrainState, hypers: Hypers) -> tuple[TrainState, Metrics]:
+def update(
+    task: Task, state: TrainState, hypers: Hypers | None = None
+) -> tuple[TrainState, Metrics]:
     """One update: roll out, estimate advantages, optimise, measure.
 
     Args:
       task: what is trained.
       state: from `init` or the update before.
-      hypers: the numbers of PPO, of float or array.
+      hypers: the numbers of PPO; None: those of the configuration.
 
     Returns:
       the state for the next update, and the metrics of this one.
     """
-    hypers = as_arrays(hypers)
+    hypers = as_arrays(task.config.hypers if hypers is None else hypers)
     key, key_starts, key_rollout, key_epochs = jax.random.split(state.key, 4)
-    before = state
-    config = task.config
+    before, config = state, task.config
     starts = autoreset.draw_starts(
         task.env, config.reset, config.num_starts, key_starts
     )
@@ -163,24 +165,47 @@ def update(task: Task, state: TrainState, hypers: Hypers) -> tuple[TrainState, M
     batch, state, estimates = make_batch(
         task, state, transitions, before.carry["critic"], hypers
     )
-    coefficients = coefficients_lib.coefficients(task, state, hypers)
-    state, outcomes = optimise(task, state, batch, coefficients, hypers, key_epochs)
-    summary = summarise(outcomes, coefficients)
+    state, summary = optimise(task, state, batch, hypers, key_epochs)
     metrics = summary.logged | estimates | episode_metrics(task, episodes)
-    policy_moves = ~coefficients.freeze_policy & (_steps_per_update(config) > 1)
     metrics["status"] = update_status(
-        summary, policy_moves, metrics["train/no_valid_action"]
+        summary, _policy_moves(task, before), metrics["train/no_valid_action"]
     )
+    # Only now: the statistics that this rollout was sampled with served its update.
     state = state.replace(
-        adaptive=coefficients_lib.adapt(
-            task, state, hypers, summary.approx_kl, summary.head_entropy
-        ),
-        # Only now: the statistics that this rollout was sampled with served its update.
-        obs_stats=obs_stats,
-        key=key,
-        update_count=state.update_count + 1,
+        obs_stats=obs_stats, key=key, update_count=state.update_count + 1
     )
     return state, metrics
+
+
+def optimise(
+    task: Task, state: TrainState, batch: Batch, hypers: Hypers, key: jax.Array
+) -> tuple[TrainState, Summary]:
+    """The epochs of one update, and what follows from them for the next.
+
+    Args:
+      task: what is trained.
+      state: after the rollout.
+      batch: what is learned from, [L, M].
+      hypers: the numbers of PPO, as arrays.
+      key: of the order of samples.
+
+    Returns:
+      the state with new parameters, optimiser and adaptive factors, and a summary.
+    """
+    coefficients = coefficients_lib.coefficients(task, state, hypers)
+    after, outcomes = run_epochs(task, state, batch, coefficients, hypers, key)
+    summary = summarise(outcomes, coefficients)
+    adaptive = coefficients_lib.adapt(
+        task, state, hypers, summary.approx_kl, summary.head_entropy
+    )
+    return after.replace(adaptive=adaptive), summary
+
+
+def _policy_moves(task: Task, state: TrainState) -> jax.Array:
+    """Whether ratios should leave 1 in this update: not while the critic warms up, and
+    not where a single step follows the only look at them."""
+    warm = state.update_count >= task.config.critic_warmup
+    return warm & (_steps_per_update(task.config) > 1)
 
 
 def _steps_per_update(config: Config) -> int:
@@ -228,15 +253,15 @@ class Learner(NamedTuple):
     Attributes:
       task: environment, policy, configuration.
       collect: (key) -> demonstrations.
-      init: (key, hypers, demonstrations=None) -> (state, metrics).
-      update: (state, hypers) -> (state, metrics).
+      init: (key, hypers=None, demonstrations=None) -> (state, metrics).
+      update: (state, hypers=None) -> (state, metrics).
       evaluate: (state, deterministic=True) -> metrics.
     """
 
     task: Task
     collect: Callable[[jax.Array], Demonstrations]
     init: Callable[..., tuple[TrainState, Metrics]]
-    update: Callable[[TrainState, Hypers], tuple[TrainState, Metrics]]
+    update: Callable[..., tuple[TrainState, Metrics]]
     evaluate: Callable[..., Metrics]
 
 

@@ -81,7 +81,7 @@ def update(
 
 
 def variance(stats: Statistics) -> chex.ArrayTree:
-    """Population variance; 1 before the first sample."""
+    """Population variance of each entry; 1 before the first sample."""
     return jax.tree.map(
         lambda s: jnp.where(stats.count > 0, s / jnp.maximum(stats.count, 1.0), 1.0),
         stats.square,

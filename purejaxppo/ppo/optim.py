@@ -1,5 +1,7 @@
 """The optimiser: one `optax.chain`, with policy and critic apart inside it."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,6 +9,9 @@ import optax
 from purejaxppo import trees
 from purejaxppo.config import Hypers
 from purejaxppo.policy.policy import Params
+
+# What decides which transformation a parameter goes through: the fields, and no name.
+_PARTS = Params(critic={}, policy={}).replace(critic="critic", policy="policy")
 
 
 def clip_by_global_norm(limit: jax.Array | float) -> optax.GradientTransformation:
@@ -16,7 +21,7 @@ def clip_by_global_norm(limit: jax.Array | float) -> optax.GradientTransformatio
     element where that divides, multiplies and selects.
     """
 
-    def scale(grads: Params, params: Params | None) -> Params:
+    def scale(grads: optax.Updates, params: optax.Params | None) -> optax.Updates:
         del params
         norm = jnp.maximum(optax.tree.norm(grads), 1e-12)
         factor = jnp.minimum(1.0, limit / norm)
@@ -26,8 +31,8 @@ def clip_by_global_norm(limit: jax.Array | float) -> optax.GradientTransformatio
 
 
 def optimizer(
-    hypers: Hypers, learning_rate: jax.Array
-) -> optax.GradientTransformationExtraArgs:
+    hypers: Hypers, learning_rate: jax.Array | float
+) -> optax.GradientTransformation:
     """Clip by the global norm; Adam; weight decay on the critic alone; learning rate.
 
     Policy and critic each have an Adam of their own, whose counts differ where the
@@ -46,16 +51,39 @@ def optimizer(
     return optax.chain(
         clip_by_global_norm(hypers.max_grad_norm),
         optax.partition(
-            {"policy": adam(), "critic": optax.chain(adam(), decay)},
-            Params(policy="policy", critic="critic"),
+            {"critic": optax.chain(adam(), decay), "policy": adam()}, _PARTS
         ),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-def init(params: Params, hypers: Hypers) -> optax.OptState:
+def init(
+    transformation: optax.GradientTransformation, params: Params
+) -> optax.OptState:
     """The optimiser's state before the first step."""
-    return optimizer(hypers, jnp.zeros((), jnp.float32)).init(params)
+    return transformation.init(cast(optax.Params, params))
+
+
+def apply(
+    transformation: optax.GradientTransformation,
+    params: Params,
+    grads: Params,
+    opt_state: optax.OptState,
+) -> tuple[Params, optax.OptState]:
+    """New parameters and optimiser state after one step of any optimiser of optax.
+
+    Args:
+      transformation: the optimiser.
+      params, grads: of policy and critic.
+      opt_state: from `init` or the step before.
+    """
+    tree = cast(optax.Params, params)
+    # optax raises floats to integer powers, which strict promotion forbids.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, opt_state = transformation.update(
+            cast(optax.Updates, grads), opt_state, tree
+        )
+    return cast(Params, optax.apply_updates(tree, updates)), opt_state
 
 
 def step(
@@ -63,10 +91,10 @@ def step(
     grads: Params,
     opt_state: optax.OptState,
     hypers: Hypers,
-    learning_rate: jax.Array,
+    learning_rate: jax.Array | float,
     freeze_policy: jax.Array,
 ) -> tuple[Params, optax.OptState, jax.Array]:
-    """One step of the optimiser.
+    """One step of PPO's optimiser.
 
     While `freeze_policy`, neither the policy nor its moments move, and its gradient
     does not count towards the norm: else Adam would start on stale bias correction.
@@ -81,28 +109,21 @@ def step(
     Returns:
       new params, new optimiser state, and the norm of the gradient before clipping.
     """
-    held = trees.where(freeze_policy, _zeros_like(grads.policy), grads.policy)
-    grads = grads.replace(policy=held)
-    # optax raises floats to integer powers, which strict promotion forbids.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, new_state = optimizer(hypers, learning_rate).update(
-            grads, opt_state, params
-        )
-    new_params = optax.apply_updates(params, updates)
-    policy = trees.where(freeze_policy, params.policy, new_params.policy)
-    new_state = _with_policy_state(freeze_policy, opt_state, new_state)
-    return new_params.replace(policy=policy), new_state, optax.tree.norm(grads)
+    zeros = jax.tree.map(jnp.zeros_like, grads.policy)
+    grads = grads.replace(policy=trees.where(freeze_policy, zeros, grads.policy))
+    transformation = optimizer(hypers, learning_rate)
+    after, new_state = apply(transformation, params, grads, opt_state)
+    policy = trees.where(freeze_policy, params.policy, after.policy)
+    new_state = _with_policy_state(
+        freeze_policy, cast(tuple, opt_state), cast(tuple, new_state)
+    )
+    return after.replace(policy=policy), new_state, optax.tree.norm(grads)
 
 
-def _with_policy_state(
-    freeze_policy: jax.Array, old: optax.OptState, new: optax.OptState
-) -> optax.OptState:
+def _with_policy_state(freeze_policy: jax.Array, old: tuple, new: tuple) -> tuple:
     """The new state; of the policy's Adam the old one while the policy is frozen."""
-    clip, partition, rate = new
-    before, after = old[1].inner_states, dict(partition.inner_states)
-    after["policy"] = trees.where(freeze_policy, before["policy"], after["policy"])
-    return clip, partition._replace(inner_states=after), rate
-
-
-def _zeros_like(tree: Params) -> Params:
-    return jax.tree.map(jnp.zeros_like, tree)
+    clip, partition, rate = new  # in the order of the chain
+    inner = dict(partition.inner_states)
+    frozen = old[1].inner_states["policy"]
+    inner["policy"] = trees.where(freeze_policy, frozen, inner["policy"])
+    return clip, partition._replace(inner_states=inner), rate

@@ -108,7 +108,7 @@ def _one_step(
     env, policy, config = task.env, task.policy, task.config
     episodes, (noise, following) = moving.episodes, drawn
     obs_stats = moving.obs_stats
-    if config.normalize_observations == "running":
+    if config.normalize_observations == "running" and obs_stats is not None:
         obs_stats = normalize.update(
             obs_stats, episodes.state.obs, axis_name=task.axis_name
         )

@@ -29,9 +29,9 @@ class Journal:
     def __init__(
         self, learner: Learner, options: Options, path: Path, progress: Progress
     ):
-        self.config, self.options = learner.config, options
+        self.config, self.options = learner.task.config, options
         self.path, self.progress = path, progress
-        success = learner.env.spec.success
+        success = learner.task.env.spec.success
         self.worst_name = f"eval/min_block_{success or 'return'}"
         self.mean_name = f"eval/episode_{success}" if success else "eval/mean_return"
         self.success_name = f"train/{success}"

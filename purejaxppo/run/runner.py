@@ -54,7 +54,7 @@ class Runner:
             return None
         own = self.path / demonstrations.FILE
         source = own if own.exists() else Path(self.options.demonstrations)
-        return demonstrations.load(source, self.learner.env, self.config)
+        return demonstrations.load(source, self.learner.task.env, self.config)
 
     # --- the first state ------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class Runner:
         return state
 
     def _save_demonstrations(self, demos: Demonstrations, axis: int | None) -> None:
-        env = self.learner.env
+        env = self.learner.task.env
         if axis is None or self.options.num_seeds == 1:
             demonstrations.save(self.path / demonstrations.FILE, demos, env)
             return

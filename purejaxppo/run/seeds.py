@@ -68,7 +68,9 @@ def state_shapes(learner: Learner, options: Options) -> TrainState:
     """Shapes and dtypes of a run's state, for restoring it: nothing is computed."""
     keys = seed_keys(options.seed, options.num_seeds)
     demos = None
-    if learner.config.num_demonstrations:  # any number of any length: no state has them
-        demos = demonstrations.shapes(learner.env, 1, 1)
+    if (
+        learner.task.config.num_demonstrations
+    ):  # any number of any length: no state has them
+        demos = demonstrations.shapes(learner.task.env, 1, 1)
     init = over_seeds(learner.init, options.num_seeds, 0, None, None)
-    return jax.eval_shape(init, keys, as_arrays(learner.config.hypers), demos)[0]
+    return jax.eval_shape(init, keys, as_arrays(learner.task.config.hypers), demos)[0]

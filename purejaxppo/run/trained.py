@@ -89,12 +89,12 @@ def _make_act(learner: Learner, train_state: TrainState) -> Callable[..., Any]:
             active=state.active,
         )
         inputs = jax.tree.map(lambda x: x[None], inputs)
-        action, carry = learner.policy.mode(train_state.params, inputs, carry)
+        action, carry = learner.task.policy.mode(train_state.params, inputs, carry)
         return jax.tree.map(lambda x: x[0], action), carry
 
     def bound(state: Any, carry: Any = None, start: bool = False) -> Any:
         fresh = carry is None
-        carry = learner.policy.initial_carry(1) if fresh else carry
+        carry = learner.task.policy.initial_carry(1) if fresh else carry
         return act(state, carry, jnp.asarray(start or fresh))
 
     return bound
@@ -123,8 +123,8 @@ def evaluate(
     loaded = load_policy(run, which, seed_index)
     learner = loaded.learner
     if episodes is not None:
-        config = dataclasses.replace(learner.config, eval_episodes=episodes)
-        learner = make_learner(config, learner.env)
+        config = dataclasses.replace(learner.task.config, eval_episodes=episodes)
+        learner = make_learner(config, learner.task.env)
     f = jax.jit(lambda state: learner.evaluate(state, deterministic=deterministic))
     metrics = f(loaded.state)
     return {name: float(np.asarray(metrics[name])) for name in sorted(metrics)}
