@@ -16,7 +16,7 @@ _LAYERS = [
     ["config"],
     ["validation"],
     ["autoreset"],
-    ["policy.distributions", "policy.dense"],
+    ["policy.distributions", "policy.custom", "policy.dense"],
     ["policy.heads", "check", "envs", "adapters"],
     ["policy.networks"],
     ["policy.policy"],
@@ -159,6 +159,19 @@ def test_import_of_the_package_brings_no_jax():
     loaded = _loaded_after("import purejaxppo")
     assert "purejaxppo" in loaded
     assert loaded.isdisjoint(_NO_JAX | {"numpy"})
+
+
+def test_distrax_is_imported_by_no_policy_but_one_that_names_it():
+    """It takes as long as the rest of the package, with TFP behind it."""
+    named = "tests.probe_envs:make"
+    lines = (
+        "from purejaxppo.config import Config",
+        "from purejaxppo.ppo.learner import make_learner",
+        f"make_learner(Config.preset({named!r}, continuous=True))",
+    )
+    statement = "\n".join(lines).replace("continuous=True", "env_kwargs={KW}")
+    statement = statement.replace("{KW}", "{'continuous': True}")
+    assert "distrax" not in _loaded_after(statement)
 
 
 def test_import_of_the_learner_brings_no_environment():

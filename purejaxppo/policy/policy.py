@@ -1,8 +1,8 @@
 """THE policy interface: `sample -> (action, stored)`, `log_prob(params, stored)`.
 
 There is no other way to add to a log-prob: what the rollout keeps is `Stored`, and
-both sides of the ratio are `heads.evaluate` on it. Whatever cannot be computed from
-`Stored` and the parameters has no way in.
+both sides of the ratio are `heads.evaluate_actions` on it. Whatever cannot be computed
+from `Stored` and the parameters has no way in.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,12 @@ def _last(tree: Any) -> Any:
 
 
 def make_policy(heads: Heads, config: Config) -> Policy:
-    """Bind the heads of an environment and the networks of a configuration."""
+    """Bind the heads of an environment and the networks of a configuration.
+
+    Raises:
+      ConfigError: a distribution of the user's own that cannot be trained.
+    """
+    heads_lib.validate_distributions(heads, config)
     network = ActorCritic(heads, config)
 
     def zeros(num: int) -> dict[str, Carry]:
@@ -104,7 +109,7 @@ def make_policy(heads: Heads, config: Config) -> Policy:
     ) -> tuple[Action, Stored, HeadTerms, dict[str, Carry]]:
         outputs, next_carry = step(params, inputs, carry)
         action = heads_lib.choose(heads, outputs, inputs, config, noise)
-        terms = heads_lib.evaluate(heads, outputs, inputs, action, config)
+        terms = heads_lib.evaluate_actions(heads, outputs, inputs, action, config)
         return action, Stored(inputs, action, carry), terms, next_carry
 
     def mode(
@@ -115,6 +120,8 @@ def make_policy(heads: Heads, config: Config) -> Policy:
 
     def log_prob(params: Params, stored: Stored) -> HeadTerms:
         outputs, _ = act(params, stored.inputs, stored.carry["actor"])
-        return heads_lib.evaluate(heads, outputs, stored.inputs, stored.action, config)
+        return heads_lib.evaluate_actions(
+            heads, outputs, stored.inputs, stored.action, config
+        )
 
     return Policy(init, zeros, noise, sample, mode, log_prob, value)
