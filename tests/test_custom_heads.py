@@ -1,6 +1,8 @@
 """Heads of any `distrax.Distribution`: the adapter, its check, and PPO learns them."""
 
 import dataclasses
+import functools
+import sys
 
 import custom_distributions
 import jax
@@ -118,28 +120,23 @@ def test_entropy_is_summed_over_dimensions_and_zero_without_a_formula():
     np.testing.assert_array_equal(_dist("mixture").entropy(), np.zeros(3))
 
 
-def _at_the_end(mean, std):
-    """A Beta whose samples round to 1, where its density is infinite or 0."""
+def _near_the_end(strength, mean, std):
+    """A Beta whose samples round to 1, where its density is infinite."""
     del std
-    return distrax.Beta(1e8 * jnp.ones_like(mean), 0.5 * jnp.ones_like(mean))
+    return distrax.Beta(strength * jnp.ones_like(mean), 0.5 * jnp.ones_like(mean))
 
 
-def test_a_sample_that_rounds_to_an_end_is_replaced(key):
-    dist = CustomDistribution((_MEAN, _STD), _at_the_end)
+@pytest.mark.parametrize("strength", [1e4, 1e6])
+def test_a_sample_that_rounds_to_an_end_is_replaced(strength, key):
+    factory = functools.partial(_near_the_end, strength)
+    dist = CustomDistribution((_MEAN, _STD), factory)
     keys = dist.noise(key, (500, 3, 2))
     with permissive_numerics():
-        raw = _at_the_end(_MEAN, _STD)
+        raw = factory(_MEAN, _STD)
         drawn = jax.vmap(lambda k: raw.sample(seed=k))(keys[:, 0])
         assert not bool(jnp.all(jnp.isfinite(jax.vmap(raw.log_prob)(drawn))))
-    for strength in (1e6, 1e4):  # the mean itself is below 1 in float32
-
-        def factory(mean, std, strength=strength):
-            del std
-            return distrax.Beta(strength * jnp.ones_like(mean), jnp.ones_like(mean) / 2)
-
-        dist = CustomDistribution((_MEAN, _STD), factory)
-        samples = jax.vmap(dist.sample)(keys)
-        assert bool(jnp.all(jnp.isfinite(jax.vmap(dist.log_prob)(samples))))
+    samples = jax.vmap(dist.sample)(keys)
+    assert bool(jnp.all(jnp.isfinite(jax.vmap(dist.log_prob)(samples))))
 
 
 def test_an_action_outside_of_the_support_has_no_gradient():
@@ -164,6 +161,17 @@ def test_the_environments_contract_holds_with_a_custom_head():
     check_env(env)
     expected = demonstrations.shapes(env, 2, 3).action["switches"]
     assert (expected.shape, expected.dtype) == ((2, 3, 4), jnp.int32)
+
+
+class _Masked(HeadsProbe):
+    def reset(self, key):
+        mask = {"switches": jnp.ones((4,), bool)}
+        return super().reset(key).replace(action_mask=mask)
+
+
+def test_a_mask_on_a_custom_head_is_refused():
+    with pytest.raises(ConfigError, match="no mask on a custom head"):
+        check_env(_Masked(("switches",)))
 
 
 def test_a_custom_action_is_executed_as_it_was_sampled():
@@ -232,7 +240,7 @@ def test_a_bonus_on_an_entropy_that_is_not_known_is_refused(hypers, sentence):
 
 
 def test_without_distrax_the_sentence_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "distrax", None)
+    monkeypatch.setitem(sys.modules, "distrax", None)
     with pytest.raises(ConfigError, match=r"pip install 'purejaxppo\[distrax\]'"):
         custom.describe("distribution", custom_distributions.beta, (1, 1))
 
