@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.env import Action, Box, Choice, Discrete, Env, Head, State
+from purejaxppo.env import Action, Box, Choice, Custom, Discrete, Env, Head, State
 from purejaxppo.errors import ConfigError
+from purejaxppo.policy import custom
 from purejaxppo.policy.distributions import Categorical, PlackettLuce
 
 _FLAGS = ("terminated", "truncated")
@@ -119,8 +120,12 @@ def _check_head(where: str, head: Head, seen: Mapping[str, Head]) -> None:
             raise ConfigError(where, head, "a Choice with 1 <= k <= n")
     elif isinstance(head, Discrete):
         _check_discrete(where, head, seen)
+    elif isinstance(head, Custom):
+        if head.num_outputs < 1:
+            raise ConfigError(where, head, "a Custom of at least one number")
+        custom.describe(where, head.distribution, (head.num_outputs,))
     else:
-        raise ConfigError(where, head, "a Box, a Discrete or a Choice")
+        raise ConfigError(where, head, "a Box, a Discrete, a Choice or a Custom")
 
 
 def _check_discrete(where: str, head: Discrete, seen: Mapping[str, Head]) -> None:
@@ -200,8 +205,9 @@ def _check_masks(name: str, heads: Mapping[str, Head], state: State) -> None:
         _expect(f"{name}.active.{head_name}", active, "bool", ())
     for head_name, mask in state.action_mask.items():
         head, where = heads[head_name], f"{name}.action_mask.{head_name}"
-        if isinstance(head, Box):
-            raise ConfigError(where, _describe(mask), "no mask on a continuous head")
+        if isinstance(head, (Box, Custom)):
+            kind = "continuous" if isinstance(head, Box) else "custom"
+            raise ConfigError(where, _describe(mask), f"no mask on a {kind} head")
         rows = ()
         if isinstance(head, Discrete) and head.parent is not None and mask.ndim == 2:
             rows = (heads[head.parent].n,)
@@ -212,7 +218,7 @@ def _check_masks(name: str, heads: Mapping[str, Head], state: State) -> None:
 
 
 def random_action(env: Env, state: State, key: jax.Array) -> Action:
-    """Uniform over what the masks allow."""
+    """Uniform over what the masks allow; a custom head's as from a network of zeros."""
     action: Action = {}
     for index, (name, head) in enumerate(env.spec.heads.items()):
         key_head = jax.random.fold_in(key, index)
@@ -220,6 +226,9 @@ def random_action(env: Env, state: State, key: jax.Array) -> Action:
             action[name] = jax.random.uniform(
                 key_head, (head.size,), jnp.float32, -1.0, 1.0
             )
+            continue
+        if isinstance(head, Custom):
+            action[name] = custom.untrained(head).sample(key_head)
             continue
         mask = state.action_mask.get(name)
         if mask is not None and mask.ndim == 2:
@@ -345,6 +354,10 @@ def _check_demonstrator(name: str, env: Env, state: State) -> None:
             _expect(place, value, "float32", (*num, head.size))
             if not np.all(np.abs(value[going]) <= 1.0):
                 raise ConfigError(place, value.tolist(), "numbers in [-1, 1]")
+            continue
+        if isinstance(head, Custom):
+            expected = custom.action_type(head)
+            _expect(place, value, str(expected.dtype), (*num, *expected.shape))
             continue
         tail = (head.k,) if isinstance(head, Choice) else ()
         _expect(place, value, "int32", (*num, *tail))

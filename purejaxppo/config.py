@@ -68,6 +68,8 @@ class Hypers(struct.PyTreeNode):
     """Decoupled weight decay, of the critic alone."""
 
 
+# Our own distributions of continuous heads; any other is a "package.module:factory".
+DISTRIBUTIONS = ("truncated_normal", "tanh_normal", "normal")
 # Of these a head may have its own, under the name "head_" and theirs.
 PER_HEAD = ("entropy_coef", "entropy_coef_final", "entropy_floor")
 # Fields that are NAME=VALUE pairs; layers of a configuration merge them pair by pair.
@@ -114,10 +116,10 @@ class Config:
     normalize_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
 
-    distribution: Literal["truncated_normal", "tanh_normal", "normal"] = (
-        "truncated_normal"
-    )
-    """Distribution of continuous heads."""
+    distribution: str = "truncated_normal"
+    """Distribution of continuous heads: truncated_normal, tanh_normal, normal, or the
+    "package.module:factory" of a distrax.Distribution, which takes mean and standard
+    deviation, [..., size] each."""
     min_std: float = 0.01
     """Smallest standard deviation of a continuous head, of at least 1e-5."""
     max_std: float = 1.0

@@ -49,7 +49,21 @@ class Choice:
     k: int
 
 
-Head = Box | Discrete | Choice
+@dataclasses.dataclass(frozen=True)
+class Custom:
+    """Head of a distribution of your own, over `num_outputs` numbers of the network.
+
+    `distribution` is a factory, or the "package.module:factory" that names one. It
+    takes float32 [..., num_outputs] and returns a `distrax.Distribution` whose batch
+    shape begins with those leading axes; the rest of it, and the event, is the shape of
+    the action. Masks do not apply, and the action is executed as it was sampled.
+    """
+
+    num_outputs: int
+    distribution: str | Callable[[jax.Array], object]
+
+
+Head = Box | Discrete | Choice | Custom
 
 
 @dataclasses.dataclass(frozen=True)

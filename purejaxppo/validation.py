@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Iterable
 
-from purejaxppo.config import PER_HEAD, Config, Hypers
+from purejaxppo.config import DISTRIBUTIONS, PER_HEAD, Config, Hypers
 from purejaxppo.errors import ConfigError, UnknownName
 
 _POSITIVE_INTS = (
@@ -98,6 +98,14 @@ def _validate_choices(config: Config) -> None:
             value = getattr(config, field.name)
             if value not in options:
                 raise ConfigError(field.name, value, "one of " + ", ".join(options))
+    distribution = config.distribution
+    named = isinstance(distribution, str) and ":" in distribution
+    if distribution not in DISTRIBUTIONS and not named:
+        raise ConfigError(
+            "distribution",
+            distribution,
+            "one of " + ", ".join((*DISTRIBUTIONS, "package.module:factory")),
+        )
 
 
 def _validate_number(field: str, value: object, kind: str) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from purejaxppo.env import Action, Box, Choice, Discrete, EnvSpec, State
+from purejaxppo.env import Action, Box, Choice, Custom, Discrete, EnvSpec, State
 
 
 def _obs(x: jax.Array | float) -> jax.Array:
@@ -140,6 +140,7 @@ _HEADS = {
     "slot": Discrete(3, parent="op", active_when=(1, 2)),
     "aim": Box(3),
     "cards": Choice(5, 2),
+    "switches": Custom(4, "custom_distributions:switches"),
 }
 
 
@@ -173,6 +174,7 @@ class HeadsProbe:
         awake = draw[25:28] < 0.7
         masks = {"op": op, "slot": slot, "cards": cards}
         active = {"op": awake[0], "aim": awake[1], "cards": awake[2]}
+        active["switches"] = awake[1]
         obs = 100.0 + 10.0 * features
         return {
             "data": {"key": key, "features": features, "unlucky": draw[28] < 0.15},
@@ -200,6 +202,9 @@ class HeadsProbe:
             paid["aim"] = -jnp.mean(jnp.square(action["aim"] - 0.5))
         if "cards" in self.names:
             paid["cards"] = jnp.sum(action["cards"].astype(jnp.float32)) / 10.0
+        if "switches" in self.names:
+            right = (action["switches"] == 1) == (features > 0)
+            paid["switches"] = jnp.mean(right.astype(jnp.float32))
         active = {**state.active, "slot": state.active.get("op", jnp.ones((), bool))}
         paid = {name: jnp.where(active[name], x, 0.0) for name, x in paid.items()}
         reward = sum(paid.values())
@@ -226,4 +231,6 @@ class HeadsProbe:
         if "cards" in self.names:
             scores = masks["cards"].astype(jnp.float32)
             action["cards"] = jax.lax.top_k(scores, 2)[1].astype(jnp.int32)
+        if "switches" in self.names:
+            action["switches"] = jnp.ones((4,), jnp.int32)
         return action

@@ -79,7 +79,8 @@ _SENTENCES = [
     (
         {"distribution": "beta"},
         "distribution: got 'beta'; "
-        "allowed is one of truncated_normal, tanh_normal, normal",
+        "allowed is one of truncated_normal, tanh_normal, normal, "
+        "package.module:factory",
     ),
     (
         {"normalize_advantages": True},

@@ -1,8 +1,9 @@
-"""Distributions against SciPy, TFP, integrals, and enumeration by hand."""
+"""Distributions against distrax, TFP and SciPy in float64, and numbers by hand."""
 
 import itertools
 import math
 import warnings
+from collections import defaultdict
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
+from purejaxppo.numerics import permissive_numerics
+from purejaxppo.policy.custom import import_distrax
 from purejaxppo.policy.distributions import (
     INVALID_LOGIT,
     Categorical,
@@ -19,6 +22,11 @@ from purejaxppo.policy.distributions import (
     TanhNormal,
     TruncatedNormal,
 )
+
+distrax = import_distrax()
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from tensorflow_probability.substrates.jax import distributions as tfd
 
 # (mean, std): centre, off centre, at the edge, narrow, wide.
 _SHAPES = [(0.0, 0.5), (0.7, 0.3), (-0.99, 0.2), (0.3, 0.01), (-0.2, 1.0)]
@@ -41,59 +49,141 @@ def _scipy(kind, mean, std):
     return scipy.stats.norm(mean, std)
 
 
-def _density(kind, mean, std, action):
-    """float64, from SciPy alone."""
-    if kind is TanhNormal:
-        return scipy.stats.norm(mean, std).pdf(np.arctanh(action)) / (1 - action**2)
-    return _scipy(kind, mean, std).pdf(action)
-
-
-@pytest.mark.parametrize("kind", _CONTINUOUS)
-@pytest.mark.parametrize(("mean", "std"), _SHAPES)
-def test_log_prob_matches_scipy(kind, mean, std):
-    actions = np.linspace(-0.999, 0.999, 41)
-    near = np.clip(mean + std * np.linspace(-3, 3, 41), -0.999, 0.999)
-    actions = np.concatenate([actions, near]).astype(np.float32)
-    dist = _one(kind, mean, std)
-    ours = jax.vmap(dist.log_prob)(jnp.asarray(actions)[:, None])
-    with np.errstate(divide="ignore"):
-        theirs = np.log(_density(kind, mean, std, actions.astype(np.float64)))
-    use = np.isfinite(theirs)
-    np.testing.assert_allclose(ours[use], theirs[use], rtol=2e-4, atol=2e-3)
-
-
-def test_truncated_normal_matches_tfp():
-    with warnings.catch_warnings():
+def _theirs(function, *arrays):
+    """What distrax or TFP computes of our float32 numbers, in float64."""
+    with (
+        warnings.catch_warnings(),
+        jax.enable_x64(True),
+        permissive_numerics(),
+    ):
         warnings.simplefilter("ignore")  # what TFP warns of is not ours to mend
-        tfp = pytest.importorskip("tensorflow_probability.substrates.jax")
-    mean, std = np.meshgrid([-0.9, 0.0, 0.5], [0.05, 0.3, 1.0])
-    mean, std = (x.ravel().astype(np.float32)[:, None] for x in (mean, std))
-    action = np.tanh(mean + 0.3 * std)
-    ours = TruncatedNormal(mean, std)
-    with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"):
-        warnings.simplefilter("ignore")
-        with jax.numpy_rank_promotion("allow"):
-            theirs = tfp.distributions.TruncatedNormal(mean, std, -1.0, 1.0)
-            log_prob, entropy = theirs.log_prob(action), theirs.entropy()
-    np.testing.assert_allclose(ours.log_prob(action), log_prob[:, 0], rtol=1e-3)
-    np.testing.assert_allclose(ours.entropy(), entropy[:, 0], rtol=1e-3, atol=1e-4)
+        wide = (np.asarray(x) for x in arrays)
+        wide = (x.astype(np.float64) if x.dtype == np.float32 else x for x in wide)
+        return np.asarray(function(*map(jnp.asarray, wide)))
+
+
+_ORACLES = {
+    Normal: distrax.Normal,
+    TruncatedNormal: lambda mean, std: tfd.TruncatedNormal(mean, std, -1.0, 1.0),
+    TanhNormal: lambda mean, std: distrax.Transformed(
+        distrax.Normal(mean, std), distrax.Tanh()
+    ),
+}
+# Every mean with every std; the origin is one case of many.
+_GRIDS = {
+    Normal: ([-100.0, 0.0, 3.7], [1e-5, 0.01, 1.0, 100.0]),
+    TruncatedNormal: ([-1.0, -0.9, 0.0, 0.5, 1.0], [1e-5, 1e-3, 0.05, 0.3, 1.0, 10.0]),
+    TanhNormal: ([-2.0, -0.1, 0.0, 1.5], [0.01, 0.1, 1.0, 3.0]),
+}
+
+
+def _grid(kind):
+    """Means and stds, [rows, 1]."""
+    mean, std = np.meshgrid(*(np.asarray(x, np.float32) for x in _GRIDS[kind]))
+    return jnp.asarray(mean.reshape(-1, 1)), jnp.asarray(std.reshape(-1, 1))
 
 
 @pytest.mark.parametrize("kind", _CONTINUOUS)
+@pytest.mark.parametrize("distance", [-4.0, -1.0, 0.0, 0.3, 2.5])
+def test_log_prob_is_that_of_the_oracle(kind, distance):
+    mean, std = _grid(kind)
+    action = mean + distance * std
+    if kind is TanhNormal:
+        action = jnp.clip(jnp.tanh(action), -0.999, 0.999)
+    elif kind is TruncatedNormal:
+        action = jnp.clip(action, -1.0, 1.0)
+    expected = _theirs(
+        lambda *x: _ORACLES[kind](*x[:2]).log_prob(x[2]), mean, std, action
+    )
+    # arctanh in float32, close to 1 and in units of a small std, is the coarsest.
+    rtol, atol = (1e-3, 5e-3) if kind is TanhNormal else (2e-5, 2e-5)
+    ours = kind(mean, std).log_prob(action)
+    np.testing.assert_allclose(ours, expected[:, 0], rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("kind", [Normal, TruncatedNormal])
+def test_entropy_and_mode_are_those_of_the_oracle(kind):
+    mean, std = _grid(kind)
+    entropy = _theirs(lambda *x: _ORACLES[kind](*x).entropy(), mean, std)
+    mode = _theirs(lambda *x: _ORACLES[kind](*x).mode(), mean, std)
+    np.testing.assert_allclose(
+        kind(mean, std).entropy(), entropy[:, 0], rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(kind(mean, std).mode(), mode, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", _CONTINUOUS)
+def test_moments_of_samples_are_those_of_the_oracle(kind, key):
+    num = 40_000
+    mean, std = _grid(kind)
+    samples = np.asarray(_samples(kind(mean, std), key, num), np.float64)
+    if kind is TanhNormal:  # no formula: of as many samples of its own
+        drawn = _theirs(
+            lambda *x: _ORACLES[kind](*x).sample(seed=key, sample_shape=num), mean, std
+        )
+        centre, spread = drawn.mean(axis=0), drawn.std(axis=0)
+    else:
+        centre = _theirs(lambda *x: _ORACLES[kind](*x).mean(), mean, std)
+        spread = _theirs(lambda *x: _ORACLES[kind](*x).stddev(), mean, std)
+    # Seven standard errors, for two samples; and where the grid of float32 is coarser.
+    near = 7.0 * spread / math.sqrt(num) + 1e-7 * np.abs(mean)
+    assert np.all(np.abs(samples.mean(axis=0) - centre) < near)
+    loose = 0.1 if kind is TanhNormal else 0.03  # one side of it is a long tail
+    rounding = np.spacing(np.abs(np.asarray(mean)) + np.float32(1e-6))
+    np.testing.assert_array_less(
+        np.abs(samples.std(axis=0) - spread), loose * spread + rounding
+    )
+
+
+# The least noise there can be, the least that is drawn, the largest; and the middle.
+_TAILS = [2.0**-24, 2.0**-23, 1e-4, 0.5, 1.0 - 1e-4, 1.0 - 2.0**-23]
+
+
+@pytest.mark.parametrize("noise", _TAILS)
+def test_tails_of_the_truncated_normal_are_those_of_float64(noise):
+    mean, std = _grid(TruncatedNormal)
+    dist = TruncatedNormal(mean, std)
+    action = dist.sample(jnp.full(mean.shape, noise, jnp.float32))
+    exact = _scipy(TruncatedNormal, *(np.asarray(x, np.float64) for x in (mean, std)))
+    away = np.abs(np.asarray(action, np.float64) - exact.ppf(np.float32(noise)))
+    # In standard deviations, of the 5.3 that a tail of 2^-24 has: close to 1 the steps
+    # of float32 are no smaller.
+    assert np.all(away <= 0.25 * np.asarray(std) + 1.2e-7)
+    log_prob = exact.logpdf(np.asarray(action, np.float64))[:, 0]
+    np.testing.assert_allclose(dist.log_prob(action), log_prob, rtol=1e-4, atol=1e-4)
+    peak = exact.logpdf(np.asarray(mean, np.float64))[:, 0]
+    assert np.all(peak - log_prob < 20.0)
+
+
+def test_noise_of_the_truncated_normal_is_inside_the_open_interval(key, monkeypatch):
+    uniform = jax.random.uniform(key, (1000, 3), jnp.float32)
+    np.testing.assert_array_equal(TruncatedNormal.noise(key, (1000, 3)), uniform)
+    monkeypatch.setattr(
+        jax.random, "uniform", lambda key, shape, dtype: jnp.zeros(shape, dtype)
+    )
+    noise = TruncatedNormal.noise(key, (1, 1))
+    dist = _one(TruncatedNormal, 0.0, 0.05)
+    assert float(noise[0, 0]) > 0.0
+    # At a noise of 0 the action is -1, twenty standard deviations away.
+    assert float(dist.sample(jnp.zeros((1,)))[0]) == -1.0
+    assert -0.3 < float(dist.sample(noise[0])[0]) < -0.2
+
+
 @pytest.mark.parametrize(("mean", "std"), _SHAPES)
-def test_entropy_matches_the_integral(kind, mean, std):
+def test_entropy_of_the_tanh_normal_is_the_integral(mean, std):
+    """distrax has none: the Jacobian of tanh is not constant."""
+
     def integrand(action):
-        density = _density(kind, mean, std, action)
+        density = scipy.stats.norm(mean, std).pdf(np.arctanh(action)) / (1 - action**2)
         return -density * math.log(density) if density > 0 else 0.0
 
     ends = (-1 + 1e-9, 1 - 1e-9)
-    if kind is Normal:
-        ends = (mean - 9 * std, mean + 9 * std)
-    middle = np.tanh(mean) if kind is TanhNormal else mean
-    spread = [middle + d * std for d in (-4, 0, 4) if ends[0] < middle + d * std]
-    points = [p for p in spread if p < ends[1]]
+    points = [np.tanh(mean) + d * std for d in (-4, 0, 4)]
+    points = [p for p in points if ends[0] < p < ends[1]]
     expected, _ = scipy.integrate.quad(integrand, *ends, points=points, limit=400)
-    np.testing.assert_allclose(_one(kind, mean, std).entropy(), expected, atol=2e-3)
+    np.testing.assert_allclose(
+        _one(TanhNormal, mean, std).entropy(), expected, atol=2e-3
+    )
 
 
 @pytest.mark.parametrize("kind", _CONTINUOUS)
@@ -237,15 +327,34 @@ def test_masking_is_safe_in_bf16():
     assert float(jnp.exp(invalid)) == 0.0
 
 
-def test_entropy_is_that_of_scipy_for_many_masks(key):
+@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+@pytest.mark.parametrize("shift", [0.0, -200.0, 1e4])
+def test_masked_categorical_is_that_of_distrax(scale, shift, key):
+    """Of the allowed actions alone, renormalised; whatever is added to the logits."""
     key_logits, key_mask = jax.random.split(key)
-    logits = 3.0 * jax.random.normal(key_logits, (50, 7))
+    logits = shift + scale * jax.random.normal(key_logits, (50, 7))
     mask = jax.random.bernoulli(key_mask, 0.5, (50, 7)).at[:, 2].set(True)
-    p = np.exp(np.asarray(logits, np.float64)) * np.asarray(mask)
-    expected = scipy.stats.entropy(p, axis=1)
+    index = jnp.broadcast_to(jnp.arange(7, dtype=jnp.int32)[:, None], (7, 50))
+    ours = Categorical(logits, mask)
+
+    def theirs(function):
+        return _theirs(
+            lambda x, m: function(distrax.Categorical(jnp.where(m, x, -jnp.inf))),
+            logits,
+            mask,
+        )
+
+    log_prob = jax.vmap(ours.log_prob)(index).T
+    expected = theirs(lambda d: d.log_prob(index)).T
+    allowed = np.asarray(mask)
     np.testing.assert_allclose(
-        Categorical(logits, mask).entropy(), expected, rtol=1e-4, atol=1e-5
+        log_prob[allowed], expected[allowed], rtol=1e-4, atol=1e-6
     )
+    np.testing.assert_array_less(log_prob[~allowed], -1e8)
+    np.testing.assert_allclose(
+        ours.entropy(), theirs(lambda d: d.entropy()), rtol=2e-3, atol=1e-5
+    )
+    np.testing.assert_array_equal(ours.mode(), theirs(lambda d: d.mode()))
 
 
 def test_categorical_wants_a_mask_of_its_own_shape():
@@ -283,6 +392,24 @@ def test_plackett_luce_matches_enumeration_and_sums_to_one(k):
     ours = np.exp(jax.vmap(_choice(k).log_prob)(orders))
     np.testing.assert_allclose(ours, list(table.values()), rtol=1e-4)
     np.testing.assert_allclose(ours.sum(), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (0.1, 50.0), (5.0, -3.0)])
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_plackett_luce_is_that_of_tfp(k, scale, shift, key):
+    """TFP's is over whole orders; the first k of them are the sum over the rest."""
+    logits = shift + scale * jax.random.normal(key, (4,))
+    orders = np.asarray(list(itertools.permutations(range(4))), np.int32)
+    log_prob = _theirs(
+        lambda x, o: tfd.PlackettLuce(jnp.exp(x - shift)).log_prob(o), logits, orders
+    )
+    table = defaultdict(float)
+    for order, p in zip(orders[:, :k], np.exp(log_prob), strict=True):
+        table[tuple(order)] += p
+    ours = jax.vmap(PlackettLuce(logits, k).log_prob)(jnp.asarray(list(table)))
+    np.testing.assert_allclose(ours, np.log(list(table.values())), rtol=1e-4, atol=1e-4)
+    mode = _theirs(lambda x: tfd.PlackettLuce(jnp.exp(x - shift)).mode(), logits)
+    np.testing.assert_array_equal(PlackettLuce(logits, k).mode(), mode[:k])
 
 
 def test_plackett_luce_by_hand():

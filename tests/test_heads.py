@@ -67,7 +67,7 @@ def _action(op=(0,), slot=(0,), leaf=(0,)):
 
 
 def _evaluate(action, inputs, heads=_HEADS):
-    return heads_lib.evaluate(heads, _outputs(), inputs, action, _CONFIG)
+    return heads_lib.evaluate_actions(heads, _outputs(), inputs, action, _CONFIG)
 
 
 @pytest.mark.parametrize("run", [lambda f: f, quick_jit], ids=["plain", "jit"])
@@ -115,7 +115,7 @@ def test_unused_action_does_not_leak_into_the_gradient():
     @quick_jit
     @jax.grad
     def gradient(outputs):
-        terms = heads_lib.evaluate(_HEADS, outputs, inputs, action, _CONFIG)
+        terms = heads_lib.evaluate_actions(_HEADS, outputs, inputs, action, _CONFIG)
         return jnp.sum(terms.joint_log_prob())
 
     for leaf in jax.tree.leaves(gradient(_outputs())):
@@ -151,7 +151,7 @@ def test_choose_respects_masks_and_rows(deterministic, key):
         if not deterministic:
             noise = heads_lib.noise(_HEADS, _CONFIG, key, (num,))
         action = heads_lib.choose(_HEADS, _outputs(num), inputs, _CONFIG, noise)
-        return action, heads_lib.evaluate(
+        return action, heads_lib.evaluate_actions(
             _HEADS, _outputs(num), inputs, action, _CONFIG
         )
 
@@ -195,7 +195,7 @@ def test_no_valid_action_is_reported_and_not_nan(masks, active, reported):
 def test_normalised_entropy_is_one_for_a_uniform_head():
     config = small_config(normalize_entropy=True)
     outputs = {"op": {"logits": jnp.zeros((_NUM, 3))}}
-    terms = heads_lib.evaluate(
+    terms = heads_lib.evaluate_actions(
         {"op": Discrete(3)},
         outputs,
         _inputs({"op": [[True, False, True]]}),
@@ -223,7 +223,7 @@ def test_leading_axes_are_free():
         return jax.tree.map(lambda x: x.reshape((2, 2, *x.shape[1:])), tree)
 
     folded = quick_jit(
-        lambda outputs: heads_lib.evaluate(
+        lambda outputs: heads_lib.evaluate_actions(
             _HEADS, outputs, fold(inputs), fold(action), _CONFIG
         )
     )(fold(_outputs()))

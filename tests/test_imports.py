@@ -16,7 +16,7 @@ _LAYERS = [
     ["config"],
     ["validation"],
     ["autoreset"],
-    ["policy.distributions", "policy.dense"],
+    ["policy.distributions", "policy.custom", "policy.dense"],
     ["policy.heads", "check", "envs", "adapters"],
     ["policy.networks"],
     ["policy.policy"],
@@ -161,6 +161,18 @@ def test_import_of_the_package_brings_no_jax():
     loaded = _loaded_after("import purejaxppo")
     assert "purejaxppo" in loaded
     assert loaded.isdisjoint(_NO_JAX | {"numpy"})
+
+
+def test_a_learner_without_a_distribution_of_the_user_brings_no_distrax():
+    """Its import takes a second: TFP is behind it."""
+    loaded = _loaded_after(
+        "from purejaxppo.config import Config\n"
+        "from purejaxppo.ppo.learner import make_learner\n"
+        "kwargs = {'continuous': True}\n"
+        "make_learner(Config(env='tests.probe_envs:make', env_kwargs=kwargs))"
+    )
+    assert "purejaxppo.policy.custom" in loaded
+    assert loaded.isdisjoint({"distrax", "tensorflow_probability"})
 
 
 def test_import_of_the_learner_brings_no_environment():

@@ -24,13 +24,28 @@ from purejaxppo.ppo.status import MAX_FIRST_RATIO_ERROR, UpdateStatus
 
 _ALL = HeadsProbe()
 _AIM, _OP = HeadsProbe(("aim",)), HeadsProbe(("op", "slot"))
-_CARDS = HeadsProbe(("cards",))
+_CARDS, _SWITCHES = HeadsProbe(("cards",)), HeadsProbe(("switches",))
 
 # Name -> environment and configuration.
 _KINDS = {
     "truncated normal": (_AIM, {"distribution": "truncated_normal"}),
     "tanh normal": (_AIM, {"distribution": "tanh_normal", "reset": "fresh"}),
     "normal": (_AIM, {"distribution": "normal", "critic_warmup": 2}),
+    "distrax beta": (_AIM, {"distribution": "custom_distributions:beta"}),
+    "distrax mixture": (
+        _AIM,
+        {"distribution": "custom_distributions:mixture", "entropy_coef": 0.0},
+    ),
+    "distrax through a bijector, lstm": (
+        _AIM,
+        {
+            "distribution": "custom_distributions:tanh_normal",
+            "entropy_coef": 0.0,
+            "core": "lstm",
+            "sequence_length": 4,
+        },
+    ),
+    "distrax head of switches": (_SWITCHES, {}),
     "masked with parent": (_OP, {"normalize_entropy": True, "reset": "cached"}),
     "choice": (_CARDS, {"normalize_advantages": "minibatch"}),
     "all heads": (HeadsProbe(privileged=True), {"accumulate_gradients": True}),
@@ -203,6 +218,11 @@ def _clipped_after_sampling(action, stored, terms, carry):
     return clipped, stored.replace(action=clipped), terms, carry
 
 
+def _flipped_after_sampling(action, stored, terms, carry):
+    flipped = {"switches": 1 - action["switches"]}
+    return flipped, stored.replace(action=flipped), terms, carry
+
+
 def _choice_counted_as_a_set(action, stored, terms, carry):
     """Something that sampling knew, log 2! here, and that the order does not say."""
     log_prob = {**terms.log_prob, "cards": terms.log_prob["cards"] + math.log(2.0)}
@@ -276,6 +296,18 @@ _FAULTS = {
         {"distribution": "normal"},
         {"corrupt_sample": _after_sampling(_clipped_after_sampling)},
         {"aim"},
+    ),
+    "distrax beta clipped after sampling": (
+        _AIM,
+        {"distribution": "custom_distributions:beta"},
+        {"corrupt_sample": _after_sampling(_clipped_after_sampling)},
+        {"aim"},
+    ),
+    "distrax switches flipped after sampling": (
+        _SWITCHES,
+        {},
+        {"corrupt_sample": _after_sampling(_flipped_after_sampling)},
+        {"switches"},
     ),
     "choice counted as a set": (
         HeadsProbe(("op", "cards")),

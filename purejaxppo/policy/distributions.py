@@ -9,6 +9,7 @@ and is reduced.
 """
 
 import math
+from typing import Protocol
 
 import chex
 import jax
@@ -19,6 +20,32 @@ from jax.scipy.special import erf
 from jax.scipy.stats import norm
 
 Shape = tuple[int, ...]
+
+
+class Distribution(Protocol):
+    """What a head needs of its distribution: ours, and a user's (`custom`)."""
+
+    @staticmethod
+    def noise(key: jax.Array, shape: Shape) -> jax.Array:
+        """What is random about samples; `shape` is that of the parameters, [..., n]."""
+        ...
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """The action that follows from the noise, without any randomness of its own."""
+        ...
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """[...], from the action as it is stored."""
+        ...
+
+    def entropy(self) -> jax.Array:
+        """[...]."""
+        ...
+
+    def mode(self) -> jax.Array:
+        """The action of a deterministic policy."""
+        ...
+
 
 # Safe in bf16 and float32: large enough that exp() is exactly 0, and sums of a few
 # of them stay finite, where -inf would turn 0 * -inf into NaN.
@@ -31,6 +58,8 @@ _NODES = _NODES.astype(np.float32)
 
 # tanh-normal actions are kept this far inside (-1, 1): atanh is finite in float32.
 _TANH_EDGE = 1e-6
+# Half of the least positive number that `jax.random.uniform` draws in float32.
+_LEAST_NOISE = 2.0**-24
 _SQRT_TWO = math.sqrt(2.0)
 
 
@@ -79,10 +108,15 @@ class TruncatedNormal(struct.PyTreeNode):
 
     @staticmethod
     def noise(key: jax.Array, shape: Shape) -> jax.Array:
-        return jax.random.uniform(key, shape, jnp.float32)
+        """Uniform in the open interval (0, 1).
+
+        `uniform` gives multiples of 2^-23, 0 among them: at 0 the action would be -1,
+        however many standard deviations away that is.
+        """
+        return jnp.maximum(jax.random.uniform(key, shape, jnp.float32), _LEAST_NOISE)
 
     def sample(self, noise: jax.Array) -> jax.Array:
-        """The inverse of the distribution function, at noise uniform in [0, 1)."""
+        """The inverse of the distribution function, at noise uniform in (0, 1)."""
         chex.assert_equal_shape([noise, self.mean])
         low, high = (erf(bound / _SQRT_TWO) for bound in self._bounds())
         standard = _SQRT_TWO * jax.lax.erf_inv(low + (high - low) * noise)
@@ -235,6 +269,3 @@ class PlackettLuce(struct.PyTreeNode):
 
     def mode(self) -> jax.Array:
         return self._top_k(self.logits)
-
-
-Distribution = Normal | TruncatedNormal | TanhNormal | Categorical | PlackettLuce

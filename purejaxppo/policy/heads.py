@@ -6,14 +6,19 @@ so it adds nothing to log-prob or entropy.
 """
 
 import functools
+import math
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxppo.config import Config
-from purejaxppo.env import Action, Box, Choice, Discrete, Head
+from purejaxppo import trees
+from purejaxppo.config import Config, Hypers
+from purejaxppo.env import Action, Box, Choice, Custom, Discrete, Head
+from purejaxppo.errors import ConfigError
+from purejaxppo.policy import custom
+from purejaxppo.policy.custom import CustomDistribution
 from purejaxppo.policy.distributions import (
     Categorical,
     Distribution,
@@ -25,7 +30,8 @@ from purejaxppo.policy.distributions import (
 )
 
 Heads = Mapping[str, Head]
-Noise = dict[str, jax.Array]  # per head, [..., A] or [..., n]
+# Per head: float32 [..., A] or [..., n]; random keys [...] of a custom distribution.
+Noise = dict[str, jax.Array]
 # Head -> the arrays that its distribution is made of: "mean" and "std", or "logits".
 Outputs = dict[str, dict[str, jax.Array]]
 
@@ -65,7 +71,7 @@ def joint(per_head: dict[str, jax.Array]) -> jax.Array:
     return functools.reduce(jnp.add, [per_head[name] for name in sorted(per_head)])
 
 
-_CONTINUOUS = {
+_CONTINUOUS: dict[str, type[Distribution]] = {
     "truncated_normal": TruncatedNormal,
     "tanh_normal": TanhNormal,
     "normal": Normal,
@@ -75,8 +81,13 @@ _CONTINUOUS = {
 def _continuous(outputs: dict[str, jax.Array], config: Config) -> Distribution:
     mean, std = outputs["mean"], outputs["std"]
     if config.distribution == "truncated_normal":
-        mean = jnp.tanh(mean)
-    return _CONTINUOUS[config.distribution](mean, std)
+        return TruncatedNormal(jnp.tanh(mean), std)
+    if config.distribution == "tanh_normal":
+        return TanhNormal(mean, std)
+    if config.distribution == "normal":
+        return Normal(mean, std)
+    factory = custom.resolve("distribution", config.distribution)
+    return CustomDistribution((mean, std), factory)
 
 
 def _mask_of(
@@ -114,6 +125,9 @@ def _distribution(
 ) -> Distribution:
     if isinstance(head, Box):
         return _continuous(outputs, config)
+    if isinstance(head, Custom):
+        factory = custom.resolve("distribution", head.distribution)
+        return CustomDistribution((outputs["raw"],), factory)
     if mask is not None:
         # An inactive head may have an empty mask. It is not used, but it must not be
         # NaN either; an active one is reported through `no_valid_action`.
@@ -123,21 +137,37 @@ def _distribution(
     return Categorical(outputs["logits"], mask, config.normalize_entropy)
 
 
+def _kind(head: Head, config: Config) -> type[Distribution]:
+    if isinstance(head, Box):
+        return _CONTINUOUS.get(config.distribution, CustomDistribution)
+    if isinstance(head, Custom):
+        return CustomDistribution
+    return PlackettLuce if isinstance(head, Choice) else Categorical
+
+
+def _width(head: Head) -> int:
+    """Last axis of the parameters of a head's distribution."""
+    if isinstance(head, Box):
+        return head.size
+    return head.num_outputs if isinstance(head, Custom) else head.n
+
+
 def noise(heads: Heads, config: Config, key: jax.Array, shape: Shape) -> Noise:
-    """What is random about an action of every head, for samples of that shape.
+    """Draw what is random about an action of every head.
 
     Not drawn where it is used: random numbers are many tiny kernels, which inside the
     scan of a rollout cost as much as the policy's network.
+
+    Args:
+      heads: head name -> kind; each draws with a key of its own.
+      config: names the distribution of continuous heads.
+      key: a typed key.
+      shape: the leading axes, [...], of the samples.
     """
-
-    def of_head(head: Head, key: jax.Array) -> jax.Array:
-        if isinstance(head, Box):
-            return _CONTINUOUS[config.distribution].noise(key, (*shape, head.size))
-        kind = PlackettLuce if isinstance(head, Choice) else Categorical
-        return kind.noise(key, (*shape, head.n))
-
     return {
-        name: of_head(head, jax.random.fold_in(key, index))
+        name: _kind(head, config).noise(
+            jax.random.fold_in(key, index), (*shape, _width(head))
+        )
         for index, (name, head) in enumerate(heads.items())
     }
 
@@ -149,18 +179,24 @@ def choose(
     config: Config,
     noise: Noise | None,
 ) -> Action:
-    """An action of every head, in order; the mode where there is no noise."""
+    """An action of every head, in order; the mode where there is no noise.
+
+    Args:
+      heads: head name -> kind.
+      outputs: head name -> what the network gives for it, [..., n] each.
+      inputs: what the network saw, with masks, [...].
+      config: names the distribution of continuous heads.
+      noise: as drawn by `noise` for the same leading axes; None for the mode.
+
+    Returns:
+      head name -> its action: Box [..., size], Discrete [...], Choice [..., k].
+    """
     action: Action = {}
     for name, head in heads.items():
         mask = _mask_of(name, head, heads, inputs, action)
         dist = _distribution(head, outputs[name], mask, config)
         action[name] = dist.mode() if noise is None else dist.sample(noise[name])
     return action
-
-
-def _where_active(active: jax.Array, action: jax.Array) -> jax.Array:
-    column = active.reshape(active.shape + (1,) * (action.ndim - active.ndim))
-    return jnp.where(column, action, jnp.zeros_like(action))
 
 
 def evaluate_actions(
@@ -173,6 +209,16 @@ def evaluate_actions(
     """Log-prob and entropy of each head at a stored action.
 
     The one function from which log-probs come, in the rollout and in the loss.
+
+    Args:
+      heads: head name -> kind, parents before their children.
+      outputs: head name -> what the network gives for it, [..., n] each.
+      inputs: what the network saw, with masks and activity, [...].
+      action: as it is stored; that of an inactive head may be anything.
+      config: names the distribution of continuous heads.
+
+    Returns:
+      the terms of every head, [...].
     """
     log_prob, entropy, active, std = {}, {}, {}, {}
     no_valid_action = jnp.zeros(inputs.start.shape, bool)
@@ -186,9 +232,57 @@ def evaluate_actions(
             no_valid_action |= active[name] & too_few
         # where, not a product, and twice: an unused action may be anything, and a
         # NaN in the branch that is not taken would still reach the gradient.
-        used = _where_active(active[name], action[name])
+        unused = jnp.zeros_like(action[name])
+        used = trees.where(active[name], action[name], unused)
         log_prob[name] = jnp.where(active[name], dist.log_prob(used), 0.0)
         entropy[name] = jnp.where(active[name], dist.entropy(), 0.0)
         if isinstance(head, Box):
             std[name] = jnp.mean(outputs[name]["std"], axis=-1)
     return HeadTerms(log_prob, entropy, active, std, no_valid_action)
+
+
+def validate_distributions(heads: Heads, config: Config) -> None:
+    """Check the distributions that users bring, by tracing alone.
+
+    Raises:
+      ConfigError: one that cannot be sampled and differentiated, that does not fit its
+        head, or that lacks the entropy which the configuration asks for.
+    """
+    for name, head in heads.items():
+        if isinstance(head, Box) and config.distribution not in _CONTINUOUS:
+            field, target = "distribution", config.distribution
+            facts = custom.describe(field, target, (head.size, head.size))
+            if (facts.shape, facts.dtype) != ((head.size,), jnp.float32):
+                raise ConfigError(
+                    field,
+                    target,
+                    f"a distribution over float32 [{head.size}] for the head {name}, "
+                    f"not over {facts.dtype} {list(facts.shape)}",
+                )
+        elif isinstance(head, Custom):
+            field, target = f"heads.{name}", head.distribution
+            facts = custom.describe(field, target, (head.num_outputs,))
+        else:
+            continue
+        if not facts.has_entropy:
+            _check_without_entropy(name, config.hypers)
+
+
+def _check_without_entropy(name: str, hypers: Hypers) -> None:
+    """A distribution without a formula of its entropy cannot have a bonus on it.
+
+    The estimate from one stored action is no way out: its gradient is 0 on average.
+    """
+    coef = hypers.head_entropy_coef.get(name, hypers.entropy_coef)
+    limit = hypers.entropy_limit
+    for field, value, off in (
+        ("entropy_coef", coef, 0.0),
+        ("entropy_limit", limit, math.inf),
+    ):
+        # An array is traced, or one value for each vmapped member.
+        if isinstance(value, (int, float)) and value != off:
+            raise ConfigError(
+                field,
+                value,
+                f"{off} with the head {name}, whose distribution has no entropy()",
+            )

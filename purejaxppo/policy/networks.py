@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax.typing import Collection
 
 from purejaxppo.config import Config
-from purejaxppo.env import Box, Head, Obs
+from purejaxppo.env import Box, Custom, Head, Obs
 from purejaxppo.policy.dense import Dense, by_rows, several
 from purejaxppo.policy.heads import Heads, Outputs
 
@@ -126,6 +126,8 @@ class HeadOutput(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> dict[str, jax.Array]:
+        if isinstance(self.head, Custom):
+            return {"raw": Dense(self.head.num_outputs, 0.01, name="raw")(features)}
         if not isinstance(self.head, Box):
             return {"logits": Dense(self.head.n, 0.01, name="logits")(features)}
         config, size = self.config, self.head.size

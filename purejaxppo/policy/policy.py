@@ -84,7 +84,12 @@ class Policy(NamedTuple):
 
 
 def make_policy(heads: Heads, config: Config) -> Policy:
-    """Bind the heads of an environment and the networks of a configuration."""
+    """Bind the heads of an environment and the networks of a configuration.
+
+    Raises:
+      ConfigError: a distribution of the user's own that cannot be trained.
+    """
+    heads_lib.validate_distributions(heads, config)
     networks = Networks(heads, config, Actor(heads, config), Critic(config))
     return Policy(
         init=functools.partial(init, networks),

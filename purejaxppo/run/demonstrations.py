@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.config import Config
-from purejaxppo.env import Box, Choice, Env, Head
+from purejaxppo.env import Box, Choice, Custom, Env, Head
 from purejaxppo.errors import ConfigError
+from purejaxppo.policy import custom
 from purejaxppo.ppo.imitation import Demonstrations
 
 FORMAT = 1
@@ -66,6 +67,8 @@ def shapes(env: Env, num: int, length: int) -> Demonstrations:
 def _action_shape(head: Head) -> jax.ShapeDtypeStruct:
     if isinstance(head, Box):
         return jax.ShapeDtypeStruct((head.size,), jnp.float32)
+    if isinstance(head, Custom):
+        return custom.action_type(head)
     size = (head.k,) if isinstance(head, Choice) else ()
     return jax.ShapeDtypeStruct(size, jnp.int32)
 
