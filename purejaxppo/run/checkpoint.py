@@ -2,15 +2,11 @@
 
 A checkpoint is a folder named by its update:
 
-    checkpoints/00000120/state/     the arrays, written by orbax
+    checkpoints/00000120/state/     the arrays by their tree paths, see `arrays`
     checkpoints/00000120/meta.json  format, version of this package, the caller's
                                     metadata, file checksums
     checkpoints/00000120/done       checksum of meta.json, written last: without it
                                     there is no checkpoint
-
-Arrays are saved as a flat mapping from tree path to array, so that neither flax's
-classes nor orbax's idea of a tree are part of the format. Those without an element
-are left out: they are their shape, and orbax refuses them.
 
 orbax's `CheckpointManager` (0.12.8) was tried for names, temporaries and retention.
 Used plainly it renames and prunes inside `save`, before checksums and marker can be
@@ -28,13 +24,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from purejaxppo import __version__
 from purejaxppo.errors import CheckpointError, DamagedCheckpoint
-from purejaxppo.run.migrations import FORMAT, MIGRATIONS, Arrays, Metadata
+from purejaxppo.run import arrays
+from purejaxppo.run.migrations import FORMAT, MIGRATIONS, Metadata
 
 _DONE, _META, _STATE = "done", "meta.json", "state"
 _UNFINISHED = ".unfinished"
@@ -58,66 +51,6 @@ class Meta(TypedDict):
     step: int
     metadata: Metadata
     checksums: dict[str, str]
-
-
-# --- trees and arrays ---------------------------------------------------------------
-
-
-def _is_key(leaf: object) -> bool:
-    dtype = getattr(leaf, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-
-
-def _flatten(state: object) -> Arrays:
-    """Tree path -> array on the host; typed keys as their data."""
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    arrays = {
-        jax.tree_util.keystr(path): np.asarray(
-            jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        )
-        for path, leaf in leaves
-    }
-    return {name: array for name, array in arrays.items() if array.size}
-
-
-def _unflatten(arrays: Arrays, like: State, path: Path) -> State:
-    """The inverse of `_flatten`, for a state with the structure of `like`."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
-    restored = []
-    for tree_path, leaf in leaves:
-        name = jax.tree_util.keystr(tree_path)
-        expected = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-        array = arrays.get(name)
-        if array is None and 0 in expected.shape:
-            array = np.empty(expected.shape, expected.dtype)
-        shape_and_dtype = (expected.shape, np.dtype(expected.dtype))
-        if array is None or (array.shape, array.dtype) != shape_and_dtype:
-            raise CheckpointError(
-                path, f"does not fit this configuration at {name}", "the run's own"
-            )
-        array = jnp.asarray(array)
-        if _is_key(leaf):
-            array = jax.random.wrap_key_data(array)
-        restored.append(array)
-    return jax.tree_util.tree_unflatten(treedef, restored)
-
-
-def _write_arrays(path: Path, arrays: Arrays) -> None:
-    # Imported here, so that a usage error does not wait for it.
-    import orbax.checkpoint as ocp
-
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(arrays))
-
-
-def _read_arrays(path: Path) -> Arrays:
-    import orbax.checkpoint as ocp
-
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        names = checkpointer.metadata(path.absolute()).item_metadata.tree
-        as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-        args = ocp.args.PyTreeRestore(restore_args=as_numpy)
-        return checkpointer.restore(path.absolute(), args=args)
 
 
 # --- files --------------------------------------------------------------------------
@@ -178,7 +111,7 @@ def save(folder: Path, step: int, state: object, metadata: Metadata) -> Path:
     path = final.with_suffix(_UNFINISHED)
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
-    _write_arrays(path / _STATE, _flatten(state))
+    arrays.write(path / _STATE, arrays.flatten(state))
     for written in (path / _STATE).rglob("*"):  # orbax does not sync what it writes
         _sync(written)
     meta: Meta = {
@@ -259,10 +192,10 @@ def restore(folder: Path, step: int, like: State) -> tuple[State, Metadata]:
     for name, checksum in meta["checksums"].items():
         if found.get(name) != checksum:
             raise DamagedCheckpoint(path, f"is damaged: {name}", "an undamaged one")
-    arrays, metadata = _read_arrays(path / _STATE), meta["metadata"]
+    named, metadata = arrays.read(path / _STATE), meta["metadata"]
     for older in range(meta["format"], FORMAT):
-        arrays, metadata = MIGRATIONS[older](arrays, metadata)
-    return _unflatten(arrays, like, path), metadata
+        named, metadata = MIGRATIONS[older](named, metadata)
+    return arrays.unflatten(named, like, path), metadata
 
 
 def restore_latest(

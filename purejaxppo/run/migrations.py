@@ -14,11 +14,10 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 
-import numpy as np
+from purejaxppo.run.arrays import Arrays
 
 FORMAT = 2
 
-Arrays = dict[str, np.ndarray]  # tree path, as `jax.tree_util.keystr` has it -> array
 Metadata = dict[str, object]  # the caller's own; what JSON holds
 Migration = Callable[[Arrays, Metadata], tuple[Arrays, Metadata]]
 
