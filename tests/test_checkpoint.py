@@ -1,5 +1,7 @@
 """Checkpoints on a real disk: the same bits back, or a clear refusal."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,20 +60,41 @@ def test_arrays_without_elements_come_back(tmp_path):
     assert_trees_equal(saved, restored)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "meta"])
+def seen_otherwise(path):
+    text = (path / "meta.json").read_text()
+    (path / "meta.json").write_text(text.replace('"seen": 1', '"seen": 2'))
+
+
+def truncate(path):
+    victim = largest_file(path / "state")
+    victim.write_bytes(victim.read_bytes()[:-3])
+
+
+def flip(path):
+    victim = largest_file(path / "state")
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+
+
+DAMAGES = {
+    "a state file truncated": truncate,
+    "a bit of a state file flipped": flip,
+    "a state file removed": lambda path: largest_file(path / "state").unlink(),
+    "the state removed": lambda path: shutil.rmtree(path / "state"),
+    "meta.json changed": seen_otherwise,
+    "meta.json emptied": lambda path: (path / "meta.json").write_bytes(b""),
+    "meta.json removed": lambda path: (path / "meta.json").unlink(),
+    "the marker not UTF-8": lambda path: (path / "done").write_bytes(b"\xff\xfe"),
+    "the marker emptied": lambda path: (path / "done").write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_checkpoint_gives_way_to_the_one_before_and_says_so(tmp_path, damage):
     for step in (1, 2):
         path = checkpoint.save(tmp_path, step, state(step), {"seen": 1})
-    if damage == "meta":
-        text = (path / "meta.json").read_text()
-        (path / "meta.json").write_text(text.replace('"seen": 1', '"seen": 2'))
-    elif damage == "remove":
-        largest_file(path / "state").unlink()
-    else:
-        victim = largest_file(path / "state")
-        content = bytearray(victim.read_bytes())
-        content[len(content) // 2] ^= 1
-        victim.write_bytes(content if damage == "flip" else content[:-3])
+    DAMAGES[damage](path)
     said = []
     restored, _ = checkpoint.restore_latest(tmp_path, state(), said.append)
     assert_trees_equal(restored, state(1))
@@ -99,18 +122,24 @@ def test_what_a_kill_left_unfinished_is_ignored_and_swept_away(tmp_path):
     assert not left.exists()
 
 
-def test_newer_format_is_refused_in_one_sentence(tmp_path, monkeypatch):
+def test_newer_format_is_refused_with_the_version_that_can_read_it(
+    tmp_path, monkeypatch
+):
     checkpoint.save(tmp_path, 1, state(), {})
     with monkeypatch.context() as later:
         later.setattr(checkpoint, "FORMAT", 99)
+        later.setattr(checkpoint, "__version__", "7.8.9")
         checkpoint.save(tmp_path, 2, state(), {})
     # Also by restore_latest: an older one would undo what a newer version trained.
     for attempt in (
         lambda: checkpoint.restore(tmp_path, 2, state()),
         lambda: checkpoint.restore_latest(tmp_path, state(), pytest.fail),
     ):
-        with pytest.raises(CheckpointError, match="has format 99; allowed is a format"):
+        with pytest.raises(
+            CheckpointError, match="has format 99; allowed is a format"
+        ) as refusal:
             attempt()
+        assert "purejaxppo 7.8.9, which wrote it, can read it" in str(refusal.value)
 
 
 def test_older_format_is_migrated(tmp_path, monkeypatch):

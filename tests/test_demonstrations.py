@@ -81,5 +81,5 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     path = tmp_path / "text.npz"
     path.write_text("hello")
     for wrong in (path, tmp_path / "missing.npz"):
-        with pytest.raises(ConfigError, match="a file that exists and is such an"):
+        with pytest.raises(ConfigError, match=r"a file that exists and is an \.npz of"):
             demonstrations.load(wrong, ENV, CONFIG)

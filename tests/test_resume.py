@@ -179,6 +179,19 @@ def test_damaged_checkpoint_is_left_for_the_one_before(by_ones, tmp_path):
     assert_same_run(path, by_ones)
 
 
+def test_run_written_by_0_1_0_resumes_to_its_end(tmp_path):
+    """Its arrays have the names of checkpoint format 1; see data/README.md."""
+    path = tmp_path / "run"
+    shutil.copytree(Path(__file__).parent / "data/run_0_1_0", path)
+    said = resume(path)
+    assert "purejaxppo: '0.1.0' then" in said
+    assert f"resuming {path} at {32 * 12:,} steps" in said
+    updates = [int(row["update"]) for row in rows_of(path, "metrics.csv")]
+    assert updates == list(range(1, 31))
+    assert int(load_policy(path, "latest").state.update_count) == 30
+    assert (path / "summary.json").exists()
+
+
 def test_a_chunk_of_any_length_is_the_same_executable():
     traces = []
 

@@ -2,14 +2,18 @@
 
 A checkpoint is a folder named by its update:
 
-    checkpoints/00000120/state/     the arrays, written by orbax
-    checkpoints/00000120/meta.json  format version, caller's metadata, file checksums
+    checkpoints/00000120/state/     the arrays by their tree paths, see `arrays`
+    checkpoints/00000120/meta.json  format, version of this package, the caller's
+                                    metadata, file checksums
     checkpoints/00000120/done       checksum of meta.json, written last: without it
                                     there is no checkpoint
 
-Arrays are saved as a flat mapping from tree path to array, so that neither flax's
-classes nor orbax's idea of a tree are part of the format. Those without an element
-are left out: they are their shape, and orbax refuses them.
+orbax's `CheckpointManager` (0.12.8) was tried for names, temporaries and retention.
+Used plainly it renames and prunes inside `save`, before checksums and marker can be
+written: with one checkpoint kept, 11 of 45 SIGKILLs left none; with three, 20 of 45
+left fewer than three. This module lost nothing in 90. Nor did a manager whose handler
+writes both files in `finalize`, but that is more code than it replaces, it is no
+faster (75 ms against 67, for 2.4 MB saved and pruned), and orbax never calls fsync.
 """
 
 import hashlib
@@ -18,65 +22,50 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
+from purejaxppo import __version__
 from purejaxppo.errors import CheckpointError, DamagedCheckpoint
+from purejaxppo.run import arrays
+from purejaxppo.run.migrations import FORMAT, MIGRATIONS, Metadata
 
-FORMAT = 1
-# Format version -> (arrays, metadata) of that version as the next one has them.
-MIGRATIONS: dict[int, Callable[[dict, dict], tuple[dict, dict]]] = {}
 _DONE, _META, _STATE = "done", "meta.json", "state"
 _UNFINISHED = ".unfinished"
 
-
-def _is_key(x: Any) -> bool:
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+State = TypeVar("State")  # a pytree of arrays
 
 
-def _flatten(state: Any) -> dict[str, np.ndarray]:
-    """Tree path -> array on the host; typed keys as their data."""
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    arrays = {
-        jax.tree_util.keystr(path): np.asarray(
-            jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        )
-        for path, leaf in leaves
-    }
-    return {name: array for name, array in arrays.items() if array.size}
+class Meta(TypedDict):
+    """What meta.json holds.
+
+    Attributes:
+      format: of the names and the metadata, see `migrations`.
+      purejaxppo: version of the package that wrote it; not in format 1.
+      step: the update after which it was written.
+      metadata: the caller's.
+      checksums: file in `state/` -> SHA-256.
+    """
+
+    format: int
+    purejaxppo: str
+    step: int
+    metadata: Metadata
+    checksums: dict[str, str]
 
 
-def _unflatten(arrays: dict[str, np.ndarray], like: Any, path: Path) -> Any:
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
-    restored = []
-    for tree_path, leaf in leaves:
-        name = jax.tree_util.keystr(tree_path)
-        example = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-        array = arrays.get(name)
-        if array is None and 0 in example.shape:
-            array = np.empty(example.shape, example.dtype)
-        expected = (example.shape, np.dtype(example.dtype))
-        if array is None or (array.shape, array.dtype) != expected:
-            raise CheckpointError(
-                path, f"does not fit this configuration at {name}", "the run's own"
-            )
-        array = jnp.asarray(array)
-        if _is_key(leaf):
-            array = jax.random.wrap_key_data(array)
-        restored.append(array)
-    return jax.tree_util.tree_unflatten(treedef, restored)
+# --- files --------------------------------------------------------------------------
 
 
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _checksums(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
+    return {
+        path.relative_to(folder).as_posix(): _checksum(path.read_bytes())
+        for path in files
+    }
 
 
 def _sync(path: Path) -> None:
@@ -88,33 +77,54 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_synced(path: Path, text: str) -> None:
-    path.write_text(text)
+def _write_synced(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
     _sync(path)
 
 
-def save(folder: Path, step: int, state: Any, metadata: dict[str, Any]) -> Path:
-    """Write a checkpoint of `state` as folder/step; it counts once `done` is there."""
-    # Here, because it takes a second to import that a usage error must not cost.
-    import orbax.checkpoint as ocp
+def _delete(path: Path) -> None:
+    # The marker first: a checkpoint that is half deleted must not look finished.
+    (path / _DONE).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
-    final = folder / f"{step:08d}"
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"{step:08d}"
+
+
+# --- checkpoints --------------------------------------------------------------------
+
+
+def save(folder: Path, step: int, state: object, metadata: Metadata) -> Path:
+    """Write a checkpoint; it counts once its marker is there.
+
+    Args:
+      folder: of the checkpoints of a run.
+      step: update after which the state is; the checkpoint is named by it.
+      state: a pytree of arrays.
+      metadata: what JSON holds; `restore` gives it back.
+
+    Returns:
+      the checkpoint's own folder.
+    """
+    final = _path(folder, step)
     path = final.with_suffix(_UNFINISHED)
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save((path / _STATE).absolute(), _flatten(state))
-    for written in (path / _STATE).rglob("*"):
+    arrays.write(path / _STATE, arrays.flatten(state))
+    for written in (path / _STATE).rglob("*"):  # orbax does not sync what it writes
         _sync(written)
-    meta = {
+    meta: Meta = {
         "format": FORMAT,
+        "purejaxppo": __version__,
         "step": step,
         "metadata": metadata,
         "checksums": _checksums(path / _STATE),
     }
-    _write_synced(path / _META, json.dumps(meta, indent=1))
+    content = json.dumps(meta, indent=1).encode()
+    _write_synced(path / _META, content)
     _sync(path)
-    _write_synced(path / _DONE, _checksum(path / _META))
+    _write_synced(path / _DONE, _checksum(content).encode())
     if final.exists():  # the same state, as written by an interrupted run
         _delete(final)
     path.rename(final)
@@ -133,70 +143,77 @@ def steps(folder: Path) -> list[int]:
     )
 
 
-def read_meta(folder: Path, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The record of a checkpoint, and the caller's metadata in it.
+def read_meta(folder: Path, step: int) -> Meta:
+    """What a checkpoint says about itself, proved by the marker's checksum.
 
     Raises:
-      CheckpointError: missing, damaged, or of a newer format.
+      CheckpointError: it is missing, cannot be read, or is of a newer format.
+      DamagedCheckpoint: meta.json or the marker is not as it was written.
     """
-    path = folder / f"{step:08d}"
+    path = _path(folder, step)
     try:
-        whole = _checksum(path / _META) == (path / _DONE).read_text()
-        meta = json.loads((path / _META).read_text()) if whole else None
+        marker = (path / _DONE).read_bytes()
+        content = (path / _META).read_bytes() if (path / _META).exists() else b""
     except OSError as error:
         raise CheckpointError(
             path, f"cannot be read ({error.strerror})", "a finished one"
         ) from None
-    if meta is None:
+    if _checksum(content).encode() != marker:
         raise DamagedCheckpoint(path, f"is damaged: {_META}", "an undamaged one")
+    meta: Meta = json.loads(content)
     if meta["format"] > FORMAT:
         raise CheckpointError(
-            path, f"has format {meta['format']}", f"a format of at most {FORMAT}"
+            path,
+            f"has format {meta['format']}",
+            f"a format of at most {FORMAT}; purejaxppo {meta['purejaxppo']}, which "
+            "wrote it, can read it",
         )
-    return meta, meta["metadata"]
+    return meta
 
 
-def restore(folder: Path, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-    """The state of a checkpoint, bit by bit, and its metadata.
+def restore(folder: Path, step: int, like: State) -> tuple[State, Metadata]:
+    """The state of a checkpoint, bit by bit.
 
     Args:
+      folder: of the checkpoints of a run.
+      step: of the checkpoint.
       like: a state of the same structure; only its shapes and dtypes are used.
 
+    Returns:
+      the state, and the metadata that was saved with it.
+
     Raises:
-      CheckpointError: missing, damaged, of a newer format, or of another structure.
+      CheckpointError: it is missing, of a newer format, or of another structure.
+      DamagedCheckpoint: a file is not as it was written.
     """
-    import orbax.checkpoint as ocp
-
-    path = folder / f"{step:08d}"
-    meta, metadata = read_meta(folder, step)
-    sums = _checksums(path / _STATE)
-    wrong = [name for name, x in meta["checksums"].items() if sums.get(name) != x]
-    if wrong:
-        raise DamagedCheckpoint(path, f"is damaged: {wrong[0]}", "an undamaged one")
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        arrays = checkpointer.restore(
-            (path / _STATE).absolute(),
-            restore_args=jax.tree.map(
-                lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-                {key: 0 for key in _saved_names(checkpointer, path / _STATE)},
-            ),
-        )
-    for old in range(meta["format"], FORMAT):
-        arrays, metadata = MIGRATIONS[old](arrays, metadata)
-    return _unflatten(arrays, like, path), metadata
-
-
-def _saved_names(checkpointer: Any, path: Path) -> list[str]:
-    return list(checkpointer.metadata(path.absolute()).item_metadata.tree)
+    path = _path(folder, step)
+    meta = read_meta(folder, step)
+    found = _checksums(path / _STATE)
+    for name, checksum in meta["checksums"].items():
+        if found.get(name) != checksum:
+            raise DamagedCheckpoint(path, f"is damaged: {name}", "an undamaged one")
+    named, metadata = arrays.read(path / _STATE), meta["metadata"]
+    for older in range(meta["format"], FORMAT):
+        named, metadata = MIGRATIONS[older](named, metadata)
+    return arrays.unflatten(named, like, path), metadata
 
 
 def restore_latest(
-    folder: Path, like: Any, warn: Callable[[str], None]
-) -> tuple[Any, dict[str, Any]]:
-    """The newest checkpoint that is whole; says so where newer ones are not.
+    folder: Path, like: State, warn: Callable[[str], None]
+) -> tuple[State, Metadata]:
+    """The newest checkpoint that is not damaged; says so where newer ones are.
+
+    Args:
+      folder: of the checkpoints of a run.
+      like: a state of the same structure; only its shapes and dtypes are used.
+      warn: is given a sentence for each damaged checkpoint.
+
+    Returns:
+      the state, and the metadata that was saved with it.
 
     Raises:
-      CheckpointError: there is none.
+      CheckpointError: there is none, or the newest is of a newer format or of another
+        structure: an older one would undo what was trained.
     """
     for step in reversed(steps(folder)):
         try:
@@ -207,25 +224,22 @@ def restore_latest(
 
 
 def discard_after(folder: Path, step: int) -> None:
-    """Delete the checkpoints after that step: what was not good enough to resume."""
-    for later in [s for s in steps(folder) if s > step]:
-        _delete(folder / f"{later:08d}")
-
-
-def _delete(path: Path) -> None:
-    # The marker first: half deleted must not look like whole.
-    (path / _DONE).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
+    """Delete the checkpoints after that step: those too damaged to resume from."""
+    for later in steps(folder):
+        if later > step:
+            _delete(_path(folder, later))
 
 
 def prune(folder: Path, keep: int, protect: set[int]) -> None:
-    """Delete all but the newest `keep` checkpoints and those in `protect`.
+    """Delete older checkpoints, and what a killed process left unfinished.
 
-    Also what a killed process left unfinished.
+    Args:
+      folder: of the checkpoints of a run.
+      keep: how many of the newest stay.
+      protect: steps that stay however old they are.
     """
-    finished = steps(folder)
-    kept = {*finished[-keep:], *protect}
+    retained = {*steps(folder)[-keep:], *protect}
     for path in folder.iterdir():
         unfinished = path.suffix == _UNFINISHED
-        if unfinished or (path.name.isdigit() and int(path.name) not in kept):
+        if unfinished or (path.name.isdigit() and int(path.name) not in retained):
             _delete(path)

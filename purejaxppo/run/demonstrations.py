@@ -1,18 +1,17 @@
 """The demonstrations file: an .npz of K episodes of at most L steps each.
 
 format              1
-env                 name of the environment that they are of
-obs                 float32 [K, L, D], raw; or obs/actor and obs/critic
-action/HEAD         what was executed, [K, L, ...]
-action_mask/HEAD    bool, heads with a mask alone
-active/HEAD         bool [K, L], heads that are not always active alone
+env                 name of the environment in which they were recorded
+obs                 float32 [K, L, D], not normalised; or obs/actor and obs/critic
+action/HEAD         the action that was executed, [K, L, ...]
+action_mask/HEAD    bool, only for heads with a mask
+active/HEAD         bool [K, L], only for heads that are not always active
 reward              float32 [K, L], of the step taken
-valid               bool [K, L]; a step that does not exist is False
+valid               bool [K, L]; False where the episode has no such step
 """
 
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,39 +28,60 @@ FILE = "demonstrations.npz"  # in a run's folder
 _FIELDS = ("obs", "action", "action_mask", "active", "reward", "valid")
 
 
-def _flat(demonstrations: Demonstrations) -> dict[str, Any]:
+def _named_arrays(demonstrations: Demonstrations) -> dict[str, jax.Array]:
     """Name in the file -> array."""
     arrays = {}
     for field in _FIELDS:
         value = getattr(demonstrations, field)
         if isinstance(value, dict):
-            arrays |= {f"{field}/{name}": x for name, x in value.items()}
+            arrays |= {f"{field}/{name}": array for name, array in value.items()}
         else:
             arrays[field] = value
     return arrays
 
 
 def save(path: Path, demonstrations: Demonstrations, env: Env) -> None:
-    """Write the file, whole or not at all."""
-    arrays: dict[str, Any] = {"format": FORMAT, "env": env.spec.name}
-    arrays |= {name: np.asarray(x) for name, x in _flat(demonstrations).items()}
+    """Write the file, whole or not at all.
+
+    Args:
+      path: of the file.
+      demonstrations: K episodes of at most L steps, [K, L, ...].
+      env: the environment in which they were recorded.
+    """
+    arrays = {
+        name: np.asarray(array) for name, array in _named_arrays(demonstrations).items()
+    }
     temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, **arrays)
+    # By its stub any name could be `allow_pickle`: none of ours is.
+    np.savez_compressed(
+        temporary,
+        format=FORMAT,
+        env=env.spec.name,
+        **arrays,  # pyright: ignore[reportArgumentType]
+    )
     temporary.replace(path)
 
 
 def shapes(env: Env, num: int, length: int) -> Demonstrations:
-    """What `num` demonstrations of at most `length` steps look like, as abstract
-    arrays."""
+    """Shapes and dtypes of demonstrations of an environment; nothing is computed.
+
+    Args:
+      env: the environment.
+      num: K, the number of episodes.
+      length: L, the largest number of steps of an episode.
+
+    Returns:
+      demonstrations whose arrays are `jax.ShapeDtypeStruct`, [K, L, ...].
+    """
     state = jax.eval_shape(env.reset, jax.random.key(0))
 
-    def stacked(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((num, length, *x.shape), x.dtype)
+    def of_all_steps(step: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((num, length, *step.shape), step.dtype)
 
     actions = {name: _action_shape(head) for name, head in env.spec.heads.items()}
     parts = (state.obs, actions, state.action_mask, state.active, state.reward)
     valid = jax.ShapeDtypeStruct((), jnp.bool_)
-    return Demonstrations(*jax.tree.map(stacked, (*parts, valid)))
+    return Demonstrations(*jax.tree.map(of_all_steps, (*parts, valid)))
 
 
 def _action_shape(head: Head) -> jax.ShapeDtypeStruct:
@@ -73,69 +93,79 @@ def _action_shape(head: Head) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(size, jnp.int32)
 
 
-def _problem(path: Path, what: str) -> ConfigError:
-    return ConfigError("demonstrations", str(path), f"a file that {what}")
+def _refusal(path: Path, requirement: str) -> ConfigError:
+    return ConfigError("demonstrations", str(path), f"a file that {requirement}")
 
 
 def load(path: Path, env: Env, config: Config) -> Demonstrations:
-    """Read a file, check it against the environment, take as many as asked for.
+    """Read a file and check it against the environment.
+
+    Args:
+      path: of the file.
+      env: the environment that the demonstrations must be of.
+      config: its `num_demonstrations` says how many are read.
+
+    Returns:
+      the first `num_demonstrations` of the file that have a valid step, [K, L, ...].
 
     Raises:
-      ConfigError: missing, not such a file, of another environment, not finite, or
-        with fewer than `config.num_demonstrations` demonstrations.
+      ConfigError: the file is missing, is no demonstrations file, is of another
+        environment, has a number that is not finite, or has fewer demonstrations.
     """
     try:
         with np.load(path) as file:
             arrays = dict(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise _problem(path, "exists and is such an .npz") from None
+        raise _refusal(path, "exists and is an .npz of demonstrations") from None
     if not np.array_equal(arrays.pop("format", 0), FORMAT):
-        raise _problem(path, f"has format {FORMAT}")
+        raise _refusal(path, f"has format {FORMAT}")
     name = str(arrays.pop("env", ""))
     if name != env.spec.name:
-        raise _problem(path, f"is of {env.spec.name}, not of {name}")
-    _check(path, arrays, env)
-    return _take(arrays, config.num_demonstrations)
+        raise _refusal(path, f"is of {env.spec.name}, not of {name}")
+    _check_arrays(path, arrays, env)
+    return _first_demonstrations(arrays, config.num_demonstrations)
 
 
-def _check(path: Path, arrays: dict[str, np.ndarray], env: Env) -> None:
+def _check_arrays(path: Path, arrays: dict[str, np.ndarray], env: Env) -> None:
     """Names, shapes and dtypes as `save` writes them; every valid number finite."""
     valid = arrays.get("valid")
     if valid is None or valid.ndim != 2 or valid.dtype != bool:
-        raise _problem(path, "has an array valid, bool [K, L]")
-    for name, expected in _flat(shapes(env, *valid.shape)).items():
+        raise _refusal(path, "has an array valid, bool [K, L]")
+    for name, expected in _named_arrays(shapes(env, *valid.shape)).items():
         array = arrays.get(name)
         if array is None:
-            raise _problem(path, f"has an array {name}")
+            raise _refusal(path, f"has an array {name}")
         if (array.shape, array.dtype) != (expected.shape, np.dtype(expected.dtype)):
-            raise _problem(
+            raise _refusal(
                 path,
                 f"has {name} as {expected.dtype} {expected.shape}, "
                 f"not {array.dtype} {array.shape}",
             )
         if not np.isfinite(array[valid]).all():
-            raise _problem(path, f"has finite numbers alone in {name}")
+            raise _refusal(path, f"has only finite numbers in {name}")
 
 
-def _take(arrays: dict[str, np.ndarray], wanted: int) -> Demonstrations:
-    """The first `wanted` demonstrations that have a step."""
-    found = np.flatnonzero(arrays["valid"].any(axis=1))
-    if not 1 <= wanted <= len(found):
+def _first_demonstrations(arrays: dict[str, np.ndarray], num: int) -> Demonstrations:
+    """The first `num` demonstrations that have a valid step."""
+    usable = np.flatnonzero(arrays["valid"].any(axis=1))
+    if not 1 <= num <= len(usable):
         raise ConfigError(
             "num_demonstrations",
-            wanted,
-            f"a number from 1 to {len(found)}, the demonstrations of the file",
+            num,
+            f"a number from 1 to {len(usable)}, the demonstrations of the file",
         )
-    kept = {name: jnp.asarray(x[found[:wanted]]) for name, x in arrays.items()}
+    first = {name: jnp.asarray(array[usable[:num]]) for name, array in arrays.items()}
 
-    def field(name: str) -> Any:
-        if name in kept:
-            return kept[name]
-        prefix = name + "/"
-        return {
-            key.removeprefix(prefix): x
-            for key, x in kept.items()
-            if key.startswith(prefix)
-        }
+    def group(field: str) -> dict[str, jax.Array]:
+        prefix = f"{field}/"
+        names = [name for name in first if name.startswith(prefix)]
+        return {name.removeprefix(prefix): first[name] for name in names}
 
-    return Demonstrations(*map(field, _FIELDS))
+    return Demonstrations(
+        obs=first["obs"] if "obs" in first else group("obs"),
+        action=group("action"),
+        action_mask=group("action_mask"),
+        active=group("active"),
+        reward=first["reward"],
+        valid=first["valid"],
+    )

@@ -1,0 +1,88 @@
+"""A state as named arrays, in memory and on the disk, where orbax writes them.
+
+Arrays are saved as a flat mapping from tree path to array, so that neither flax's
+classes nor orbax's idea of a tree are part of the format. Those without an element
+are left out: they are their shape, and orbax refuses them.
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purejaxppo.errors import CheckpointError
+
+Arrays = dict[str, np.ndarray]  # tree path, as `jax.tree_util.keystr` has it -> array
+State = TypeVar("State")  # a pytree of arrays
+
+
+def _is_key(leaf: object) -> bool:
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def flatten(state: object) -> Arrays:
+    """Tree path -> array on the host; typed keys as their data."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    arrays = {
+        jax.tree_util.keystr(path): np.asarray(
+            jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        )
+        for path, leaf in leaves
+    }
+    return {name: array for name, array in arrays.items() if array.size}
+
+
+def unflatten(arrays: Arrays, like: State, checkpoint: Path) -> State:
+    """The inverse of `flatten`.
+
+    Args:
+      arrays: tree path -> array.
+      like: a state of the same structure; only its shapes and dtypes are used.
+      checkpoint: where the arrays come from, for the error.
+
+    Raises:
+      CheckpointError: an array is missing, or has another shape or dtype.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
+    restored = []
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path)
+        expected = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+        array = arrays.get(name)
+        if array is None and 0 in expected.shape:
+            array = np.empty(expected.shape, expected.dtype)
+        shape_and_dtype = (expected.shape, np.dtype(expected.dtype))
+        if array is None or (array.shape, array.dtype) != shape_and_dtype:
+            raise CheckpointError(
+                checkpoint,
+                f"does not fit this configuration at {name}",
+                "the run's own",
+            )
+        array = jnp.asarray(array)
+        if _is_key(leaf):
+            array = jax.random.wrap_key_data(array)
+        restored.append(array)
+    return jax.tree_util.tree_unflatten(treedef, restored)
+
+
+def write(path: Path, arrays: Arrays) -> None:
+    """Write the arrays as a new folder; nothing is synced."""
+    # Imported here, so that a usage error does not wait for it.
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(arrays))
+
+
+def read(path: Path) -> Arrays:
+    """All arrays of a folder that `write` made."""
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        names = checkpointer.metadata(path.absolute()).item_metadata.tree
+        as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+        args = ocp.args.PyTreeRestore(restore_args=as_numpy)
+        return checkpointer.restore(path.absolute(), args=args)
