@@ -1,62 +1,183 @@
-"""The live line: compiling, then steps/s, time left, and the last evaluation."""
+"""What a run shows while it goes on: one live line on a terminal, rare lines in a pipe.
+
+On a terminal the last line is a bar with the figures of training, or with the phase
+that the run is in (compiling, cloning, evaluating) and its seconds; messages are
+printed above it. Elsewhere all of it is plain text. Output that fails never ends a run.
+"""
 
 import contextlib
-import shutil
+import io
+import math
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import NamedTuple, TextIO, cast
 
-_CALM = 5.0  # seconds between lines where the output is no terminal
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+_REFRESH_PER_SECOND = 2  # training needs the cores more than the eye needs frames
+_PLAIN_SECONDS = 5.0  # between lines where the output is no terminal
+_MIN_BAR, _MAX_BAR = 5, 30  # characters
+_GAP = 2  # characters between the columns of the live line
+
+
+class Snapshot(NamedTuple):
+    """How far training is, and how well it goes, as of its last update.
+
+    Attributes:
+      steps, total_steps: of the environment, per seed.
+      steps_per_second: of all seeds together.
+      seconds_left: until the last update, evaluations not counted.
+      episode_return: of finished training episodes; NaN where none has finished.
+      success: their success rate in [0, 1]; None where the environment has none.
+      approx_kl: of the update's last minibatch.
+      worst_block: the worst block of the last evaluation, of the success rate where
+        there is one, else of the return; None before the first evaluation.
+    """
+
+    steps: int
+    total_steps: int
+    steps_per_second: float
+    seconds_left: float
+    episode_return: float
+    success: float | None
+    approx_kl: float
+    worst_block: float | None
+
+
+class _SafeStream(io.TextIOBase):
+    """A text stream that goes silent where its file is closed, full or broken."""
+
+    def __init__(self, stream: TextIO | None):
+        self._stream = stream  # None: Python was started without this descriptor
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):  # ValueError: the file is closed
+                self._silence(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: every write is flushed."""
+
+    def isatty(self) -> bool:
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except (OSError, ValueError):
+            return False
+
+    def _silence(self, stream: TextIO) -> None:
+        """Write no more, and let what is buffered go nowhere.
+
+        Python flushes standard error at its end, and would turn the exit code to 120.
+        """
+        self._stream = None
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+class _Console(Console):
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave the cursor alone: a process that is killed could not bring it back."""
+        return False
 
 
 class Progress:
-    """One line that is rewritten on a terminal; plain lines, rarely, in a pipe."""
+    """Shows messages, phases and snapshots on a stream, by default standard error."""
 
     def __init__(self, stream: TextIO | None = None):
-        self.stream = sys.stderr if stream is None else stream
-        self.terminal = self.stream.isatty()
-        self.last = 0.0
-        self.open = False  # a rewritten line waits for its end
-        self.lock = threading.RLock()  # the ticking thread writes too
+        self._stream = _SafeStream(sys.stderr if stream is None else stream)
+        self._console = _Console(file=cast(TextIO, self._stream))
+        self._snapshot: Snapshot | None = None
+        self._phase: tuple[str, float] | None = None  # what, since when
+        self._last_plain = -math.inf
+        # FORCE_COLOR makes rich take a pipe for a terminal, TERM=dumb cannot rewrite.
+        on_terminal = self._stream.isatty() and self._console.is_interactive
+        self._live = self._make_live() if on_terminal else None
+
+    def _make_live(self) -> Live:
+        return Live(
+            get_renderable=self._render,
+            console=self._console,
+            refresh_per_second=_REFRESH_PER_SECOND,
+            transient=True,
+            # What others print goes above the line too, unless it goes to a file.
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+        )
 
     def line(self, text: str) -> None:
-        """Something to keep on screen."""
-        with self.lock:
-            if self.open:
-                self.stream.write("\n")
-                self.open = False
-            print(text, file=self.stream, flush=True)
+        """Print a message that stays."""
+        if self._live is None:
+            self._stream.write(text + "\n")
+        else:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def status(self, text: str, force: bool = False) -> None:
-        """Something that the next status replaces; `force` prints it in a pipe too."""
-        now = time.monotonic()
-        with self.lock:
-            if self.terminal:
-                # A line that wraps could not be rewritten.
-                width = shutil.get_terminal_size().columns - 1
-                self.stream.write(f"\r\x1b[2K{text[:width]}")
-                self.stream.flush()
-                self.open = True
-            elif force or now - self.last >= _CALM:
-                self.last = now
-                print(text, file=self.stream, flush=True)
+    def show(self, snapshot: Snapshot) -> None:
+        """Replace the figures that are shown; in a pipe, print them now and then."""
+        self._snapshot = snapshot
+        if self._live is not None:
+            self._live.start(refresh=True)
+        else:
+            self._print_rarely(plain_text(snapshot))
 
     @contextlib.contextmanager
-    def ticking(self, what: str, announce: bool = True) -> Iterator[None]:
-        """Show the seconds that a blocking call has taken so far.
+    def phase(self, what: str, announce: bool = True) -> Iterator[None]:
+        """Show what a blocking call does, and the seconds that it has taken so far.
 
-        `announce` also in a pipe, from the start.
+        Args:
+          what: the phase, "compiling update" for example.
+          announce: print it in a pipe as it begins, and not only once it takes long.
         """
-        start, done = time.monotonic(), threading.Event()
+        outer, self._phase = self._phase, (what, time.monotonic())
+        shown = contextlib.nullcontext() if self._live else self._plain_phase(announce)
+        if self._live is not None:
+            self._live.start()
+            self._live.refresh()
+        try:
+            with shown:
+                yield
+        finally:
+            if self._snapshot is None and outer is None:
+                self.close()
+            self._phase = outer
 
-        def tick() -> None:
-            while not done.wait(1.0):
-                self.status(f"{what} ... {time.monotonic() - start:.0f} s")
+    def close(self) -> None:
+        """Remove the live line; messages stay. Whatever is shown next brings it back.
 
-        self.status(f"{what} ...", force=announce)
-        thread = threading.Thread(target=tick, daemon=True)
+        A terminal is then as it was found: to be called before the process ends.
+        """
+        if self._live is not None:
+            self._live.stop()
+        self._snapshot = None
+
+    @contextlib.contextmanager
+    def _plain_phase(self, announce: bool) -> Iterator[None]:
+        assert self._phase is not None
+        (what, start), done = self._phase, threading.Event()
+
+        def repeat() -> None:
+            while not done.wait(_PLAIN_SECONDS):
+                self._print_rarely(f"{what} ... {duration(time.monotonic() - start)}")
+
+        if announce:
+            self._last_plain = time.monotonic()
+            self.line(f"{what} ...")
+        thread = threading.Thread(target=repeat, daemon=True)
         thread.start()
         try:
             yield
@@ -64,9 +185,92 @@ class Progress:
             done.set()
             thread.join()
 
+    def _print_rarely(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last_plain >= _PLAIN_SECONDS:
+            self._last_plain = now
+            self.line(text)
+
+    def _render(self) -> Table | Text:
+        snapshot, phase = self._snapshot, ""
+        if (current := self._phase) is not None:  # this is the thread of `Live`
+            what, start = current
+            phase = f"{what} {duration(time.monotonic() - start)}"
+        if snapshot is None:
+            return _row(ProgressBar(total=None), [phase], self._console.width)
+        bar = ProgressBar(snapshot.total_steps, snapshot.steps)
+        return _row(bar, _columns(snapshot, phase), self._console.width)
+
+
+def _columns(snapshot: Snapshot, phase: str) -> list[str]:
+    """The live line's columns after the bar, the most important first.
+
+    A phase takes the place of the speed and of the time left.
+    """
+    left = f"{duration(snapshot.seconds_left)} left"
+    steps = f"{_short(snapshot.steps)}/{_short(snapshot.total_steps)} steps"
+    columns = [steps, phase or left]
+    success, worst = snapshot.success, snapshot.worst_block
+    if success is not None and math.isfinite(success):
+        columns.append(f"success {success:.0%}")
+    if worst is not None:
+        columns.append(f"worst {_figure(worst) if success is None else f'{worst:.0%}'}")
+    if math.isfinite(snapshot.episode_return):
+        columns.append(f"return {_figure(snapshot.episode_return)}")
+    if not phase:
+        columns.append(f"{_short(snapshot.steps_per_second)}/s")
+    return columns
+
+
+def _row(bar: ProgressBar, columns: list[str], width: int) -> Table | Text:
+    """One line: a bar and as many of the columns, from the first, as have room."""
+    while len(columns) > 1 and _bar_width(columns, width) < _MIN_BAR:
+        columns = columns[:-1]
+    bar_width = min(_bar_width(columns, width), _MAX_BAR)
+    text = Text((" " * _GAP).join(columns), no_wrap=True, overflow="crop", end="")
+    if bar_width < _MIN_BAR:
+        return text
+    bar.width = bar_width
+    row = Table.grid(padding=(0, _GAP, 0, 0))
+    row.add_row(bar, text)
+    return row
+
+
+def _bar_width(columns: list[str], width: int) -> int:
+    return width - sum(len(column) + _GAP for column in columns)
+
+
+def plain_text(snapshot: Snapshot) -> str:
+    """A snapshot as a line of plain text."""
+    parts = [
+        f"{snapshot.steps:>9,} steps",
+        f"{snapshot.steps_per_second:,.0f} steps/s",
+        f"{duration(snapshot.seconds_left)} left",
+        f"return {snapshot.episode_return:.2f}",
+    ]
+    if snapshot.success is not None:
+        parts.append(f"success {snapshot.success:.2f}")
+    parts.append(f"kl {snapshot.approx_kl:.3f}")
+    if snapshot.worst_block is not None:
+        parts.append(f"worst block {snapshot.worst_block:.2f}")
+    return "  ".join(parts)
+
+
+def _figure(number: float) -> str:
+    """Three digits, or all of them before the point."""
+    return f"{number:.0f}" if abs(number) >= 999.5 else f"{number:.3g}"
+
+
+def _short(number: float) -> str:
+    """Three digits and a unit: 950, 45.1k, 1.23M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
 
 def duration(seconds: float) -> str:
-    """As a person would say it: 41 s, 3:20, 1:02:11."""
+    """Seconds as text: 41 s, 3:20, 1:02:11."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
