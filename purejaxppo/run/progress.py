@@ -23,7 +23,8 @@ from rich.text import Text
 
 _REFRESH_PER_SECOND = 2  # training needs the cores more than the eye needs frames
 _PLAIN_SECONDS = 5.0  # between lines where the output is no terminal
-_MIN_BAR, _MAX_BAR = 5, 30  # characters
+_MIN_BAR, _MAX_BAR = 4, 30  # characters
+_ECHO = len("^C")  # what a terminal adds to the line; were there no room, it would wrap
 _GAP = 2  # characters between the columns of the live line
 
 
@@ -192,14 +193,14 @@ class Progress:
             self.line(text)
 
     def _render(self) -> Table | Text:
-        snapshot, phase = self._snapshot, ""
+        snapshot, phase, width = self._snapshot, "", self._console.width - _ECHO
         if (current := self._phase) is not None:  # this is the thread of `Live`
             what, start = current
             phase = f"{what} {duration(time.monotonic() - start)}"
         if snapshot is None:
-            return _row(ProgressBar(total=None), [phase], self._console.width)
+            return _row(ProgressBar(total=None), [phase], width)
         bar = ProgressBar(snapshot.total_steps, snapshot.steps)
-        return _row(bar, _columns(snapshot, phase), self._console.width)
+        return _row(bar, _columns(snapshot, phase), width)
 
 
 def _columns(snapshot: Snapshot, phase: str) -> list[str]:

@@ -215,10 +215,10 @@ class Runner:
     def finish(self, state: TrainState, update: int) -> None:
         """The stochastic evaluation, and the summary that marks the run as finished."""
 
-        def evaluate(state: TrainState) -> Metrics:
+        def evaluate_stochastic(state: TrainState) -> Metrics:
             return self.learner.evaluate(state, deterministic=False)
 
-        function = seeds.over_seeds(evaluate, self.options.num_seeds, 0)
+        function = seeds.over_seeds(evaluate_stochastic, self.options.num_seeds, 0)
         metrics = self.compile("evaluate_noisy", function, state)(state)
         for line in compiler.ledger_lines(self.compile.ledger):
             self.progress.line(line)
