@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress_bar import ProgressBar
 
 from purejaxppo.run import progress as progress_lib
-from purejaxppo.run.progress import Progress, Snapshot, duration
+from purejaxppo.run import snapshot as snapshot_lib
+from purejaxppo.run.progress import Progress
+from purejaxppo.run.snapshot import Snapshot, duration
 
 SNAPSHOT = Snapshot(
     steps=1_230_000,
@@ -109,9 +112,9 @@ def test_the_line_moves_on_by_itself(monkeypatch):
 )
 def test_columns_give_way_where_the_terminal_is_narrow(width, expected):
     console = Console(file=io.StringIO(), force_terminal=True, width=width)
-    bar = progress_lib.ProgressBar(SNAPSHOT.total_steps, SNAPSHOT.steps)
-    columns = progress_lib._columns(SNAPSHOT, "")
-    (line,) = console.render_lines(progress_lib._row(bar, columns, width))
+    bar = ProgressBar(SNAPSHOT.total_steps, SNAPSHOT.steps)
+    columns = snapshot_lib.columns(SNAPSHOT)
+    (line,) = console.render_lines(snapshot_lib.row(bar, columns, width))
     text = "".join(segment.text for segment in line).rstrip()
     assert len(text) <= width
     assert text.lstrip("━╸╺").strip() == expected
@@ -122,11 +125,11 @@ def test_figures_that_are_not_there_are_not_shown():
         success=None, worst_block=None, episode_return=float("nan")
     )
     expected = ["1.23M/20M steps", "6:56 left", "45.1k/s"]
-    assert progress_lib._columns(snapshot, "") == expected
+    assert snapshot_lib.columns(snapshot) == expected
     snapshot = SNAPSHOT._replace(success=float("nan"), worst_block=1.0)
-    assert progress_lib._columns(snapshot, "")[2] == "worst 100%"
+    assert snapshot_lib.columns(snapshot)[2] == "worst 100%"
     snapshot = SNAPSHOT._replace(success=None, worst_block=-1234.5)
-    assert progress_lib._columns(snapshot, "")[2] == "worst -1234"
+    assert snapshot_lib.columns(snapshot)[2] == "worst -1234"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,7 @@ def test_figures_that_are_not_there_are_not_shown():
     [(0, "0"), (950, "950"), (45_123, "45.1k"), (999_900, "1M"), (2e9, "2G")],
 )
 def test_numbers_have_three_digits_and_a_unit(number, text):
-    assert progress_lib._short(number) == text
+    assert snapshot_lib._short(number) == text
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from purejaxppo.ppo.status import describe
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.run.compiler import Ledger
 from purejaxppo.run.options import Options
-from purejaxppo.run.progress import Progress, Snapshot, duration
+from purejaxppo.run.progress import Progress
+from purejaxppo.run.snapshot import Snapshot, duration
 from purejaxppo.run.tables import Events, Row, Table
 
 

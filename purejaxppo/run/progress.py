@@ -7,13 +7,12 @@ printed above it. Elsewhere all of it is plain text. Output that fails never end
 
 import contextlib
 import io
-import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, TextIO, cast
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -21,35 +20,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from purejaxppo.run.snapshot import Snapshot, columns, duration, plain_text, row
+
 _REFRESH_PER_SECOND = 2  # training needs the cores more than the eye needs frames
 _PLAIN_SECONDS = 5.0  # between lines where the output is no terminal
-_MIN_BAR, _MAX_BAR = 4, 30  # characters
 _ECHO = len("^C")  # what a terminal adds to the line; were there no room, it would wrap
-_GAP = 2  # characters between the columns of the live line
-
-
-class Snapshot(NamedTuple):
-    """How far training is, and how well it goes, as of its last update.
-
-    Attributes:
-      steps, total_steps: of the environment, per seed.
-      steps_per_second: of all seeds together.
-      seconds_left: until the last update, evaluations not counted.
-      episode_return: of finished training episodes; NaN where none has finished.
-      success: their success rate in [0, 1]; None where the environment has none.
-      approx_kl: of the update's last minibatch.
-      worst_block: the worst block of the last evaluation, of the success rate where
-        there is one, else of the return; None before the first evaluation.
-    """
-
-    steps: int
-    total_steps: int
-    steps_per_second: float
-    seconds_left: float
-    episode_return: float
-    success: float | None
-    approx_kl: float
-    worst_block: float | None
 
 
 class _SafeStream(io.TextIOBase):
@@ -106,7 +81,7 @@ class Progress:
         self._console = _Console(file=cast(TextIO, self._stream))
         self._snapshot: Snapshot | None = None
         self._phase: tuple[str, float] | None = None  # what, since when
-        self._last_plain = -math.inf
+        self._last_plain = float("-inf")
         # FORCE_COLOR makes rich take a pipe for a terminal, TERM=dumb cannot rewrite.
         on_terminal = self._stream.isatty() and self._console.is_interactive
         self._live = self._make_live() if on_terminal else None
@@ -198,85 +173,6 @@ class Progress:
             what, start = current
             phase = f"{what} {duration(time.monotonic() - start)}"
         if snapshot is None:
-            return _row(ProgressBar(total=None), [phase], width)
+            return row(ProgressBar(total=None), [phase], width)
         bar = ProgressBar(snapshot.total_steps, snapshot.steps)
-        return _row(bar, _columns(snapshot, phase), width)
-
-
-def _columns(snapshot: Snapshot, phase: str) -> list[str]:
-    """The live line's columns after the bar, the most important first.
-
-    A phase takes the place of the speed and of the time left.
-    """
-    left = f"{duration(snapshot.seconds_left)} left"
-    steps = f"{_short(snapshot.steps)}/{_short(snapshot.total_steps)} steps"
-    columns = [steps, phase or left]
-    success, worst = snapshot.success, snapshot.worst_block
-    if success is not None and math.isfinite(success):
-        columns.append(f"success {success:.0%}")
-    if worst is not None:
-        columns.append(f"worst {_figure(worst) if success is None else f'{worst:.0%}'}")
-    if math.isfinite(snapshot.episode_return):
-        columns.append(f"return {_figure(snapshot.episode_return)}")
-    if not phase:
-        columns.append(f"{_short(snapshot.steps_per_second)}/s")
-    return columns
-
-
-def _row(bar: ProgressBar, columns: list[str], width: int) -> Table | Text:
-    """One line: a bar and as many of the columns, from the first, as have room."""
-    while len(columns) > 1 and _bar_width(columns, width) < _MIN_BAR:
-        columns = columns[:-1]
-    bar_width = min(_bar_width(columns, width), _MAX_BAR)
-    text = Text((" " * _GAP).join(columns), no_wrap=True, overflow="crop", end="")
-    if bar_width < _MIN_BAR:
-        return text
-    bar.width = bar_width
-    row = Table.grid(padding=(0, _GAP, 0, 0))
-    row.add_row(bar, text)
-    return row
-
-
-def _bar_width(columns: list[str], width: int) -> int:
-    return width - sum(len(column) + _GAP for column in columns)
-
-
-def plain_text(snapshot: Snapshot) -> str:
-    """A snapshot as a line of plain text."""
-    parts = [
-        f"{snapshot.steps:>9,} steps",
-        f"{snapshot.steps_per_second:,.0f} steps/s",
-        f"{duration(snapshot.seconds_left)} left",
-        f"return {snapshot.episode_return:.2f}",
-    ]
-    if snapshot.success is not None:
-        parts.append(f"success {snapshot.success:.2f}")
-    parts.append(f"kl {snapshot.approx_kl:.3f}")
-    if snapshot.worst_block is not None:
-        parts.append(f"worst block {snapshot.worst_block:.2f}")
-    return "  ".join(parts)
-
-
-def _figure(number: float) -> str:
-    """Three digits, or all of them before the point."""
-    return f"{number:.0f}" if abs(number) >= 999.5 else f"{number:.3g}"
-
-
-def _short(number: float) -> str:
-    """Three digits and a unit: 950, 45.1k, 1.23M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= 0.9995 * size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text: 41 s, 3:20, 1:02:11."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-    )
+        return row(bar, columns(snapshot, phase), width)

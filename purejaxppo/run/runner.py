@@ -6,6 +6,7 @@ whatever the chunks, however often the run was killed.
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -183,11 +184,11 @@ class Runner:
         per_update = None
         while update < self.config.num_updates:
             length = self._chunk_length(update, per_update)
-            state, metrics, seconds = self._run_chunk(state, length)
+            first = per_update is None
+            state, metrics, seconds = self._run_chunk(state, length, first)
             update, per_update = update + length, seconds / length
             try:
-                first = update - length + 1
-                self.journal.log_updates(metrics, first, length, seconds)
+                self.journal.log_updates(metrics, update - length + 1, length, seconds)
             except TrainingStopped:
                 self.save(state, update)
                 raise
@@ -203,13 +204,15 @@ class Runner:
         return EXIT_OK
 
     def _run_chunk(
-        self, state: TrainState, length: int
+        self, state: TrainState, length: int, first: bool
     ) -> tuple[TrainState, Metrics, float]:
         """The state after `length` updates, their metrics on the host, and seconds."""
         compiled = self.compile.wait(self.updates)
+        phase = self.progress.phase("training", announce=False)
         start = time.monotonic()
-        state, metrics = compiled(state, self.hypers, jnp.int32(length))
-        metrics = jax.device_get(metrics)
+        with phase if first else nullcontext():  # until there are figures to show
+            state, metrics = compiled(state, self.hypers, jnp.int32(length))
+            metrics = jax.device_get(metrics)
         return state, metrics, time.monotonic() - start
 
     def finish(self, state: TrainState, update: int) -> None:
