@@ -173,8 +173,8 @@ def finished_run(finished):
 
 def test_nothing_compiles_twice(finished):
     path, names = finished
-    names_of_ours = ("init", "evaluate", "chunk", "evaluate_stochastic")
-    programs = {f"jit({name})" for name in names_of_ours}
+    functions = ("init", "evaluate", "chunk", "evaluate_stochastic")
+    programs = {f"jit({name})" for name in functions}
     ledger = json.loads((path / "summary.json").read_text())["compile_seconds"]
     assert len(ledger) == len(programs)
     count = collections.Counter(names)
