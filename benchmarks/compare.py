@@ -118,7 +118,7 @@ def race(
     with contextlib.ExitStack() as stack:
         programs = {}
         for name, competitor in competitors.items():
-            with progress.ticking(f"starting {name}"):
+            with progress.phase(f"starting {name}"):
                 try:
                     programs[name], rows[name] = _start(
                         stack, competitor, config, limits
@@ -126,11 +126,11 @@ def race(
                 except ProgramFailed as error:
                     _fail(rows[name], error)
         tasks = {n: _task(p, rows[n], limits) for n, p in programs.items()}
-        with progress.ticking(f"{rounds} rounds of {', '.join(tasks) or 'nobody'}"):
+        with progress.phase(f"{rounds} rounds of {', '.join(tasks) or 'nobody'}"):
             rates = timing.interleave(tasks, rounds, warm_up=False)
         for name, program in programs.items():
             if "error" not in rows[name]:
-                with progress.ticking(f"finishing {name}"):
+                with progress.phase(f"finishing {name}"):
                     _finish(rows[name], program, limits)
     _compare(rows, rates)
     return rows
@@ -172,7 +172,7 @@ def train(
         runs = []
         try:
             for seed in seeds:
-                with progress.ticking(f"training {name}, seed {seed}"):
+                with progress.phase(f"training {name}, seed {seed}"):
                     runs.append(_train(competitor, {**config, "seed": seed}, limits))
         except ProgramFailed as error:
             _fail(rows[name], error)

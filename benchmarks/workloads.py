@@ -54,7 +54,7 @@ def _answer(part: str, request: Figures, options: Options, cache: str) -> Figure
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    with options.progress.ticking(f"measuring {part}"):
+    with options.progress.phase(f"measuring {part}"):
         return answer_of(command, PART_TIMEOUT, extra)
 
 
@@ -143,7 +143,7 @@ def from_the_command(options: Options) -> Figures:
         sizes = {"num-envs": 8, "num-steps": 8, "total-timesteps": 640}
         sizes |= {"num-demonstrations": 1, "cloning-steps": 10}
         flags += [word for n, v in sizes.items() for word in (f"--{n}", str(v))]
-    with options.progress.ticking("starting the command line, cold, then cached"):
+    with options.progress.phase("starting the command line, cold, then cached"):
         return startup.measure(flags, 1 if options.quick else STARTS)
 
 

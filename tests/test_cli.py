@@ -173,7 +173,8 @@ def finished_run(finished):
 
 def test_nothing_compiles_twice(finished):
     path, names = finished
-    programs = {"jit(init)", "jit(evaluate)", "jit(chunk)", "jit(stochastic)"}
+    functions = ("init", "evaluate", "chunk", "evaluate_stochastic")
+    programs = {f"jit({name})" for name in functions}
     ledger = json.loads((path / "summary.json").read_text())["compile_seconds"]
     assert len(ledger) == len(programs)
     count = collections.Counter(names)
@@ -293,6 +294,23 @@ def test_seeds_in_one_program_are_the_seeds_alone(tmp_path, finished_run):
 
     assert losses(path, 0) == losses(finished_run, 0)  # to the bit
     assert losses(path, 1) != pytest.approx(losses(path, 0), rel=1e-3)
+
+
+def test_a_screen_that_goes_away_does_not_end_the_run(tmp_path):
+    """As with `2>&1 | head -1`."""
+    command = [sys.executable, "-m", "purejaxppo.train", *SMALL]
+    process = subprocess.Popen(
+        [*command, "--run-dir", str(tmp_path / "run")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"run {tmp_path / 'run'}\n"
+    process.stdout.close()
+    assert process.wait(timeout=300) == EXIT_OK
+    assert (tmp_path / "run" / "summary.json").exists()
 
 
 def test_demonstrations_file_is_what_was_cloned(tmp_path):

@@ -1,15 +1,22 @@
 """Rows on disk, and the record of a run, as they are after a kill."""
 
 import dataclasses
+import io
+import json
 import math
 
+import jax.numpy as jnp
 import pytest
+from helpers import small_config
 
 from purejaxppo.config import Config, Hypers
 from purejaxppo.errors import ConfigError
+from purejaxppo.ppo.learner import make_learner
 from purejaxppo.run import folder
+from purejaxppo.run.journal import Best, Journal
 from purejaxppo.run.layers import Layered
 from purejaxppo.run.options import Options
+from purejaxppo.run.progress import Progress
 from purejaxppo.run.tables import Table
 
 
@@ -107,3 +114,36 @@ def test_every_setting_is_in_the_record(tmp_path):
     folder.write_config(tmp_path, layered, Options(), ["python"])
     names = {field.name for field in dataclasses.fields(Options)}
     assert set(folder.read_record(tmp_path)["options"]) == names
+
+
+def journal(path) -> Journal:
+    learner = make_learner(small_config(env_kwargs={"kind": "observation"}))
+    progress = Progress(io.StringIO())
+    return Journal(learner, Options(tensorboard=False), path, progress)
+
+
+def evaluated(success: float, worst: float) -> dict:
+    figures = {"episode_success": success, "min_block_success": worst, "mean_return": 1}
+    return {f"eval/{name}": jnp.float32(x) for name, x in figures.items()}
+
+
+def test_a_checkpoint_gives_the_journal_back(tmp_path):
+    first = journal(tmp_path)
+    first.open(-1)
+    first.log_evaluation(evaluated(1.0, 1.0), 0)  # what was only cloned
+    assert first.best is None
+    assert first.metadata()["best"] == {}
+    first.log_evaluation(evaluated(0.75, 0.5), 3)
+    first.log_evaluation(evaluated(0.5, 0.5), 6)
+    first.faults.append("a fault")
+    first.training_seconds, first.trained_steps = 1.5, 192
+    record = json.loads(json.dumps(first.metadata()))
+    # Checkpoints of earlier versions are read: these names are a file format.
+    names = "best last_eval faults training_seconds trained_steps seconds"
+    assert set(record) == set(names.split())
+    assert record["best"] == {"update": 3, "worst": 0.5, "mean": 0.75}
+    second = journal(tmp_path)
+    second.restore(record)
+    assert second.best == Best(3, 0.5, 0.75)
+    assert second.seconds >= record["seconds"]
+    assert second.metadata() | {"seconds": 0} == first.metadata() | {"seconds": 0}

@@ -1,36 +1,49 @@
-"""Ctrl-C and SIGTERM: the first asks for an end, the second does not ask."""
+"""Ctrl-C and SIGTERM: the first asks training to save and end, the second ends it.
+
+Where nothing would be lost, the first ends the process too.
+"""
 
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from purejaxppo.errors import EXIT_INTERRUPTED
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LAST_WORDS_SECONDS = 1.0
 
 
 class Interrupt:
-    """Notes the first signal for the loop to see; the second ends the process.
+    """Records the first signal for the training loop; the second ends the process.
 
-    Python runs its signal handlers in the main thread, which may sit in a compiled
+    Python runs its signal handlers in the main thread, which may be inside a compiled
     program for minutes. C writes signals to a descriptor at once, and a thread of
     ours reads it.
 
     Attributes:
-      asked: a signal has come; the loop should save and end.
-      patient: False while an end at once loses nothing: then the first signal does.
+      requested: a signal has come; the loop should save and end.
+      must_save: True once an end without saving would lose training; until then the
+        first signal ends the process.
     """
 
-    def __init__(self, say: Callable[[str], None]):
-        self.say, self.asked, self.patient = say, False, False
+    def __init__(
+        self, say: Callable[[str], None], close: Callable[[], None] = lambda: None
+    ):
+        """Take signals over between `__enter__` and `__exit__`.
+
+        Args:
+          say: shows a sentence on screen.
+          close: gives the terminal back, before the process ends.
+        """
+        self._say, self._close = say, close
+        self.requested, self.must_save = False, False
         # Signals are the main thread's; a run inside another leaves them alone.
-        self._ours = threading.current_thread() is threading.main_thread()
+        self._in_main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> "Interrupt":
-        if not self._ours:
+        if not self._in_main:
             return self
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
@@ -42,8 +55,8 @@ class Interrupt:
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        if not self._ours:
+    def __exit__(self, *_: object) -> None:
+        if not self._in_main:
             return
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -57,8 +70,18 @@ class Interrupt:
                     self._receive()
 
     def _receive(self) -> None:
-        if self.asked or not self.patient:
-            self.say("interrupted")
-            os._exit(EXIT_INTERRUPTED)  # the main thread may not be able to
-        self.asked = True
-        self.say("interrupted: ending after this call; once more ends at once")
+        if self.requested or not self.must_save:
+            self._end()
+        self.requested = True
+        self._say("interrupted: ending after this call; once more ends at once")
+
+    def _end(self) -> None:
+        # A terminal that was stopped (Ctrl-S) blocks whoever writes to it.
+        threading.Timer(_LAST_WORDS_SECONDS, _exit).start()
+        self._say("interrupted")
+        self._close()
+        _exit()
+
+
+def _exit() -> None:
+    os._exit(EXIT_INTERRUPTED)  # the main thread may not be able to

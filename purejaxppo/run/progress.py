@@ -1,62 +1,159 @@
-"""The live line: compiling, then steps/s, time left, and the last evaluation."""
+"""What a run shows while it goes on: one live line on a terminal, rare lines in a pipe.
+
+On a terminal the last line is a bar with the figures of training, or with the phase
+that the run is in (compiling, cloning, evaluating) and its seconds; messages are
+printed above it. Elsewhere all of it is plain text. Output that fails never ends a run.
+"""
 
 import contextlib
-import shutil
+import io
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TextIO, cast
 
-_CALM = 5.0  # seconds between lines where the output is no terminal
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from purejaxppo.run.snapshot import Snapshot, columns, duration, plain_text, row
+
+_REFRESH_PER_SECOND = 2  # training needs the cores more than the eye needs frames
+_PLAIN_SECONDS = 5.0  # between lines where the output is no terminal
+_ECHO = len("^C")  # what a terminal adds to the line; were there no room, it would wrap
+
+
+class _SafeStream(io.TextIOBase):
+    """A text stream that goes silent where its file is closed, full or broken."""
+
+    def __init__(self, stream: TextIO | None):
+        self._stream = stream  # None: Python was started without this descriptor
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):  # ValueError: the file is closed
+                self._silence(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: every write is flushed."""
+
+    def isatty(self) -> bool:
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except (OSError, ValueError):
+            return False
+
+    def _silence(self, stream: TextIO) -> None:
+        """Write no more, and let what is buffered go nowhere.
+
+        Python flushes standard error at its end, and would turn the exit code to 120.
+        """
+        self._stream = None
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+class _Console(Console):
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave the cursor alone: a process that is killed could not bring it back."""
+        return False
 
 
 class Progress:
-    """One line that is rewritten on a terminal; plain lines, rarely, in a pipe."""
+    """Shows messages, phases and snapshots on a stream, by default standard error."""
 
     def __init__(self, stream: TextIO | None = None):
-        self.stream = sys.stderr if stream is None else stream
-        self.terminal = self.stream.isatty()
-        self.last = 0.0
-        self.open = False  # a rewritten line waits for its end
-        self.lock = threading.RLock()  # the ticking thread writes too
+        self._stream = _SafeStream(sys.stderr if stream is None else stream)
+        self._console = _Console(file=cast(TextIO, self._stream))
+        self._snapshot: Snapshot | None = None
+        self._phase: tuple[str, float] | None = None  # what, since when
+        self._last_plain = float("-inf")
+        # FORCE_COLOR makes rich take a pipe for a terminal, TERM=dumb cannot rewrite.
+        on_terminal = self._stream.isatty() and self._console.is_interactive
+        self._live = self._make_live() if on_terminal else None
+
+    def _make_live(self) -> Live:
+        return Live(
+            get_renderable=self._render,
+            console=self._console,
+            refresh_per_second=_REFRESH_PER_SECOND,
+            transient=True,
+            # What others print goes above the line too, unless it goes to a file.
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+        )
 
     def line(self, text: str) -> None:
-        """Something to keep on screen."""
-        with self.lock:
-            if self.open:
-                self.stream.write("\n")
-                self.open = False
-            print(text, file=self.stream, flush=True)
+        """Print a message that stays."""
+        if self._live is None:
+            self._stream.write(text + "\n")
+        else:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def status(self, text: str, force: bool = False) -> None:
-        """Something that the next status replaces; `force` prints it in a pipe too."""
-        now = time.monotonic()
-        with self.lock:
-            if self.terminal:
-                # A line that wraps could not be rewritten.
-                width = shutil.get_terminal_size().columns - 1
-                self.stream.write(f"\r\x1b[2K{text[:width]}")
-                self.stream.flush()
-                self.open = True
-            elif force or now - self.last >= _CALM:
-                self.last = now
-                print(text, file=self.stream, flush=True)
+    def show(self, snapshot: Snapshot) -> None:
+        """Replace the figures that are shown; in a pipe, print them now and then."""
+        self._snapshot = snapshot
+        if self._live is not None:
+            self._live.start(refresh=True)
+        else:
+            self._print_rarely(plain_text(snapshot))
 
     @contextlib.contextmanager
-    def ticking(self, what: str, announce: bool = True) -> Iterator[None]:
-        """Show the seconds that a blocking call has taken so far.
+    def phase(self, what: str, announce: bool = True) -> Iterator[None]:
+        """Show what a blocking call does, and the seconds that it has taken so far.
 
-        `announce` also in a pipe, from the start.
+        Args:
+          what: the phase, "compiling update" for example.
+          announce: print it in a pipe as it begins, and not only once it takes long.
         """
-        start, done = time.monotonic(), threading.Event()
+        outer, self._phase = self._phase, (what, time.monotonic())
+        shown = contextlib.nullcontext() if self._live else self._plain_phase(announce)
+        if self._live is not None:
+            self._live.start()
+            self._live.refresh()
+        try:
+            with shown:
+                yield
+        finally:
+            if self._snapshot is None and outer is None:
+                self.close()
+            self._phase = outer
 
-        def tick() -> None:
-            while not done.wait(1.0):
-                self.status(f"{what} ... {time.monotonic() - start:.0f} s")
+    def close(self) -> None:
+        """Remove the live line; messages stay. Whatever is shown next brings it back.
 
-        self.status(f"{what} ...", force=announce)
-        thread = threading.Thread(target=tick, daemon=True)
+        A terminal is then as it was found: to be called before the process ends.
+        """
+        if self._live is not None:
+            self._live.stop()
+        self._snapshot = None
+
+    @contextlib.contextmanager
+    def _plain_phase(self, announce: bool) -> Iterator[None]:
+        assert self._phase is not None
+        (what, start), done = self._phase, threading.Event()
+
+        def repeat() -> None:
+            while not done.wait(_PLAIN_SECONDS):
+                self._print_rarely(f"{what} ... {duration(time.monotonic() - start)}")
+
+        if announce:
+            self._last_plain = time.monotonic()
+            self.line(f"{what} ...")
+        thread = threading.Thread(target=repeat, daemon=True)
         thread.start()
         try:
             yield
@@ -64,14 +161,18 @@ class Progress:
             done.set()
             thread.join()
 
+    def _print_rarely(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last_plain >= _PLAIN_SECONDS:
+            self._last_plain = now
+            self.line(text)
 
-def duration(seconds: float) -> str:
-    """As a person would say it: 41 s, 3:20, 1:02:11."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-    )
+    def _render(self) -> Table | Text:
+        snapshot, phase, width = self._snapshot, "", self._console.width - _ECHO
+        if (current := self._phase) is not None:  # this is the thread of `Live`
+            what, start = current
+            phase = f"{what} {duration(time.monotonic() - start)}"
+        if snapshot is None:
+            return row(ProgressBar(total=None), [phase], width)
+        bar = ProgressBar(snapshot.total_steps, snapshot.steps)
+        return row(bar, columns(snapshot, phase), width)

@@ -1,7 +1,7 @@
 """The functions of a run, each over all of its seeds, and over a chunk of updates."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar, TypeVarTuple
 
 import jax
 import jax.custom_batching
@@ -13,6 +13,9 @@ from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.run import demonstrations
 from purejaxppo.run.options import Options
 
+Args = TypeVarTuple("Args")
+Result = TypeVar("Result")
+
 MAX_CHUNK = 64  # updates whose metrics one call can return
 
 
@@ -22,22 +25,34 @@ def seed_keys(seed: int, num_seeds: int) -> jax.Array:
     return jnp.stack(keys) if num_seeds > 1 else keys[0]
 
 
-def over_seeds(f: Callable[..., Any], num_seeds: int, *axes: int | None) -> Any:
-    """`f` over seeds in one program, if there are several.
+def over_seeds(
+    function: Callable[[*Args], Result], num_seeds: int, *axes: int | None
+) -> Callable[[*Args], Result]:
+    """The function over seeds in one program, if there are several.
 
     On an accelerator side by side. On a CPU one after the other: one seed keeps the
     cores busy, and vmap can be slower than no batching at all (benchmarks/seeds.py).
     And so each seed is to the bit what it is alone.
 
     Args:
-      axes: of each argument 0 where it is of each seed, None where all share it.
+      function: of one seed.
+      num_seeds: S; 1 gives the function back as it is.
+      axes: per argument, 0 where its leaves are [S, ...], None where all seeds share
+        it.
+
+    Returns:
+      The function of arguments of that kind, with results [S, ...].
     """
     if num_seeds == 1:
-        return f
+        return function
     if jax.default_backend() != "cpu":
-        return jax.vmap(f, in_axes=axes)
-    # The lambda hides defaults, which it would trace as arguments.
-    one_by_one = jax.custom_batching.sequential_vmap(lambda *args: f(*args))
+        return jax.vmap(function, in_axes=axes)
+
+    # Without the function's defaults, which would be traced as arguments.
+    @jax.custom_batching.sequential_vmap
+    def one_by_one(*args: *Args) -> Result:
+        return function(*args)
+
     return jax.vmap(one_by_one, in_axes=axes)
 
 
@@ -47,10 +62,19 @@ def run_chunk(
     hypers: Hypers,
     num: jax.Array,
 ) -> tuple[TrainState, Metrics]:
-    """`num` updates, at most MAX_CHUNK; metrics beyond them are zeros.
+    """Run several updates.
 
     The bound is traced on purpose: XLA inlines a loop of one known trip, and could
     then fuse, and so round, otherwise than in the scan of `make_train`.
+
+    Args:
+      update: one update, of the learner's or over seeds.
+      state, hypers: its arguments.
+      num: int32 [], of updates, at most MAX_CHUNK.
+
+    Returns:
+      The last state, and the metrics of each update, [MAX_CHUNK, ...], zeros beyond
+      `num`.
     """
     update = jax.jit(update)  # traced once, for the shapes and for the loop
     shapes = jax.eval_shape(update, state, hypers)[1]

@@ -1,16 +1,16 @@
 """Rows on disk: CSV tables that survive a kill, and the same for TensorBoard.
 
 Every table begins with the same columns: update, steps (of the environment, per
-seed), seconds (of the run, resumed time included) and seed.
+seed), seconds (of the run, those before a resume included) and seed.
 """
 
 import csv
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 AXES = ("update", "steps", "seconds", "seed")
-Row = dict[str, Any]
+Row = Mapping[str, float]  # column -> number; update, steps and seed are whole
 
 
 class Table:
@@ -23,7 +23,12 @@ class Table:
             with path.open(newline="") as file:
                 self.columns = next(csv.reader(file), [])
 
-    def append(self, rows: list[Row]) -> None:
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write the rows at the end.
+
+        Raises:
+          ValueError: a row has a column that the header lacks.
+        """
         if not rows:
             return
         new = not self.columns
@@ -41,10 +46,9 @@ class Table:
         if not self.path.exists():
             return
         with self.path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        kept = [row for row in rows if self._is_whole(row)]
-        kept = [row for row in kept if int(row["update"]) <= update]
-        if not kept:  # then the header, too, may have been cut short
+            rows = [row for row in csv.DictReader(file) if _is_whole(row)]
+        rows = [row for row in rows if int(row["update"]) <= update]
+        if not rows:  # then the header, too, may have been cut short
             self.path.unlink()
             self.columns = []
             return
@@ -52,18 +56,26 @@ class Table:
         with temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
-            writer.writerows(kept)
+            writer.writerows(rows)
         temporary.replace(self.path)
 
-    def _is_whole(self, row: Row) -> bool:
-        """Whether a kill let the line be written to its end."""
-        return None not in row.values() and str(row.get("update")).isdigit()
+
+def _is_whole(row: Mapping[str, str | None]) -> bool:
+    """Whether a kill let the line be written to its end."""
+    return None not in row.values() and str(row.get("update")).isdigit()
 
 
 class Events:
-    """TensorBoard scalars, by environment steps; nothing at all where switched off."""
+    """TensorBoard scalars, by environment steps; writes nothing where switched off."""
 
     def __init__(self, path: Path, enabled: bool, purge_step: int | None):
+        """Open an events file.
+
+        Args:
+          path: the folder for it.
+          enabled: whether to write at all.
+          purge_step: drop what a killed run wrote from that step on; None: nothing.
+        """
         self.writer = None
         if enabled:
             from tensorboardX import SummaryWriter
@@ -72,7 +84,8 @@ class Events:
                 str(path), purge_step=purge_step, write_to_disk=True
             )
 
-    def append(self, rows: list[Row]) -> None:
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write every finite number of the rows."""
         if self.writer is None:
             return
         for row in rows:
@@ -80,8 +93,9 @@ class Events:
             for name, value in row.items():
                 # NaN means "nothing to report" here, for which it has no notion.
                 if name not in AXES and math.isfinite(value):
-                    self.writer.add_scalar(name + suffix, value, row["steps"])
+                    self.writer.add_scalar(name + suffix, value, int(row["steps"]))
 
     def close(self) -> None:
+        """Flush and close the file."""
         if self.writer is not None:
             self.writer.close()

@@ -2,22 +2,45 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purejaxppo import trees
+from purejaxppo.env import Action, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.heads import PolicyInput
+from purejaxppo.policy.networks import Carry
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.run import checkpoint, folder, seeds
+from purejaxppo.run.journal import Metadata, best_evaluation
 
 Which = Literal["best", "latest"]
+Carries = dict[str, Carry]  # network -> recurrent state, [1, H]
+
+
+class Act(Protocol):
+    """Chooses the action of one environment: the mode of the policy."""
+
+    def __call__(
+        self, state: State, carry: Carries | None = None, start: bool = False
+    ) -> tuple[Action, Carries]:
+        """Choose an action.
+
+        Args:
+          state: of one environment, without a batch axis.
+          carry: what the call before gave; None at the first step.
+          start: whether `state` is the first of an episode.
+
+        Returns:
+          The action, and the carry for the next call.
+        """
+        ...
 
 
 class Loaded(NamedTuple):
@@ -25,28 +48,27 @@ class Loaded(NamedTuple):
 
     Attributes:
       learner, state: of the run; with several seeds, those of the one asked for.
-      act: (State of one environment, carry or None, start=False) -> (action, carry).
-        Deterministic; pass the carry on if the policy is recurrent.
+      act: (state of one environment, carry=None, start=False) -> (action, carry).
       update: the checkpoint's update.
     """
 
     learner: Learner
     state: TrainState
-    act: Callable[..., Any]
+    act: Act
     update: int
 
 
-def _restore(path: Path, which: Which, like: TrainState) -> TrainState:
+def _restore(path: Path, which: Which, shapes: TrainState) -> TrainState:
     """The state of the newest whole checkpoint, or of the best that it knows of."""
     if which not in get_args(Which):
         raise ConfigError("which", which, "one of best, latest")
     checkpoints = path / folder.CHECKPOINTS
     if not checkpoint.steps(checkpoints):
         raise ConfigError("run", str(path), "a run with a finished checkpoint")
-    state, memory = checkpoint.restore_latest(checkpoints, like, _warn)
-    best = memory["best"].get("update")
+    state, metadata = checkpoint.restore_latest(checkpoints, shapes, _warn)
+    best = best_evaluation(cast(Metadata, metadata))
     if which == "best" and best is not None:
-        state, _ = checkpoint.restore(checkpoints, best, like)
+        state, _ = checkpoint.restore(checkpoints, best.update, shapes)
     return state
 
 
@@ -55,12 +77,12 @@ def _warn(text: str) -> None:
 
 
 def load_policy(run: str | Path, which: Which = "best", seed_index: int = 0) -> Loaded:
-    """The policy of a run.
+    """Load the policy of a run.
 
     Args:
       run: the run's folder.
       which: "best" by the worst evaluation block, or "latest".
-      seed_index: which of the run's seeds.
+      seed_index: which of the run's seeds, from 0.
 
     Raises:
       PurejaxppoError: no such run, seed or checkpoint.
@@ -74,30 +96,34 @@ def load_policy(run: str | Path, which: Which = "best", seed_index: int = 0) -> 
     learner = make_learner(layered.config)
     state = _restore(path, which, seeds.state_shapes(learner, options))
     if options.num_seeds > 1:
-        state = jax.tree.map(lambda x: x[seed_index], state)
-    update = int(state.update_count)
-    return Loaded(learner, state, _make_act(learner, state), update)
+        state = trees.take(state, seed_index)
+    return Loaded(learner, state, _make_act(learner, state), int(state.update_count))
 
 
-def _make_act(learner: Learner, train_state: TrainState) -> Callable[..., Any]:
+def _make_act(learner: Learner, train_state: TrainState) -> Act:
     @jax.jit
-    def act(state: Any, carry: Any, start: jax.Array) -> Any:
+    def jitted(
+        state: State, carry: Carries, start: jax.Array
+    ) -> tuple[Action, Carries]:
         inputs = PolicyInput(
             obs=normalize.apply(train_state.obs_stats, state.obs),
             start=start,
             action_mask=state.action_mask,
             active=state.active,
         )
-        inputs = jax.tree.map(lambda x: x[None], inputs)
-        action, carry = learner.task.policy.mode(train_state.params, inputs, carry)
-        return jax.tree.map(lambda x: x[0], action), carry
+        action, carry = learner.task.policy.mode(
+            train_state.params, trees.unsqueeze(inputs), carry
+        )
+        return trees.take(action, 0), carry
 
-    def bound(state: Any, carry: Any = None, start: bool = False) -> Any:
-        fresh = carry is None
-        carry = learner.task.policy.initial_carry(1) if fresh else carry
-        return act(state, carry, jnp.asarray(start or fresh))
+    def act(
+        state: State, carry: Carries | None = None, start: bool = False
+    ) -> tuple[Action, Carries]:
+        first = start or carry is None
+        carry = learner.task.policy.initial_carry(1) if carry is None else carry
+        return jitted(state, carry, jnp.asarray(first))
 
-    return bound
+    return act
 
 
 def evaluate(
@@ -111,12 +137,17 @@ def evaluate(
     """Evaluate a run's policy on its fixed seed blocks.
 
     Args:
-      run, which, seed_index: see `load_policy`.
+      run: the run's folder.
+      which: "best" by the worst evaluation block, or "latest".
       deterministic: the mode of the policy, or samples from it.
       episodes: per block; None: as many as in training.
+      seed_index: which of the run's seeds, from 0.
 
     Returns:
       metric -> value, under the names of training's evaluations.
+
+    Raises:
+      PurejaxppoError: no such run, seed or checkpoint; no episodes.
     """
     if episodes is not None and episodes < 1:
         raise ConfigError("episodes", episodes, "a whole number of at least 1")
