@@ -23,9 +23,9 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks.runs import episode_keys, play, train
-from purejaxppo.env import make_env
 from purejaxppo.envs.deck import baselines
 from purejaxppo.envs.deck.env import Deck
+from purejaxppo.registry import make_env
 from purejaxppo.run.trained import Loaded, load_policy
 
 PLAYERS = ("trained", "replaced", "untaught")

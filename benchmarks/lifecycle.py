@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks.runs import episode_keys, play, train
-from purejaxppo.env import make_env
 from purejaxppo.envs.lifecycle import baselines
 from purejaxppo.envs.lifecycle.env import Lifecycle
+from purejaxppo.registry import make_env
 from purejaxppo.run.trained import Loaded, load_policy
 
 PRESETS = {"recurrent": "default", "feedforward": "feedforward"}

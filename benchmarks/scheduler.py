@@ -21,10 +21,10 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks.runs import episode_keys, play, train
-from purejaxppo.env import make_env
 from purejaxppo.envs.scheduler import baselines
 from purejaxppo.envs.scheduler.env import Scheduler, optimal_return
 from purejaxppo.envs.scheduler.generator import FAMILIES
+from purejaxppo.registry import make_env
 from purejaxppo.run.trained import Loaded, load_policy
 
 _FIGURES = ("return", "on_time", "tardiness", "success", "noop_frac", "invalid_frac")

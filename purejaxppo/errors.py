@@ -28,7 +28,9 @@ class UnknownName(ConfigError):  # noqa: N818
     """A name that is not among the known ones."""
 
     def __init__(self, field: str, value: object, known: Iterable[str]):
-        super().__init__(field, value, "one of " + ", ".join(sorted(known)))
+        names = ", ".join(sorted(known))
+        allowed = f"one of {names}" if names else "none, because there are no names"
+        super().__init__(field, value, allowed)
 
 
 def whole_number(field: str, value: object, low: int, high: int) -> int:

@@ -11,10 +11,11 @@ from helpers import quick_jit, small_config
 from benchmarks import deck as benchmark
 from purejaxppo.check import check_env
 from purejaxppo.config import Config, with_overrides
-from purejaxppo.env import Choice, Discrete, make_env, presets
+from purejaxppo.env import Choice, Discrete
 from purejaxppo.envs.deck import baselines, env, rules
 from purejaxppo.errors import ConfigError, UnknownName
 from purejaxppo.ppo.learner import make_learner, make_train
+from purejaxppo.registry import make_env, presets
 from purejaxppo.run.trained import Loaded
 from purejaxppo.validation import validate
 

@@ -12,7 +12,9 @@ _ROOT = pathlib.Path(__file__).parent.parent / "purejaxppo"
 # From the lowest up; a module may import modules of lower layers, and of its own.
 _LAYERS = [
     ["errors", "_xla", "numerics", "trees"],
-    ["env"],
+    ["env", "ranges"],
+    ["registry", "hypers"],
+    ["presets"],
     ["config"],
     ["validation"],
     ["autoreset"],
@@ -111,6 +113,9 @@ def test_imports_point_downwards(path):
         ("ppo/gae.py", "from purejaxppo.ppo import learner"),
         ("ppo/gae.py", "from . import learner"),
         ("env.py", "import purejaxppo.config"),
+        ("env.py", "from purejaxppo.registry import make_env"),
+        ("config.py", "from purejaxppo.run.options import Options"),
+        ("presets.py", "def f():\n    from purejaxppo.config import Config"),
         ("envs/mine/env.py", "from purejaxppo.config import Config"),
         ("adapters/mine.py", "from purejaxppo.ppo.reduce import mean"),
         ("ppo/gae.py", "def f():\n    from purejaxppo.run import runner"),
@@ -130,6 +135,19 @@ def test_no_module_imports_an_environment_by_itself():
     for path in _modules():
         if _key(_name(path)) != "envs":
             assert "envs" not in _own_imports(path), path
+
+
+def test_presets_are_data():
+    """Whoever wants to know them need not load the environment, or JAX."""
+    files = list((_ROOT / "envs").glob("*/presets.py"))
+    assert {p.parent.name for p in files} == {
+        "hammer",
+        "scheduler",
+        "lifecycle",
+        "deck",
+    }
+    for path in files:
+        assert _imports(path) == set(), path
 
 
 def test_doctor_imports_no_jax():

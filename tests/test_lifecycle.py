@@ -10,10 +10,11 @@ from helpers import quick_jit, small_config
 
 from benchmarks import lifecycle as benchmark
 from purejaxppo.config import Config
-from purejaxppo.env import Discrete, make_env, presets
+from purejaxppo.env import Discrete
 from purejaxppo.envs.lifecycle import baselines, env, rules
 from purejaxppo.errors import ConfigError
 from purejaxppo.ppo.learner import make_learner, make_train
+from purejaxppo.registry import make_env, presets
 from purejaxppo.run.trained import Loaded
 from purejaxppo.validation import validate
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from purejaxppo import autoreset
 from purejaxppo.config import Config, Hypers
-from purejaxppo.env import Env, make_env
+from purejaxppo.env import Env
 from purejaxppo.policy.policy import Policy, make_policy
 from purejaxppo.ppo import evaluation, imitation, normalize, optim
 from purejaxppo.ppo.batch import make_batch
@@ -22,6 +22,7 @@ from purejaxppo.ppo.rollout import episode_metrics, policy_input, rollout
 from purejaxppo.ppo.status import update_status
 from purejaxppo.ppo.types import Metrics, Reference, TrainState
 from purejaxppo.ppo.update import optimise
+from purejaxppo.registry import make_env
 from purejaxppo.validation import advice, validate, validate_heads
 
 

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purejaxppo.config import Resolved
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.imitation import Demonstrations
 from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run import checkpoint, compiler, demonstrations, folder, seeds
+from purejaxppo.run import checkpoint, compiler, demonstrations, folder, record, seeds
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import Journal
-from purejaxppo.run.layers import Layered
 from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress
 from purejaxppo.validation import advice
@@ -36,10 +36,10 @@ class Runner:
     """
 
     def __init__(
-        self, layered: Layered, options: Options, path: Path, progress: Progress
+        self, resolved: Resolved, options: Options, path: Path, progress: Progress
     ):
         self.options, self.path, self.progress = options, path, progress
-        self.config = layered.config
+        self.config = resolved.config
         self.learner: Learner = make_learner(self.config)
         self.hypers = as_arrays(self.config.hypers)
         self.compile = compiler.Compiler(progress)
@@ -219,23 +219,23 @@ class Runner:
         return self.train(state, update, interrupt)
 
 
-def start(layered: Layered, options: Options, path: Path, command: list[str]) -> int:
+def start(resolved: Resolved, options: Options, path: Path, command: list[str]) -> int:
     """A new run in `path`. Returns the exit code.
 
     Raises:
       PurejaxppoError: bad input, before anything compiles; a fault, under `strict`.
     """
     progress = Progress()
-    runner = Runner(layered, options, path, progress)
+    runner = Runner(resolved, options, path, progress)
     folder.create(path)
-    folder.write_config(path, layered, options, command)
+    record.write(path, resolved, options, command, runner.learner.env.spec)
     progress.line(f"run {path}")
-    for sentence in advice(layered.config):
+    for sentence in advice(resolved.config):
         progress.line(f"warning: {sentence}")
     return _run(runner, Runner.begin)
 
 
-def resume(layered: Layered, options: Options, path: Path) -> int:
+def resume(resolved: Resolved, options: Options, path: Path) -> int:
     """Go on with the run in `path`, to the bit. Returns the exit code.
 
     Raises:
@@ -245,13 +245,14 @@ def resume(layered: Layered, options: Options, path: Path) -> int:
     if (path / _SUMMARY).exists():
         progress.line(f"{path} is finished; nothing to resume")
         return EXIT_OK
-    changes = folder.changed_since(folder.read_record(path))
+    changes = folder.changed_since(record.read(path))
     if changes:
         progress.line(
             "resuming on another machine or other versions, so the last bits of all "
             "numbers may differ: " + "; ".join(changes)
         )
-    runner = Runner(layered, options, path, progress)
+    runner = Runner(resolved, options, path, progress)
+    record.check_env_version(path, runner.learner.env.spec)
     if checkpoint.steps(runner.checkpoints):
         return _run(runner, Runner.go_on)
     progress.line(f"{path} was killed before its first checkpoint; starting it anew")

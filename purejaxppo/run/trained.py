@@ -15,7 +15,7 @@ from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run import checkpoint, folder, seeds
+from purejaxppo.run import checkpoint, folder, record, seeds
 
 Which = Literal["best", "latest"]
 
@@ -66,12 +66,13 @@ def load_policy(run: str | Path, which: Which = "best", seed_index: int = 0) -> 
       PurejaxppoError: no such run, seed or checkpoint.
     """
     path = Path(run)
-    layered, options = folder.read_config(path, "run")
+    resolved, options = record.read_config(path, "run")
     if not 0 <= seed_index < options.num_seeds:
         raise ConfigError(
             "seed_index", seed_index, f"a number from 0 to {options.num_seeds - 1}"
         )
-    learner = make_learner(layered.config)
+    learner = make_learner(resolved.config)
+    record.check_env_version(path, learner.env.spec, "run")
     state = _restore(path, which, seeds.state_shapes(learner, options))
     if options.num_seeds > 1:
         state = jax.tree.map(lambda x: x[seed_index], state)
