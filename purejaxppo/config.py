@@ -7,7 +7,7 @@ field is what is printed there. A field's range stands beside it (see `ranges`).
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from purejaxppo import presets
 from purejaxppo.errors import ConfigError
@@ -24,6 +24,7 @@ from purejaxppo.ranges import (
 Schedule = Literal["constant", "linear", "exponential", "cosine"]
 LearningRateSchedule = Literal["constant", "linear", "exponential", "cosine", "kl"]
 
+_Owner = TypeVar("_Owner", "Config", Hypers)
 _STD = Number(1e-5, 1e3)
 
 
@@ -268,11 +269,12 @@ def with_overrides(config: Config, values: Mapping[str, object]) -> Config:
     for name in values:
         if name not in value_names() and name != "hypers":
             raise ConfigError("configuration", name, "a field of Config or Hypers")
-    old = {n: getattr(config, n) for n in field_names(Config)}
-    old_hypers = {n: getattr(config.hypers, n) for n in field_names(Hypers)}
-    plain = {n: values[n] for n in values if n in old}
-    traced = {n: values[n] for n in values if n in old_hypers}
-    config = dataclasses.replace(config, **presets.merge(old, plain))
-    return dataclasses.replace(
-        config, hypers=config.hypers.replace(**presets.merge(old_hypers, traced))
-    )
+    traced = set(field_names(Hypers))
+    config = _replaced(config, {n: x for n, x in values.items() if n not in traced})
+    own = {n: x for n, x in values.items() if n in traced}
+    return dataclasses.replace(config, hypers=_replaced(config.hypers, own))
+
+
+def _replaced(owner: _Owner, values: Mapping[str, object]) -> _Owner:
+    old = {name: getattr(owner, name) for name in values}
+    return dataclasses.replace(owner, **presets.merge(old, values))

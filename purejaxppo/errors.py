@@ -36,6 +36,12 @@ class UnknownName(ConfigError):  # noqa: N818
 def whole_number(field: str, value: object, low: int, high: int) -> int:
     """The value, if it is a whole number from `low` to `high`.
 
+    Args:
+      field: what an error calls it.
+      value: the number.
+      low: smallest that is allowed.
+      high: largest that is allowed.
+
     Raises:
       ConfigError: it is not.
     """

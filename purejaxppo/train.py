@@ -34,18 +34,18 @@ def parse(argv: list[str]) -> tuple[Resolved, Options]:
       ConfigError: a value that cannot be used.
       SystemExit: 2 on an unknown flag, 0 after --help.
     """
-    choice = flags.parse_choice(argv)
-    base = resolve(choice.env, choice.preset, {}).config
+    origin = flags.parse_origin(argv)
+    base = resolve(origin.env, origin.preset, {}).config
     values, options = flags.parse_flags(argv, base, Options())
     validate_options(options)
     changed = _changes(base, values)
     if options.engine != Options.engine:
-        if not registry.takes_argument(choice.env, "engine"):
-            allowed = f"auto: {choice.env} has no choice of engine"
+        if not registry.takes_argument(origin.env, "engine"):
+            allowed = f"auto: {origin.env} has no choice of engine"
             raise ConfigError("engine", options.engine, allowed)
         engine = {"env_kwargs": {"engine": options.engine}}
         changed = presets.merge({"env_kwargs": {}}, presets.merge(changed, engine))
-    return resolve(choice.env, choice.preset, changed), options
+    return resolve(origin.env, origin.preset, changed), options
 
 
 def _changes(base: Config, values: Mapping[str, object]) -> dict[str, object]:
@@ -137,7 +137,7 @@ def _start(argv: list[str]) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    run = flags.parse_choice(argv).resume
+    run = flags.parse_origin(argv).resume
     return _resume(argv, Path(run)) if run else _start(argv)
 
 

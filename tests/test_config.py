@@ -419,6 +419,12 @@ def test_overrides_reach_both_kinds_of_field():
     )
 
 
+def test_overrides_of_all_hyperparameters_and_of_one():
+    values = {"hypers": Hypers(gamma=0.5, clip_eps=0.3), "clip_eps": 0.1}
+    hypers = with_overrides(Config(), values).hypers
+    assert hypers == Hypers(gamma=0.5, clip_eps=0.1)
+
+
 def test_bad_configurations_fail_before_anything_is_built():
     with pytest.raises(ConfigError, match="num_envs"):
         make_train(Config(env="no_such_environment", num_envs=0))

@@ -50,7 +50,7 @@ def test_type_checkers_are_told_that_there_are_types():
 
 
 def test_evaluate_is_the_function_whatever_is_imported():
-    with pytest.raises(ImportError, match="python -m purejaxppo.evaluate RUN"):
+    with pytest.raises(ImportError, match=r"python -m purejaxppo\.evaluate RUN"):
         importlib.import_module("purejaxppo.evaluate")
     assert purejaxppo.evaluate.__module__ == "purejaxppo.run.trained"
     assert callable(purejaxppo.evaluate)

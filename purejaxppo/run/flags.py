@@ -85,8 +85,8 @@ class _Flags:
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """The flags on which the defaults of all others depend."""
+class Origin:
+    """Where the defaults of all other flags come from: an environment or a run."""
 
     env: str = Config.env
     preset: str = Options.preset
@@ -105,12 +105,12 @@ class Values(NamedTuple):
     options: Options
 
 
-def parse_choice(argv: list[str]) -> Choice:
+def parse_origin(argv: list[str]) -> Origin:
     """Read environment, preset and run to resume; all other flags are let pass."""
-    choice, _ = tyro.cli(
-        Choice, args=argv, prog=PROGRAM, add_help=False, return_unknown_args=True
+    origin, _ = tyro.cli(
+        Origin, args=argv, prog=PROGRAM, add_help=False, return_unknown_args=True
     )
-    return choice
+    return origin
 
 
 def parse_flags(argv: list[str], config: Config, options: Options) -> Values:
