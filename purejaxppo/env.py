@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-Obs = Any  # an array [D], or a dict with "actor" and "critic" arrays
+Obs = jax.Array | dict[str, jax.Array]  # [D], or "actor" and "critic" arrays
 Action = dict[str, jax.Array]  # head name -> that head's action
 
 

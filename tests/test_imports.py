@@ -150,15 +150,30 @@ def test_presets_are_data():
         assert _imports(path) == set(), path
 
 
+def _devices_in_the_doctor() -> list[str]:
+    """Imports of the doctor, and of what it imports of ours, that bring JAX along."""
+    doctor = [*_ROOT.glob("doctor.py"), *_ROOT.glob("doctor/*.py")]
+    names = {name for path in doctor for name in _own_imports(path)}
+    files = [_ROOT / (name.replace(".", "/") + ".py") for name in names]
+    return [
+        f"{_name(path)} imports {name}"
+        for path in [*doctor, *filter(pathlib.Path.exists, files)]
+        for name in _imports(path)
+        if name.split(".")[0] in _NO_JAX
+    ]
+
+
 def test_doctor_imports_no_jax():
-    path = _ROOT / "doctor.py"
-    if not path.exists():
-        pytest.skip("no doctor yet")
-    assert {name.split(".")[0] for name in _imports(path)}.isdisjoint(_NO_JAX)
-    for name in _own_imports(path):
-        file = _ROOT / (name.replace(".", "/") + ".py")
-        if file.exists():
-            assert {n.split(".")[0] for n in _imports(file)}.isdisjoint(_NO_JAX), file
+    assert _devices_in_the_doctor() == []
+
+
+@pytest.mark.parametrize("line", ["import jax", "from purejaxppo import trees"])
+def test_a_doctor_with_jax_is_seen(line, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "_ROOT", tmp_path)
+    (tmp_path / "doctor").mkdir()
+    (tmp_path / "doctor" / "rules.py").write_text(line)
+    (tmp_path / "trees.py").write_text("import jax.numpy as jnp")
+    assert len(_devices_in_the_doctor()) == 1
 
 
 def _loaded_after(statement: str) -> set[str]:
