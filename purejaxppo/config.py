@@ -242,9 +242,12 @@ def resolve(env: str, preset: str, values: Mapping[str, object]) -> Resolved:
     Raises:
       ConfigError: an unknown environment, preset or field.
     """
-    overlay = presets.resolve(env, preset, values)
-    sources = dict.fromkeys(value_names(), presets.DEFAULT) | overlay.sources
-    return Resolved(with_overrides(Config(env=env), overlay.values), sources)
+    overlay = presets.overlay(env, preset, values)
+    config = with_overrides(Config(env=env), overlay.values)
+    sources = dict.fromkeys(value_names(), presets.DEFAULT)
+    if env != Config.env:
+        sources["env"] = presets.FLAG
+    return Resolved(config, sources | overlay.sources)
 
 
 def value_names() -> list[str]:

@@ -26,7 +26,7 @@ class Overlay(NamedTuple):
     sources: dict[str, str]
 
 
-def resolve(env: str, preset: str, values: Mapping[str, object]) -> Overlay:
+def overlay(env: str, preset: str, values: Mapping[str, object]) -> Overlay:
     """The preset "default", then the named one, then the values that were given.
 
     Args:
@@ -44,12 +44,11 @@ def resolve(env: str, preset: str, values: Mapping[str, object]) -> Overlay:
         raise UnknownName("preset", preset, known)
     names = dict.fromkeys(["default", preset or "default"])
     layers = [(f'preset "{name}"', known.get(name, {})) for name in names]
-    overlay = Overlay({}, {})
+    merged, sources = {}, {}
     for source, layer in [*layers, (FLAG, values)]:
-        overlay = Overlay(
-            merge(overlay.values, layer), overlay.sources | _sources(source, layer)
-        )
-    return overlay
+        merged = merge(merged, layer)
+        sources |= _sources(source, layer)
+    return Overlay(merged, sources)
 
 
 def merge(

@@ -44,7 +44,7 @@ def parse(argv: list[str]) -> tuple[Resolved, Options]:
             allowed = f"auto: {origin.env} has no choice of engine"
             raise ConfigError("engine", options.engine, allowed)
         engine = {"env_kwargs": {"engine": options.engine}}
-        changed = presets.merge({"env_kwargs": {}}, presets.merge(changed, engine))
+        changed = presets.merge({"env_kwargs": {}} | changed, engine)
     return resolve(origin.env, origin.preset, changed), options
 
 

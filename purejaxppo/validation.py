@@ -23,8 +23,7 @@ def validate(config: Config) -> None:
     _validate_stds(config)
     _validate_imitation(config)
     _validate_floors(config.hypers)
-    if config.learning_rate_schedule == "kl" and config.hypers.target_kl == math.inf:
-        raise ConfigError("target_kl", math.inf, "a finite number with schedule kl")
+    _validate_kl_schedule(config)
 
 
 def _validate_batch(config: Config) -> None:
@@ -72,6 +71,13 @@ def _validate_imitation(config: Config) -> None:
             "fixed",
             "running or off without num_demonstrations",
         )
+
+
+def _validate_kl_schedule(config: Config) -> None:
+    target = config.hypers.target_kl
+    unlimited = isinstance(target, int | float) and target == math.inf
+    if config.learning_rate_schedule == "kl" and unlimited:
+        raise ConfigError("target_kl", target, "a finite number with schedule kl")
 
 
 def _validate_floors(hypers: Hypers) -> None:

@@ -123,6 +123,8 @@ def test_print_config_says_where_each_value_comes_from(capsys):
     names = {f.name for c in (Config, Hypers, Options) for f in dataclasses.fields(c)}
     assert set(rows) == names - {"hypers"}
     assert rows["gamma"].split()[1:] == ["0.9", "flag"]
+    assert rows["preset"].split()[1:] == ["cs224r", "flag"]
+    assert rows["env"].split()[1:] == ["hammer", "default"]
     assert rows["num_demonstrations"].endswith('preset "cs224r"')
     assert rows["target_kl"].endswith('preset "default"')
     assert rows["dual_clip"].split()[1:] == ["inf", "default"]
@@ -188,6 +190,10 @@ def test_every_flag_has_a_sentence(module):
                 assert ast.literal_eval(text.value).endswith(".")
                 found += 1
     assert found > 10
+
+
+def test_another_environment_is_a_flag():
+    assert train.parse(["--env", "deck"])[0].sources["env"] == "flag"
 
 
 def test_pairs_are_named_one_by_one_in_the_sources():

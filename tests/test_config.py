@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from purejaxppo.config import Config, Hypers, resolve, with_overrides
-from purejaxppo.errors import CheckpointError, ConfigError, PurejaxppoError
+from purejaxppo.errors import CheckpointError, ConfigError, PurejaxppoError, UnknownName
 from purejaxppo.ppo.learner import make_train
 from purejaxppo.ranges import (
     Number,
@@ -372,7 +372,11 @@ def test_the_defaults_and_limits_switched_off_are_valid():
 
 def test_traced_hyperparameters_pass():
     """An array is one value per member of a sweep: it is not for the host to judge."""
-    validate(Config(hypers=Hypers(learning_rate=jnp.asarray([1e-3, 1e-4]))))
+    several = jnp.asarray([1e-3, 1e-4])
+    validate(Config(hypers=Hypers(learning_rate=several)))
+    validate(Config(hypers=Hypers(target_kl=several), learning_rate_schedule="kl"))
+    floors = Hypers(entropy_floor=several, head_entropy_floor={"op": several})
+    validate(Config(hypers=floors))
 
 
 def test_sequence_length_is_ignored_without_a_core():
@@ -462,6 +466,11 @@ def test_environments_by_module_and_factory():
     env = make_env("probe_envs:make", kind="cue", delay=4)
     assert (env.kind, env.delay) == ("cue", 4)
     assert presets("probe_envs:make") == {}
+
+
+def test_an_unknown_name_where_there_are_none():
+    sentence = "head: got 'op'; allowed is none, because there are no names"
+    assert str(UnknownName("head", "op", [])) == sentence
 
 
 def test_errors_have_one_base_and_one_line():
