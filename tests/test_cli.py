@@ -167,7 +167,8 @@ def test_help_has_groups_and_every_flag_in_one_of_them(capsys):
 def test_help_has_the_most_used_flags_first(capsys):
     text = help_of("", capsys)
     first = "env preset total-timesteps num-envs learning-rate num-epochs "
-    first += "hidden-sizes entropy-coef num-demonstrations num-evals seed run-dir strict"
+    first += "hidden-sizes entropy-coef num-demonstrations num-evals seed run-dir "
+    first += "keep-checkpoints"
     places = [text.index(f" --{name} ") for name in first.split()]
     assert places == sorted(places)
 
