@@ -23,10 +23,10 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks.runs import episode_keys, play, train
-from purejaxppo.env import make_env
 from purejaxppo.envs.deck import baselines
 from purejaxppo.envs.deck.env import Deck
-from purejaxppo.run.trained import Loaded, load_policy
+from purejaxppo.registry import make_env
+from purejaxppo.run.trained import TrainedPolicy, load_policy
 
 PLAYERS = ("trained", "replaced", "untaught")
 _FIGURES = ("success", "combats_won", "return", "length", "noop_frac", "invalid_frac")
@@ -52,7 +52,7 @@ def of_baseline(name: str, episodes: int) -> Figures:
     return _means(score(episode_keys(episodes)))
 
 
-def of_policy(loaded: Loaded, choice: str, episodes: int) -> Figures:
+def of_policy(loaded: TrainedPolicy, choice: str, episodes: int) -> Figures:
     """What a trained policy scores, deterministic, where `choice` takes cards."""
     return _means(play(loaded, deck_of(choice), episodes))
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks.runs import episode_keys, play, train
-from purejaxppo.env import make_env
 from purejaxppo.envs.lifecycle import baselines
 from purejaxppo.envs.lifecycle.env import Lifecycle
-from purejaxppo.run.trained import Loaded, load_policy
+from purejaxppo.registry import make_env
+from purejaxppo.run.trained import TrainedPolicy, load_policy
 
 PRESETS = {"recurrent": "default", "feedforward": "feedforward"}
 
@@ -46,7 +46,7 @@ def of_baseline(name: str, episodes: int) -> Figures:
     return _means(jax.jit(play)(episode_keys(episodes)))
 
 
-def of_policy(loaded: Loaded, episodes: int) -> Figures:
+def of_policy(loaded: TrainedPolicy, episodes: int) -> Figures:
     """What a trained policy scores, deterministic."""
     return _means(play(loaded, make_env("lifecycle"), episodes))
 

@@ -11,7 +11,7 @@ import jax
 
 from purejaxppo.env import Env
 from purejaxppo.ppo import evaluation
-from purejaxppo.run.trained import Loaded
+from purejaxppo.run.trained import TrainedPolicy
 
 EVAL_SEED = 777
 
@@ -29,7 +29,7 @@ def episode_keys(episodes: int) -> jax.Array:
     return jax.random.split(jax.random.key(EVAL_SEED), episodes)
 
 
-def play(loaded: Loaded, env: Env, episodes: int) -> dict[str, jax.Array]:
+def play(loaded: TrainedPolicy, env: Env, episodes: int) -> dict[str, jax.Array]:
     """Return, length and metrics of a trained policy, deterministic: [E] each."""
 
     @jax.jit

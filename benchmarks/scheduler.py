@@ -21,11 +21,11 @@ import numpy as np
 
 from benchmarks import record
 from benchmarks.runs import episode_keys, play, train
-from purejaxppo.env import make_env
 from purejaxppo.envs.scheduler import baselines
 from purejaxppo.envs.scheduler.env import Scheduler, optimal_return
 from purejaxppo.envs.scheduler.generator import FAMILIES
-from purejaxppo.run.trained import Loaded, load_policy
+from purejaxppo.registry import make_env
+from purejaxppo.run.trained import TrainedPolicy, load_policy
 
 _FIGURES = ("return", "on_time", "tardiness", "success", "noop_frac", "invalid_frac")
 
@@ -57,7 +57,7 @@ def of_baseline(name: str, families: list[str], episodes: int) -> Figures:
     return figures
 
 
-def of_policy(loaded: Loaded, families: list[str], episodes: int) -> Figures:
+def of_policy(loaded: TrainedPolicy, families: list[str], episodes: int) -> Figures:
     """What a trained policy scores, deterministic, family by family."""
     envs = {family: scheduler_of(family) for family in families}
     return {

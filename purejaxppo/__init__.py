@@ -1,32 +1,69 @@
-"""PPO in one jitted function, and a system around it that notices when it is lied to.
+"""PPO in one jitted function, and a run system that checks what it trains.
 
 Importing this package prepares XLA (see `_xla`), so it must come before the first
 use of a JAX device; it imports nothing heavy itself.
 """
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING
 
 from purejaxppo import _xla
 
+if TYPE_CHECKING:
+    from purejaxppo.check import check_env
+    from purejaxppo.config import Config, Hypers
+    from purejaxppo.env import Box, Choice, Custom, Discrete, Env, EnvSpec, State
+    from purejaxppo.ppo.learner import make_train
+    from purejaxppo.registry import make_env
+    from purejaxppo.run.trained import evaluate, load_policy
+
 _xla.prepare()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_PUBLIC = {
-    "make_train": "purejaxppo.ppo.learner",
+__all__ = [
+    "Box",
+    "Choice",
+    "Config",
+    "Custom",
+    "Discrete",
+    "Env",
+    "EnvSpec",
+    "Hypers",
+    "State",
+    "__version__",
+    "check_env",
+    "evaluate",
+    "load_policy",
+    "make_env",
+    "make_train",
+]
+
+# Public name -> the module that holds it. A test compares this with the imports above.
+_MODULES = {
+    "Box": "purejaxppo.env",
+    "Choice": "purejaxppo.env",
     "Config": "purejaxppo.config",
+    "Custom": "purejaxppo.env",
+    "Discrete": "purejaxppo.env",
+    "Env": "purejaxppo.env",
+    "EnvSpec": "purejaxppo.env",
     "Hypers": "purejaxppo.config",
+    "State": "purejaxppo.env",
+    "check_env": "purejaxppo.check",
     "evaluate": "purejaxppo.run.trained",
     "load_policy": "purejaxppo.run.trained",
+    "make_env": "purejaxppo.registry",
+    "make_train": "purejaxppo.ppo.learner",
 }
 
-__all__ = ["Config", "Hypers", "__version__", "evaluate", "load_policy", "make_train"]
 
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load the public names on first use, so that `import purejaxppo` stays light."""
-    import importlib
-
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'purejaxppo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

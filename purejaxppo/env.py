@@ -1,4 +1,4 @@
-"""What an environment is: the protocol, its action heads, and the registry.
+"""What an environment is: the protocol and its action heads.
 
 An environment is written for ONE instance and batched by `jax.vmap`. Whatever a
 head needs to be sampled or evaluated later (masks, activity) is in the `State`
@@ -6,7 +6,6 @@ that the action is chosen in, never in a side channel.
 """
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -14,9 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxppo.errors import ConfigError, UnknownName
-
-Obs = Any  # an array [D], or a dict with "actor" and "critic" arrays
+Obs = jax.Array | dict[str, jax.Array]  # [D], or "actor" and "critic" arrays
 Action = dict[str, jax.Array]  # head name -> that head's action
 
 
@@ -77,12 +74,16 @@ class EnvSpec:
         truncation; None where the environment ends its episodes itself.
       success: the entry of `State.metrics` that says whether an episode succeeded;
         demonstrations and the best checkpoint are chosen by it.
+      version: of the environment's behaviour, raised whenever what it observes,
+        rewards or does changes. A run records it, and is neither resumed nor
+        evaluated with another one.
     """
 
     name: str
     heads: Mapping[str, Head]
     max_episode_steps: int | None = None
     success: str | None = None
+    version: int = 1
 
 
 class State(struct.PyTreeNode):
@@ -136,79 +137,3 @@ def executed(spec: EnvSpec, action: Action) -> Action:
         name: jnp.clip(value, -1.0, 1.0) if isinstance(spec.heads[name], Box) else value
         for name, value in action.items()
     }
-
-
-# Strings, so that naming an environment is what imports it, and nothing else does.
-REGISTRY: dict[str, str] = {
-    "hammer": "purejaxppo.envs.hammer:make",
-    "lifecycle": "purejaxppo.envs.lifecycle:make",
-    "scheduler": "purejaxppo.envs.scheduler:make",
-    "deck": "purejaxppo.envs.deck:make",
-}
-# Other libraries' environments, as "library:name": the module that adapts them, whose
-# `make` takes the name.
-ADAPTERS: dict[str, str] = {
-    "gymnax": "purejaxppo.adapters.gymnax",
-    "brax": "purejaxppo.adapters.brax",
-}
-
-
-def _target(name: str) -> tuple[str, dict[str, Any]]:
-    """The "module:factory" behind a name, and what the name says to the factory."""
-    library, _, inner = name.partition(":")
-    if inner and library in ADAPTERS:
-        return f"{ADAPTERS[library]}:make", {"name": inner}
-    return REGISTRY.get(name, name), {}
-
-
-def lookup(name: str) -> tuple[Any, str]:
-    """The module of an environment, imported, and the name of its factory.
-
-    Raises:
-      ConfigError: neither a registered name nor a "module:factory" that exists.
-    """
-    target, _ = _target(name)
-    if ":" not in target:
-        adapted = [f"{library}:NAME" for library in ADAPTERS]
-        known = [*REGISTRY, *adapted, "package.module:factory"]
-        raise UnknownName("env", name, known)
-    module_name, _, attribute = target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # Only the module that was asked for: a missing dependency of it is not a typo.
-        if error.name and module_name.startswith(error.name):
-            raise ConfigError("env", name, "a module that can be imported") from None
-        raise ConfigError(
-            "env", name, f"an environment whose imports are installed ({error})"
-        ) from None
-    if not hasattr(module, attribute):
-        raise ConfigError("env", name, f"a factory that exists in {module_name}")
-    return module, attribute
-
-
-def make_env(name: str, /, **kwargs: Any) -> Env:
-    """The environment of that registered name, "library:name" or "module:factory".
-
-    Raises:
-      ConfigError: an unknown name, or keyword arguments that the factory rejects.
-    """
-    module, attribute = lookup(name)
-    factory: Callable[..., Env] = getattr(module, attribute)
-    try:
-        return factory(**{**_target(name)[1], **kwargs})
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ConfigError(
-            "env_kwargs", kwargs, f"what {name} takes ({error})"
-        ) from None
-
-
-def presets(name: str) -> dict[str, dict[str, Any]]:
-    """Preset name -> configuration values, as the environment's module lists them.
-
-    The preset called "default" is applied whenever the environment is chosen.
-    """
-    module, _ = lookup(name)
-    return dict(getattr(module, "PRESETS", {}))

@@ -28,11 +28,19 @@ class UnknownName(ConfigError):  # noqa: N818
     """A name that is not among the known ones."""
 
     def __init__(self, field: str, value: object, known: Iterable[str]):
-        super().__init__(field, value, "one of " + ", ".join(sorted(known)))
+        names = ", ".join(sorted(known))
+        allowed = f"one of {names}" if names else "none, because there are no names"
+        super().__init__(field, value, allowed)
 
 
 def whole_number(field: str, value: object, low: int, high: int) -> int:
     """The value, if it is a whole number from `low` to `high`.
+
+    Args:
+      field: what an error calls it.
+      value: the number.
+      low: smallest that is allowed.
+      high: largest that is allowed.
 
     Raises:
       ConfigError: it is not.

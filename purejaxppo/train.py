@@ -4,18 +4,14 @@ Defaults, then the environment's preset, then `--preset`, then flags: a flag alw
 wins, and `--print-config` says where every value comes from.
 """
 
-import ast
 import dataclasses
-import inspect
-import itertools
 import sys
-import textwrap
 import time
-from dataclasses import fields as fields_of
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
 
-from purejaxppo.config import PAIRS, Config, Hypers
+from purejaxppo import presets, registry
+from purejaxppo.config import Config, Resolved, resolve, value_names, value_of
 from purejaxppo.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -25,189 +21,123 @@ from purejaxppo.errors import (
     PurejaxppoError,
     TrainingStopped,
 )
-from purejaxppo.run import layers
+from purejaxppo.ranges import field_names
+from purejaxppo.run import flags, record
 from purejaxppo.run.options import RESUMABLE, Options, validate_options
 from purejaxppo.validation import validate
 
 
-def _sentences(cls: type) -> dict[str, str]:
-    """Field name -> the sentence under it, read from the source."""
-    definition = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(definition, ast.ClassDef)
-    found = {}
-    for field, text in itertools.pairwise(definition.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-            sentence = ast.literal_eval(text.value)
-            found[ast.unparse(field.target)] = " ".join(sentence.split())
-    return found
-
-
-def _flag_fields() -> list[tuple[str, type, str, type]]:
-    """(name, type, help, owner) of every flag, options first."""
-    rows = []
-    for owner in (Options, Config, Hypers):
-        sentences = _sentences(owner)
-        for field in dataclasses.fields(owner):
-            if field.name != "hypers":
-                rows.append((field.name, field.type, sentences[field.name], owner))
-    return rows
-
-
-def _flags_class(defaults: dict[str, Any]) -> type:
-    """One flat dataclass of all flags, its defaults those that would apply."""
-    import tyro
-
-    def annotated(name: str, kind: type, sentence: str) -> Any:
-        if name in PAIRS:
-            pairs = tyro.conf.arg(help=sentence, metavar="K=V")
-            return Annotated[tuple[str, ...], pairs]
-        return Annotated[kind, tyro.conf.arg(help=sentence)]
-
-    fields = [
-        (
-            name,
-            annotated(name, kind, sentence),
-            dataclasses.field(default=defaults[name]),
-        )
-        for name, kind, sentence, _ in _flag_fields()
-    ]
-    return dataclasses.make_dataclass("Flags", fields, frozen=True)
-
-
-def _given(argv: list[str]) -> set[str]:
-    """Names of the flags on the command line."""
-    names = set()
-    for word in argv:
-        if word.startswith("--"):
-            name = word[2:].partition("=")[0].replace("-", "_")
-            known = {row[0] for row in _flag_fields()}
-            names.add(name if name in known else name.removeprefix("no_"))
-    return names
-
-
-def _value_of_flag(argv: list[str], flag: str, default: str) -> str:
-    """The value of a flag that must be known before the others are parsed."""
-    value = default
-    for i, word in enumerate(argv):
-        if word == flag and i + 1 < len(argv):
-            value = argv[i + 1]
-        elif word.startswith(flag + "="):
-            value = word.partition("=")[2]
-    return value
-
-
-def _parse_pair(field: str, pair: str) -> tuple[str, Any]:
-    key, equals, text = pair.partition("=")
-    if not equals or not key.isidentifier():
-        raise ConfigError(field, pair, "pairs of the form NAME=VALUE")
-    try:
-        return key, ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return key, text  # a plain word needs no quotes
-
-
-def _read_flags(
-    argv: list[str], config: Config, options: Options
-) -> tuple[dict[str, Any], set[str]]:
-    """Every flag's value, and the names of those that were given.
-
-    Args:
-      config, options: the values of flags that are not given.
-
-    Raises:
-      SystemExit: 2 on an unknown flag or a word that is no number, 0 after --help.
-    """
-    import tyro
-
-    defaults = dataclasses.asdict(options)
-    defaults |= {name: layers.value_of(config, name) for name in layers.value_names()}
-    for name in PAIRS:
-        defaults[name] = tuple(f"{k}={v}" for k, v in defaults[name].items())
-    flags = tyro.cli(
-        _flags_class(defaults),
-        args=argv,
-        prog="python -m purejaxppo.train",
-        description="Train a policy with PPO, in one jitted program.",
-    )
-    given = _given(argv)
-    values = {field.name: getattr(flags, field.name) for field in fields_of(flags)}
-    for name in PAIRS:
-        pairs = values[name] if name in given else ()
-        values[name] = dict(_parse_pair(name, pair) for pair in pairs)
-    return values, given
-
-
-def parse(argv: list[str]) -> tuple[layers.Layered, Options, set[str]]:
-    """Configuration, options, and the names of the flags given.
+def parse(argv: list[str]) -> tuple[Resolved, Options]:
+    """Configuration, with the origin of its values, and options of a new run.
 
     Raises:
       ConfigError: a value that cannot be used.
       SystemExit: 2 on an unknown flag, 0 after --help.
     """
-    env = _value_of_flag(argv, "--env", Config.env)
-    preset = _value_of_flag(argv, "--preset", Options.preset)
-    base = layers.resolve(env, preset, {}).config
-    values, given = _read_flags(argv, base, Options())
-    options = Options(**{f.name: values[f.name] for f in fields_of(Options)})
+    origin = flags.parse_origin(argv)
+    base = resolve(origin.env, origin.preset, {}).config
+    values, options = flags.parse_flags(argv, base, Options())
     validate_options(options)
-    chosen = {name: values[name] for name in layers.value_names() if name in given}
-    if "engine" in given:
-        layers.require_engine_choice(env, options.engine)
-        engine = {"engine": options.engine}
-        chosen["env_kwargs"] = chosen.get("env_kwargs", {}) | engine
-    return layers.resolve(env, preset, chosen), options, given
+    changed = _changes(base, values)
+    if options.engine != Options.engine:
+        if not registry.takes_argument(origin.env, "engine"):
+            allowed = f"auto: {origin.env} has no choice of engine"
+            raise ConfigError("engine", options.engine, allowed)
+        engine = {"env_kwargs": {"engine": options.engine}}
+        changed = presets.merge({"env_kwargs": {}} | changed, engine)
+    return resolve(origin.env, origin.preset, changed), options
 
 
-def _resumed(argv: list[str], run: Path) -> tuple[layers.Layered, Options]:
+def _changes(base: Config, values: Mapping[str, object]) -> dict[str, object]:
+    """The values that differ from those of `base`; of dictionaries, the entries."""
+    changed = {}
+    for name, value in values.items():
+        old = value_of(base, name)
+        if value != old:
+            if isinstance(value, dict) and isinstance(old, dict):
+                value = {k: x for k, x in value.items() if k not in old or old[k] != x}
+            changed[name] = value
+    return changed
+
+
+def parse_resumed(argv: list[str], run: Path) -> tuple[Resolved, Options]:
     """Configuration and options of a run; flags may only change how it is kept.
+
+    Args:
+      argv: the words of the command line.
+      run: folder of the run.
 
     Raises:
       ConfigError: no run there, or a flag that says other than the run.
+      SystemExit: 2 on an unknown flag, 0 after --help.
     """
-    from purejaxppo.run import folder
-
-    layered, options = folder.read_config(run)
-    own = dataclasses.asdict(options)
-    own |= {n: layers.value_of(layered.config, n) for n in layers.value_names()}
-    values, given = _read_flags(argv, layered.config, options)
-    values |= {name: own[name] | values[name] for name in PAIRS}
-    for name in sorted(given - RESUMABLE - {"resume", "print_config"}):
-        if values[name] != own[name]:
-            allowed = f"the run's own {own[name]!r} with --resume"
-            raise ConfigError(name, values[name], allowed)
-    free = RESUMABLE | {"print_config"}
-    options = dataclasses.replace(options, **{n: values[n] for n in free})
+    resolved, own = record.read_config(run)
+    values, options = flags.parse_flags(argv, resolved.config, own)
+    pairs = {n: (value_of(resolved.config, n), values[n]) for n in value_names()}
+    pairs |= {n: (getattr(own, n), getattr(options, n)) for n in field_names(Options)}
+    for name in sorted(pairs.keys() - RESUMABLE - {"resume", "print_config"}):
+        was, wanted = pairs[name]
+        if wanted != was:
+            allowed = f"the run's own {was!r} with --resume"
+            raise ConfigError(name, wanted, allowed)
+    options = dataclasses.replace(options, resume=own.resume)
     validate_options(options)
-    return layered, options
+    return resolved, options
+
+
+def describe(resolved: Resolved, options: Options) -> str:
+    """A table: every value, and where it comes from."""
+    config, sources = resolved
+    rows = [
+        (name, _show(value_of(config, name)), sources.get(name, presets.DEFAULT))
+        for name in value_names()
+    ]
+    for name, value in dataclasses.asdict(options).items():
+        is_default = value == getattr(Options, name)
+        source = presets.DEFAULT if is_default else presets.FLAG
+        rows.append((name, _show(value), source))
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(
+        f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}"
+        for name, value, source in rows
+    )
+
+
+def _show(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{k}={v}" for k, v in value.items()) or "-"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return str(value) if value != "" else "-"
 
 
 def _resume(argv: list[str], run: Path) -> int:
-    layered, options = _resumed(argv, run)
+    resolved, options = parse_resumed(argv, run)
     if options.print_config:
-        print(layers.describe(layered, options, _given(argv)))
+        print(describe(resolved, options))
         return EXIT_OK
     from purejaxppo.run import runner
 
-    return runner.resume(layered, options, run)
+    return runner.resume(resolved, options, run)
 
 
 def _start(argv: list[str]) -> int:
-    layered, options, given = parse(argv)
-    validate(layered.config)
+    resolved, options = parse(argv)
+    validate(resolved.config)
     if options.print_config:
-        print(layers.describe(layered, options, given))
+        print(describe(resolved, options))
         return EXIT_OK
     from purejaxppo.run import runner
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = layered.config.env.replace(":", ".")
+    name = resolved.config.env.replace(":", ".")
     path = Path(options.run_dir or f"runs/{name}-{stamp}")
     command = ["python", "-m", "purejaxppo.train", *argv]
-    return runner.start(layered, options, path, command)
+    return runner.start(resolved, options, path, command)
 
 
 def _main(argv: list[str]) -> int:
-    run = _value_of_flag(argv, "--resume", "")
+    run = flags.parse_origin(argv).resume
     return _resume(argv, Path(run)) if run else _start(argv)
 
 

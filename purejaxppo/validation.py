@@ -1,70 +1,29 @@
-"""Whether a configuration can be used: one sentence, before anything compiles."""
+"""Whether a configuration can be used: one sentence, before anything compiles.
 
-import dataclasses
-import itertools
+The range of a single field stands beside the field. Here is what several fields must
+have in common.
+"""
+
 import math
 from collections.abc import Iterable
 
-from purejaxppo.config import DISTRIBUTIONS, PER_HEAD, Config, Hypers
+from purejaxppo.config import Config, Hypers
 from purejaxppo.errors import ConfigError, UnknownName
-
-_POSITIVE_INTS = (
-    "total_timesteps num_envs num_steps num_minibatches core_size "
-    "num_starts cloning_batch eval_blocks eval_episodes"
-).split()
-_COUNTS = (
-    "num_epochs sequence_length train_episode_steps num_demonstrations cloning_steps "
-    "critic_warmup learning_rate_warmup num_evals eval_seed"
-).split()
-
-# Hyperparameter -> (smallest, largest, text). NaN fails every comparison.
-_RANGES = {
-    "learning_rate": (0.0, 1.0, "a number in [0, 1]"),
-    "learning_rate_final": (0.0, math.inf, "a finite number of at least 0"),
-    "gamma": (0.0, 1.0, "a number in [0, 1]"),
-    "gae_lambda": (0.0, 1.0, "a number in [0, 1]"),
-    "clip_eps": (1e-9, math.inf, "a number above 0"),
-    "dual_clip": (1.0, math.inf, "a number of at least 1, inf for none"),
-    "value_coef": (0.0, math.inf, "a number of at least 0"),
-    "value_clip": (1e-9, math.inf, "a number above 0, inf for none"),
-    "entropy_coef": (-math.inf, math.inf, "a finite number"),
-    "entropy_coef_final": (0.0, math.inf, "a finite number of at least 0"),
-    "entropy_floor": (-math.inf, math.inf, "a number, -inf for none"),
-    "entropy_limit": (1e-9, math.inf, "a number above 0, inf for none"),
-    "kl_coef": (0.0, math.inf, "a number of at least 0"),
-    "kl_coef_final": (0.0, math.inf, "a finite number of at least 0"),
-    "target_kl": (1e-9, math.inf, "a number above 0, inf for none"),
-    "max_grad_norm": (1e-9, math.inf, "a number above 0, inf for none"),
-    "adam_eps": (0.0, 1.0, "a number in [0, 1]"),
-    "critic_weight_decay": (0.0, 1.0, "a number in [0, 1]"),
-}
-_MAY_BE_INFINITE = {
-    "dual_clip",
-    "value_clip",
-    "entropy_floor",
-    "entropy_limit",
-    "target_kl",
-    "max_grad_norm",
-}
+from purejaxppo.ranges import PerHead, check_ranges, ranges_of
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def validate(config: Config) -> None:
+    """Check everything that can be known before anything compiles.
 
-
-def _validate_sizes(config: Config) -> None:
-    for field in _POSITIVE_INTS:
-        value = getattr(config, field)
-        if not _is_int(value) or value < 1:
-            raise ConfigError(field, value, "a whole number of at least 1")
-    for field in _COUNTS:
-        value = getattr(config, field)
-        if not _is_int(value) or value < 0:
-            raise ConfigError(field, value, "a whole number of at least 0")
-    for field in ("hidden_sizes", "critic_hidden_sizes"):
-        sizes = getattr(config, field)
-        if not sizes or any(not _is_int(size) or size < 1 for size in sizes):
-            raise ConfigError(field, sizes, "one or more whole numbers of at least 1")
+    Raises:
+      ConfigError: the first field that cannot be used, with what is allowed.
+    """
+    check_ranges(config)
+    _validate_batch(config)
+    _validate_stds(config)
+    _validate_imitation(config)
+    _validate_floors(config.hypers)
+    _validate_kl_schedule(config)
 
 
 def _validate_batch(config: Config) -> None:
@@ -91,40 +50,34 @@ def _validate_batch(config: Config) -> None:
         )
 
 
-def _validate_choices(config: Config) -> None:
-    for field in dataclasses.fields(config):
-        options = getattr(field.type, "__args__", ())
-        if options and all(isinstance(option, str) for option in options):
-            value = getattr(config, field.name)
-            if value not in options:
-                raise ConfigError(field.name, value, "one of " + ", ".join(options))
-    distribution = config.distribution
-    named = isinstance(distribution, str) and ":" in distribution
-    if distribution not in DISTRIBUTIONS and not named:
+def _validate_stds(config: Config) -> None:
+    stds = (config.min_std, config.init_std, config.max_std)
+    if not stds[0] <= stds[1] <= stds[2]:
         raise ConfigError(
-            "distribution",
-            distribution,
-            "one of " + ", ".join((*DISTRIBUTIONS, "package.module:factory")),
+            "min_std, init_std, max_std",
+            stds,
+            "three numbers with min_std <= init_std <= max_std",
         )
 
 
-def _validate_number(field: str, value: object, kind: str) -> None:
-    if not isinstance(value, (int, float)):
-        return  # an array: traced, or one value per vmapped member
-    low, high, allowed = _RANGES[kind]
-    finite = math.isfinite(value) or kind in _MAY_BE_INFINITE
-    if not (low <= value <= high and finite):
-        raise ConfigError(field, value, allowed)
+def _validate_imitation(config: Config) -> None:
+    if config.num_demonstrations > 0:
+        return
+    if config.anchor:
+        raise ConfigError("anchor", True, "False without num_demonstrations")
+    if config.normalize_observations == "fixed":
+        raise ConfigError(
+            "normalize_observations",
+            "fixed",
+            "running or off without num_demonstrations",
+        )
 
 
-def _validate_hypers(hypers: Hypers) -> None:
-    for field in _RANGES:
-        _validate_number(field, getattr(hypers, field), field)
-    for field in PER_HEAD:
-        for head, value in getattr(hypers, f"head_{field}").items():
-            if isinstance(value, (str, bool)):
-                raise ConfigError(f"head_{field}.{head}", value, _RANGES[field][2])
-            _validate_number(f"head_{field}.{head}", value, field)
+def _validate_kl_schedule(config: Config) -> None:
+    target = config.hypers.target_kl
+    unlimited = isinstance(target, int | float) and target == math.inf
+    if config.learning_rate_schedule == "kl" and unlimited:
+        raise ConfigError("target_kl", target, "a finite number with schedule kl")
 
 
 def _validate_floors(hypers: Hypers) -> None:
@@ -134,52 +87,23 @@ def _validate_floors(hypers: Hypers) -> None:
         coef = hypers.head_entropy_coef.get(head, hypers.entropy_coef)
         floors[f"head_entropy_floor.{head}"] = (floor, coef)
     for field, (floor, coef) in floors.items():
-        numbers = isinstance(floor, (int, float)) and isinstance(coef, (int, float))
+        numbers = isinstance(floor, int | float) and isinstance(coef, int | float)
         if numbers and floor > -math.inf and coef == 0.0:
             raise ConfigError(field, floor, "none (-inf) with an entropy_coef of 0")
 
 
-def _validate_couplings(config: Config) -> None:
-    stds = (1e-5, config.min_std, config.init_std, config.max_std)
-    if not all(low <= high for low, high in itertools.pairwise(stds)):
-        raise ConfigError(
-            "min_std, init_std, max_std",
-            stds[1:],
-            "three numbers with 1e-5 <= min_std <= init_std <= max_std",
-        )
-    if not config.demonstration_noise >= 0.0:
-        raise ConfigError(
-            "demonstration_noise", config.demonstration_noise, "a number of at least 0"
-        )
-    if not 0.0 < config.cloning_learning_rate < math.inf:
-        raise ConfigError(
-            "cloning_learning_rate", config.cloning_learning_rate, "a number above 0"
-        )
-    if config.num_demonstrations == 0:
-        if config.anchor:
-            raise ConfigError("anchor", True, "False without num_demonstrations")
-        if config.normalize_observations == "fixed":
-            raise ConfigError(
-                "normalize_observations",
-                "fixed",
-                "running or off without num_demonstrations",
-            )
-    _validate_floors(config.hypers)
-    if config.learning_rate_schedule == "kl" and config.hypers.target_kl == math.inf:
-        raise ConfigError("target_kl", math.inf, "a finite number with schedule kl")
-
-
 def validate_heads(config: Config, heads: Iterable[str]) -> None:
-    """Check that settings of single heads name heads that the environment has.
+    """Check that values of single heads name heads that the environment has.
 
     Raises:
       ConfigError: one that does not.
     """
     heads = list(heads)
-    for field in PER_HEAD:
-        for name in getattr(config.hypers, f"head_{field}"):
-            if name not in heads:
-                raise UnknownName(f"head_{field}", name, heads)
+    for field, range_ in ranges_of(Hypers).items():
+        if isinstance(range_, PerHead):
+            for name in getattr(config.hypers, field):
+                if name not in heads:
+                    raise UnknownName(field, name, heads)
 
 
 def advice(config: Config) -> list[str]:
@@ -192,16 +116,3 @@ def advice(config: Config) -> list[str]:
             "older policy; 1 is the default"
         )
     return sentences
-
-
-def validate(config: Config) -> None:
-    """Check everything that can be known before anything compiles.
-
-    Raises:
-      ConfigError: the first field that cannot be used, with what is allowed.
-    """
-    _validate_choices(config)
-    _validate_sizes(config)
-    _validate_hypers(config.hypers)
-    _validate_batch(config)
-    _validate_couplings(config)

@@ -11,9 +11,10 @@ from helpers import quick_jit
 from purejaxppo import autoreset
 from purejaxppo.adapters import brax as adapter
 from purejaxppo.check import check_env
-from purejaxppo.env import Box, make_env
+from purejaxppo.env import Box
 from purejaxppo.errors import ConfigError
 from purejaxppo.numerics import permissive_numerics
+from purejaxppo.registry import make_env
 
 FACTORY = "purejaxppo.adapters.brax:make"
 NUM_STEPS = 6

@@ -11,9 +11,10 @@ import pytest
 from helpers import quick_jit, small_config
 
 from purejaxppo.check import check_env
-from purejaxppo.env import Box, Discrete, make_env
+from purejaxppo.env import Box, Discrete
 from purejaxppo.errors import ConfigError
 from purejaxppo.ppo.learner import make_train
+from purejaxppo.registry import make_env
 
 
 class Merged:

@@ -23,7 +23,7 @@ from purejaxppo.config import Config
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
-from purejaxppo.run.trained import Loaded
+from purejaxppo.run.trained import TrainedPolicy
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_scheduler_compares_a_policy_with_baselines_on_the_same_episodes(monkeyp
         config = small_config(env="scheduler", reset="fresh")
         learner = make_learner(config)
         state, _ = quick_jit(learner.init)(jax.random.key(0))
-        return Loaded(learner, state, lambda: None, 0)
+        return TrainedPolicy(learner, state, lambda: None, 0)
 
     monkeypatch.setattr(scheduler, "train", lambda *_: {"command": "none"})
     monkeypatch.setattr(scheduler, "load_policy", untrained)

@@ -11,8 +11,9 @@ import pytest
 from probe_envs import Counter, HeadsProbe, Probe
 
 from purejaxppo.check import check_env
-from purejaxppo.env import REGISTRY, Box, Choice, Discrete, make_env
+from purejaxppo.env import Box, Choice, Discrete
 from purejaxppo.errors import ConfigError
+from purejaxppo.registry import REGISTRY, make_env
 
 _SOUND = [
     Probe("delayed"),

@@ -1,11 +1,15 @@
 """The command line as a user meets it: words, exit codes, where values come from."""
 
+import ast
 import collections
 import csv
 import dataclasses
+import itertools
 import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +18,14 @@ from pathlib import Path
 import jax
 import pytest
 
-from purejaxppo import train
+from purejaxppo import config, evaluate, hypers, load_policy, train
 from purejaxppo.config import Config, Hypers
-from purejaxppo.errors import EXIT_OK, EXIT_STRICT, EXIT_USAGE
-from purejaxppo.run import folder, layers
+from purejaxppo.errors import EXIT_OK, EXIT_STRICT, EXIT_USAGE, ConfigError
+from purejaxppo.ranges import field_names
+from purejaxppo.registry import presets
+from purejaxppo.run import options, record
 from purejaxppo.run.options import Options
+from purejaxppo.validation import validate
 
 SMALL = (
     "--env probe_envs:make --env-kwargs kind=observation --num-envs 4 --num-steps 8 "
@@ -85,7 +92,10 @@ def test_bad_input_is_refused_within_seconds_of_the_start(tmp_path):
 
 def test_engine_is_refused_where_the_environment_has_none(capsys):
     assert train.main([*SMALL, "--engine", "mjx"]) == EXIT_USAGE
-    assert "engine: got 'mjx'; allowed is no engine" in capsys.readouterr().err
+    assert (
+        "engine: got 'mjx'; allowed is auto: probe_envs:make has no"
+        in capsys.readouterr().err
+    )
 
 
 def test_unknown_flag_is_exit_code_2():
@@ -113,15 +123,17 @@ def test_print_config_says_where_each_value_comes_from(capsys):
     names = {f.name for c in (Config, Hypers, Options) for f in dataclasses.fields(c)}
     assert set(rows) == names - {"hypers"}
     assert rows["gamma"].split()[1:] == ["0.9", "flag"]
+    assert rows["preset"].split()[1:] == ["cs224r", "flag"]
+    assert rows["env"].split()[1:] == ["hammer", "default"]
     assert rows["num_demonstrations"].endswith('preset "cs224r"')
     assert rows["target_kl"].endswith('preset "default"')
     assert rows["dual_clip"].split()[1:] == ["inf", "default"]
 
 
 def test_flags_win_over_presets_and_presets_over_defaults():
-    layered, _, _ = train.parse("--env hammer --preset cs224r --num-envs 32".split())
-    assert layered.config.num_envs == 32
-    assert layered.config.env_kwargs["protocol"] == "cs224r"
+    resolved, _ = train.parse("--env hammer --preset cs224r --num-envs 32".split())
+    assert resolved.config.num_envs == 32
+    assert resolved.config.env_kwargs["protocol"] == "cs224r"
     flags = "--env hammer --preset cs224r --env-kwargs reward=sparse".split()
     kwargs = train.parse(flags)[0].config.env_kwargs
     assert kwargs == {"protocol": "cs224r", "reward": "sparse"}
@@ -129,22 +141,102 @@ def test_flags_win_over_presets_and_presets_over_defaults():
 
 def test_values_keep_their_types():
     flags = "--env-kwargs a=1 b=0.5 c=word d=(1,2) e=None --target-kl inf".split()
-    config = train.parse(flags)[0].config
-    assert config.env_kwargs == {"a": 1, "b": 0.5, "c": "word", "d": (1, 2), "e": None}
-    assert config.hypers.target_kl == math.inf
+    made = train.parse(flags)[0].config
+    assert made.env_kwargs == {"a": 1, "b": 0.5, "c": "word", "d": (1, 2), "e": None}
+    assert made.hypers.target_kl == math.inf
 
 
-def test_every_flag_has_a_sentence():
-    for _, _, sentence, _ in train._flag_fields():
-        assert sentence.endswith(".")
+def help_of(flags: str, capsys) -> str:
+    """What --help prints, as one line, without frames."""
+    with pytest.raises(SystemExit) as info:
+        train.main([*flags.split(), "--help"])
+    assert info.value.code == EXIT_OK
+    return " ".join(re.sub("[│|]", " ", capsys.readouterr().out).split())
+
+
+def test_help_has_groups_and_every_flag_in_one_of_them(capsys):
+    text = help_of("", capsys)
+    titles = re.findall(r"(\w+) options [─-]{3}", text)
+    groups = "environment rollout update policy exploration imitation evaluation run"
+    assert titles == groups.split()
+    names = {n for c in (Config, Hypers, Options) for n in field_names(c)} - {"hypers"}
+    for name in names:
+        assert len(re.findall(f" --{name.replace('_', '-')}[ ,]", text)) == 1, name
+
+
+def test_help_has_the_most_used_flags_first(capsys):
+    text = help_of("", capsys)
+    first = "env preset total-timesteps num-envs learning-rate num-epochs "
+    first += "hidden-sizes entropy-coef num-demonstrations num-evals seed run-dir "
+    first += "keep-checkpoints"
+    places = [text.index(f" --{name} ") for name in first.split()]
+    assert places == sorted(places)
+
+
+def test_help_shows_the_defaults_of_the_environment(capsys):
+    sentence = "Environment steps of training (per seed). (default: %d)"
+    assert sentence % 500_000 in help_of("", capsys)
+    assert sentence % 2_000_000 in help_of("--env scheduler", capsys)
+    assert sentence % 1_000_000 in help_of("--env=scheduler --preset=toy", capsys)
+
+
+@pytest.mark.parametrize("module", [config, hypers, options])
+def test_every_flag_has_a_sentence(module):
+    tree = ast.parse(Path(module.__file__).read_text())
+    found = 0
+    for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for field, text in itertools.pairwise(cls.body):
+            if isinstance(field, ast.AnnAssign) and cls.name != "Resolved":
+                assert isinstance(text, ast.Expr)
+                assert ast.literal_eval(text.value).endswith(".")
+                found += 1
+    assert found > 10
+
+
+def test_another_environment_is_a_flag():
+    assert train.parse(["--env", "deck"])[0].sources["env"] == "flag"
+
+
+def test_pairs_are_named_one_by_one_in_the_sources():
+    flags = "--env hammer --preset cs224r --env-kwargs reward=sparse --gamma 0.99"
+    resolved, _ = train.parse(flags.split())
+    assert resolved.sources["env_kwargs.protocol"] == 'preset "cs224r"'
+    assert resolved.sources["env_kwargs.reward"] == "flag"
+    assert resolved.sources["gamma"] == "default"  # as it would be without the flag
+
+
+def test_the_engine_is_an_argument_of_the_environment():
+    resolved, _ = train.parse("--engine mjx".split())
+    assert resolved.config.env_kwargs == {"engine": "mjx"}
+    flags = "--preset cs224r --env-kwargs reward=dense --engine mjx"
+    assert train.parse(flags.split())[0].config.env_kwargs == {
+        **{"protocol": "cs224r", "reward": "dense", "engine": "mjx"}
+    }
+
+
+def test_dictionaries_of_heads_and_lists_of_sizes():
+    flags = "--head-entropy-coef op=0.01 slot=1 --hidden-sizes 3 4 --no-stagger"
+    made = train.parse(flags.split())[0].config
+    assert made.hypers.head_entropy_coef == {"op": 0.01, "slot": 1}
+    assert (made.hidden_sizes, made.stagger) == ((3, 4), False)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *("--num-envs many", "--core rnn", "--env", "--resume", "--hidden-sizes 3 x"),
+        *("word", "--stagger False", "--help-me"),
+    ],
+)
+def test_words_that_are_no_flags_are_exit_code_2(flags):
+    with pytest.raises(SystemExit) as info:
+        train.main(flags.split())
+    assert info.value.code == EXIT_USAGE
 
 
 def test_every_preset_of_hammer_is_valid():
-    from purejaxppo.env import presets
-    from purejaxppo.validation import validate
-
     for name in presets("hammer"):
-        validate(layers.resolve("hammer", name, {}).config)
+        validate(Config.preset("hammer", name))
 
 
 @pytest.fixture(scope="module")
@@ -186,13 +278,14 @@ def test_nothing_compiles_twice(finished):
 
 
 def test_a_run_leaves_configuration_metrics_and_summary(finished_run):
-    layered, options = folder.read_config(finished_run)
-    expected, _, _ = train.parse([*SMALL, "--learning-rate", "1e-3"])
-    assert layered == expected
-    assert options.run_dir == str(finished_run)
-    record = json.loads((finished_run / "config.json").read_text())
-    assert record["versions"]["jax"]
-    assert record["command"][:3] == ["python", "-m", "purejaxppo.train"]
+    resolved, own = record.read_config(finished_run)
+    expected, _ = train.parse([*SMALL, "--learning-rate", "1e-3"])
+    assert resolved == expected
+    assert own.run_dir == str(finished_run)
+    written = json.loads((finished_run / "config.json").read_text())
+    assert written["versions"]["jax"]
+    assert (written["format"], written["env_version"]) == (2, 1)
+    assert written["command"][:3] == ["python", "-m", "purejaxppo.train"]
     with (finished_run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["update"]) for row in rows] == list(range(1, 7))
@@ -261,9 +354,64 @@ def test_resume_bears_flags_that_say_what_the_run_says(finished_run, capsys):
     assert "nothing to resume" in capsys.readouterr().err
 
 
-def test_evaluation_of_a_run_repeats_what_training_said(finished_run):
-    from purejaxppo import evaluate, load_policy
+def edited(run: Path, path: Path, **changes) -> Path:
+    """A copy of a run that was killed at its end; None takes an entry away."""
+    shutil.copytree(run, path)
+    (path / "summary.json").unlink()
+    entries = json.loads((path / "config.json").read_text()) | changes
+    entries = {name: entry for name, entry in entries.items() if entry is not None}
+    (path / "config.json").write_text(json.dumps(entries))
+    return path
 
+
+def test_a_run_of_the_first_format_resumes(finished_run, tmp_path, capsys):
+    settings = json.loads((finished_run / "config.json").read_text())["options"]
+    first = {"format": None, "env_version": None, "options": None}
+    path = edited(finished_run, tmp_path / "run", **first, settings=settings)
+    assert train.main(["--resume", str(path)]) == EXIT_OK
+    assert "at 192 steps" in capsys.readouterr().err
+    summary = json.loads((finished_run / "summary.json").read_text())
+    again = json.loads((path / "summary.json").read_text())
+    assert again["stochastic"] == summary["stochastic"]
+
+
+def test_a_run_of_another_version_of_the_environment(finished_run, tmp_path, capsys):
+    path = edited(finished_run, tmp_path / "run", env_version=7)
+    assert train.main(["--resume", str(path)]) == EXIT_USAGE
+    sentence = "resume: got 'probe_observation of version 7'; allowed is a run with"
+    assert sentence in capsys.readouterr().err
+    for f in (evaluate, load_policy):
+        with pytest.raises(ConfigError, match=r"run: got 'probe_obs.* of version 7'"):
+            f(path)
+
+
+def test_the_command_evaluates_a_run(finished_run, tmp_path):
+    path = edited(finished_run, tmp_path / "run")
+    command = [sys.executable, "-m", "purejaxppo.evaluate", str(path)]
+    root, tests = Path(__file__).parent.parent, Path(__file__).parent
+
+    def run(*flags):
+        return subprocess.run(
+            [*command, *flags],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (root, tests)))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    said = run("--which", "latest", "--episodes", "2", "--stochastic")
+    assert said.returncode == EXIT_OK, said.stderr
+    metrics = json.loads((path / "evaluation.json").read_text())
+    lines = [line.split()[0] for line in said.stdout.splitlines()]
+    assert lines == sorted(metrics)
+    assert "eval_stochastic/mean_return" in metrics
+    said = run("--seed-index", "1")
+    assert said.returncode == EXIT_USAGE
+    assert said.stderr == "seed_index: got 1; allowed is a number from 0 to 0\n"
+    assert run("--which", "worst").returncode == EXIT_USAGE
+
+
+def test_evaluation_of_a_run_repeats_what_training_said(finished_run):
     summary = json.loads((finished_run / "summary.json").read_text())
     metrics = evaluate(finished_run, "best")
     assert metrics["eval/min_block_success"] == summary["best"]["worst"]

@@ -2,24 +2,34 @@
 
 import dataclasses
 import math
+import re
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from purejaxppo.config import (
-    PER_HEAD,
-    Config,
-    Hypers,
-    with_overrides,
-)
-from purejaxppo.env import make_env, presets
-from purejaxppo.errors import CheckpointError, ConfigError, PurejaxppoError
+from purejaxppo.config import Config, Hypers, resolve, with_overrides
+from purejaxppo.errors import CheckpointError, ConfigError, PurejaxppoError, UnknownName
 from purejaxppo.ppo.learner import make_train
+from purejaxppo.ranges import (
+    Number,
+    PerHead,
+    Range,
+    Traced,
+    Whole,
+    Widths,
+    check_ranges,
+    ranges_of,
+)
+from purejaxppo.registry import make_env, presets
+from purejaxppo.run.options import Options
 from purejaxppo.validation import advice, validate, validate_heads
 
 # Field -> a value of it, and the sentence.
-_WHOLE = "allowed is a whole number of at least 1"
-_COUNT = "allowed is a whole number of at least 0"
+_WHOLE = "allowed is a whole number of at least 1 and below 2**"
+_COUNT = "allowed is a whole number of at least 0 and below 2**"
+_STD = "allowed is a number in [1e-5, 1000]"
 _SENTENCES = [
     ({"num_envs": 0}, f"num_envs: got 0; {_WHOLE}"),
     ({"num_steps": -1}, f"num_steps: got -1; {_WHOLE}"),
@@ -41,12 +51,13 @@ _SENTENCES = [
     ({"eval_seed": 0.5}, f"eval_seed: got 0.5; {_COUNT}"),
     (
         {"hidden_sizes": ()},
-        "hidden_sizes: got (); allowed is one or more whole numbers of at least 1",
+        "hidden_sizes: got (); "
+        "allowed is one or more whole numbers of at least 1 and below 2**16",
     ),
     (
         {"critic_hidden_sizes": (8, 0)},
         "critic_hidden_sizes: got (8, 0); "
-        "allowed is one or more whole numbers of at least 1",
+        "allowed is one or more whole numbers of at least 1 and below 2**16",
     ),
     (
         {"core": "lstm", "num_steps": 128, "sequence_length": 48},
@@ -91,21 +102,37 @@ _SENTENCES = [
         "entropy_schedule: got 'kl'; "
         "allowed is one of constant, linear, exponential, cosine",
     ),
+    ({"num_envs": 2**31}, f"num_envs: got 2147483648; {_WHOLE}31"),
+    ({"total_timesteps": 10**10}, f"total_timesteps: got 10000000000; {_WHOLE}31"),
+    ({"eval_seed": 2**32}, f"eval_seed: got 4294967296; {_COUNT}32"),
+    ({"min_std": 1e-6}, f"min_std: got 1e-06; {_STD}"),
+    ({"init_std": math.nan}, f"init_std: got nan; {_STD}"),
     (
-        {"min_std": 1e-6},
-        "min_std, init_std, max_std: got (1e-06, 0.5, 1.0); "
-        "allowed is three numbers with 1e-5 <= min_std <= init_std <= max_std",
+        {"init_std": 2.0},
+        "min_std, init_std, max_std: got (0.01, 2.0, 1.0); "
+        "allowed is three numbers with min_std <= init_std <= max_std",
     ),
-    ({"init_std": 2.0}, "min_std, init_std, max_std: got (0.01, 2.0, 1.0)"),
-    ({"init_std": math.nan}, "min_std, init_std, max_std: got (0.01, nan, 1.0)"),
+    ({"min_std": 0.7}, "min_std, init_std, max_std: got (0.7, 0.5, 1.0)"),
     (
         {"demonstration_noise": math.nan},
-        "demonstration_noise: got nan; allowed is a number of at least 0",
+        "demonstration_noise: got nan; allowed is a number in [0, 1000]",
+    ),
+    (
+        {"demonstration_noise": math.inf},
+        "demonstration_noise: got inf; allowed is a number in [0, 1000]",
     ),
     (
         {"cloning_learning_rate": 0.0},
-        "cloning_learning_rate: got 0.0; allowed is a number above 0",
+        "cloning_learning_rate: got 0.0; allowed is a number in [1e-9, 1]",
     ),
+    ({"stagger": 1}, "stagger: got 1; allowed is True or False"),
+    ({"env": None}, "env: got None; allowed is a string"),
+    (
+        {"env_kwargs": {1: 2}},
+        "env_kwargs: got {1: 2}; "
+        "allowed is a dictionary from names of arguments to values",
+    ),
+    ({"hypers": None}, "hypers: got None; allowed is an instance of Hypers"),
     ({"anchor": True}, "anchor: got True; allowed is False without num_demonstrations"),
     (
         {"normalize_observations": "fixed"},
@@ -127,36 +154,158 @@ def test_each_sentence(changes, sentence):
 
 
 # Hyperparameter -> values outside its range, and what is allowed.
+_LIMIT = "a number in [1e-9, 1e9], or inf for none"
 _HYPERS = {
     "learning_rate": ([-1e-3, 1.5, math.inf], "a number in [0, 1]"),
-    "learning_rate_final": ([-0.1, math.inf], "a finite number of at least 0"),
+    "learning_rate_final": ([-0.1, math.inf], "a number in [0, 1e6]"),
     "gamma": ([-0.1, 1.01], "a number in [0, 1]"),
     "gae_lambda": ([-0.1, 1.01], "a number in [0, 1]"),
-    "clip_eps": ([0.0, -0.2, math.inf], "a number above 0"),
-    "dual_clip": ([0.5], "a number of at least 1, inf for none"),
-    "value_coef": ([-0.5, math.inf], "a number of at least 0"),
-    "value_clip": ([0.0], "a number above 0, inf for none"),
-    "entropy_coef": ([math.inf, -math.inf], "a finite number"),
-    "entropy_coef_final": ([-1.0], "a finite number of at least 0"),
-    "entropy_floor": ([], "a number, -inf for none"),
-    "entropy_limit": ([0.0], "a number above 0, inf for none"),
-    "kl_coef": ([-1.0, math.inf], "a number of at least 0"),
-    "kl_coef_final": ([-1.0], "a finite number of at least 0"),
-    "target_kl": ([0.0, -1.0], "a number above 0, inf for none"),
-    "max_grad_norm": ([0.0], "a number above 0, inf for none"),
+    "clip_eps": ([0.0, -0.2, math.inf], "a number in [1e-9, 1e6]"),
+    "dual_clip": ([0.5], "a number in [1, 1e9], or inf for none"),
+    "value_coef": ([-0.5, math.inf], "a number in [0, 1e6]"),
+    "value_clip": ([0.0, -math.inf], _LIMIT),
+    "entropy_coef": ([math.inf, -math.inf, 2e6], "a number in [-1e6, 1e6]"),
+    "entropy_coef_final": ([-1.0, math.inf], "a number in [0, 1e6]"),
+    "entropy_floor": ([math.inf], "a number in [-1e6, 1e6], or -inf for none"),
+    "entropy_limit": ([0.0], _LIMIT),
+    "kl_coef": ([-1.0, math.inf], "a number in [0, 1e6]"),
+    "kl_coef_final": ([-1.0, math.inf], "a number in [0, 1e6]"),
+    "target_kl": ([0.0, -1.0], _LIMIT),
+    "max_grad_norm": ([0.0, 1e300], _LIMIT),
     "adam_eps": ([-1e-8], "a number in [0, 1]"),
     "critic_weight_decay": ([-0.1, 2.0], "a number in [0, 1]"),
 }
+_PER_HEAD = ("entropy_coef", "entropy_coef_final", "entropy_floor")
 
 
 def test_every_hyperparameter_has_a_range():
-    own = {f"head_{field}" for field in PER_HEAD}
+    own = {f"head_{field}" for field in _PER_HEAD}
     fields = {field.name for field in dataclasses.fields(Hypers)}
-    assert set(_HYPERS) | own == fields
+    assert set(_HYPERS) | own == fields == set(ranges_of(Hypers))
+
+
+def _outside(range_: Range) -> list[object]:
+    """Values outside a range, next to its bounds where it has bounds."""
+    values: list[object] = [object(), None, b"bytes"]
+    if isinstance(range_, Whole):
+        values += [range_.low - 1, range_.below, float(range_.low), True]
+    if isinstance(range_, Number):
+        values += [
+            math.nan,
+            range_.low - 1 - abs(range_.low),
+            2 * range_.high,
+            "1",
+            True,
+        ]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("cls", "field"),
+    [(c, f) for c in (Config, Hypers, Options) for f in ranges_of(c)],
+    ids=lambda x: x if isinstance(x, str) else x.__name__,
+)
+def test_every_field_refuses_what_is_outside_in_one_sentence(cls, field):
+    range_ = ranges_of(cls)[field]
+    for value in _outside(range_):
+        bad = dataclasses.replace(cls(), **{field: value})
+        with pytest.raises(ConfigError) as error:
+            check_ranges(bad)
+        sentence = str(error.value)
+        assert sentence.startswith(f"{field}: got {value!r}; allowed is ")
+        allowed = sentence.rpartition("allowed is ")[2]
+        nouns = "number|whole number|string|dictionary|instance"
+        forms = rf"an? ({nouns})\b.*|one of [\w.:]+(, [\w.:]+)+|one or more whole .*"
+        assert re.fullmatch(rf"{forms}|True or False", allowed), allowed
+        assert not re.search(r"[.\n]$|  ", sentence)
+    check_ranges(cls())
+
+
+def test_a_field_without_a_range_is_a_fault_of_ours():
+    @dataclasses.dataclass
+    class Unbounded:
+        size: int = 1
+
+    with pytest.raises(TypeError, match="the field size has no range"):
+        check_ranges(Unbounded())
+
+
+@pytest.mark.parametrize(
+    ("range_", "inside", "outside"),
+    [
+        (Whole(1, 10), [1, 9], [0, 10, 1.0, True]),
+        (Number(0.0, 1.0), [0, 1, 0.5], [-1e-9, 1.0001, math.inf, "0", True]),
+        (Number(0.0, 1.0, off=math.inf), [0.5, math.inf], [2.0, -math.inf]),
+        (Traced(0.0, 1.0), [0.5, jnp.ones(3)], [2.0, np.float64(2.0), [0.5]]),
+        (Widths(), [(1,), (3, 4)], [(), (0,), [3], (2**16,), 3]),
+        (PerHead(Number(0.0, 1.0)), [{}, {"op": 1}], [{1: 1}, []]),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, Range) else "",
+)
+def test_ranges_by_hand(range_, inside, outside):
+    assert all(range_.holds(value) for value in inside)
+    assert not any(range_.holds(value) for value in outside)
+
+
+@pytest.mark.parametrize(
+    ("range_", "allowed"),
+    [
+        (Whole(), "a whole number of at least 0 and below 2**31"),
+        (Whole(2, 100), "a whole number of at least 2 and below 100"),
+        (Number(1e-9, 1e6), "a number in [1e-9, 1e6]"),
+        (Number(-1.5, 20.0, off=-math.inf), "a number in [-1.5, 20], or -inf for none"),
+    ],
+)
+def test_ranges_in_words(range_, allowed):
+    assert range_.allowed == allowed
+
+
+def test_presets_of_an_environment_that_has_none():
+    with pytest.raises(ConfigError) as error:
+        Config.preset("probe_envs:make", "fast")
+    sentence = "preset: got 'fast'; allowed is none: probe_envs:make has no presets"
+    assert str(error.value) == sentence
+    assert Config.preset("probe_envs:make") == Config(env="probe_envs:make")
+
+
+def test_presets_beside_an_environment_and_in_it(tmp_path, monkeypatch):
+    (tmp_path / "single.py").write_text(
+        "PRESETS = {'default': {'gamma': 0.5}}\ndef make(): ...\n"
+    )
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("def make(): ...\n")
+    (tmp_path / "package" / "presets.py").write_text("PRESETS = {'big': {}}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert presets("single:make") == {"default": {"gamma": 0.5}}
+    assert presets("package:make") == {"big": {}}
+    assert Config.preset("single:make").hypers.gamma == 0.5
+
+
+def test_values_over_presets_over_defaults():
+    values = {"num_envs": 8, "env_kwargs": {"reward": "dense"}}
+    config, sources = resolve("hammer", "cs224r", values)
+    assert config == Config.preset("hammer", "cs224r", **values)
+    assert config.num_envs == 8
+    assert config.env_kwargs == {"protocol": "cs224r", "reward": "dense"}
+    assert (sources["num_envs"], sources["num_starts"]) == ("flag", "default")
+    assert sources["num_demonstrations"] == 'preset "cs224r"'
+    assert sources["target_kl"] == 'preset "default"'
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Hypers)])
+def test_every_hyperparameter_can_be_vmapped(field):
+    own = field.startswith("head_")
+    one, two = ({"op": 1.0}, {"op": 2.0}) if own else (1.0, 2.0)
+    both = jax.tree.map(
+        lambda *x: jnp.stack(x), Hypers(**{field: one}), Hypers(**{field: two})
+    )
+    doubled = jax.vmap(lambda h: jax.tree.map(lambda x: 2 * x, getattr(h, field)))(both)
+    (leaf,) = jax.tree.leaves(doubled)
+    np.testing.assert_array_equal(leaf, [2.0, 4.0])
 
 
 def test_a_heads_own_values_have_the_same_ranges():
-    for field in PER_HEAD:
+    for field in _PER_HEAD:
         hypers = Hypers(**{f"head_{field}": {"op": math.nan}})
         with pytest.raises(ConfigError) as error:
             validate(Config(hypers=hypers))
@@ -224,7 +373,11 @@ def test_the_defaults_and_limits_switched_off_are_valid():
 
 def test_traced_hyperparameters_pass():
     """An array is one value per member of a sweep: it is not for the host to judge."""
-    validate(Config(hypers=Hypers(learning_rate=jnp.asarray([1e-3, 1e-4]))))
+    several = jnp.asarray([1e-3, 1e-4])
+    validate(Config(hypers=Hypers(learning_rate=several)))
+    validate(Config(hypers=Hypers(target_kl=several), learning_rate_schedule="kl"))
+    floors = Hypers(entropy_floor=several, head_entropy_floor={"op": several})
+    validate(Config(hypers=floors))
 
 
 def test_sequence_length_is_ignored_without_a_core():
@@ -271,6 +424,12 @@ def test_overrides_reach_both_kinds_of_field():
     )
 
 
+def test_overrides_of_all_hyperparameters_and_of_one():
+    values = {"hypers": Hypers(gamma=0.5, clip_eps=0.3), "clip_eps": 0.1}
+    hypers = with_overrides(Config(), values).hypers
+    assert hypers == Hypers(gamma=0.5, clip_eps=0.1)
+
+
 def test_bad_configurations_fail_before_anything_is_built():
     with pytest.raises(ConfigError, match="num_envs"):
         make_train(Config(env="no_such_environment", num_envs=0))
@@ -308,6 +467,11 @@ def test_environments_by_module_and_factory():
     env = make_env("probe_envs:make", kind="cue", delay=4)
     assert (env.kind, env.delay) == ("cue", 4)
     assert presets("probe_envs:make") == {}
+
+
+def test_an_unknown_name_where_there_are_none():
+    sentence = "head: got 'op'; allowed is none, because there are no names"
+    assert str(UnknownName("head", "op", [])) == sentence
 
 
 def test_errors_have_one_base_and_one_line():

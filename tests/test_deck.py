@@ -11,11 +11,12 @@ from helpers import quick_jit, small_config
 from benchmarks import deck as benchmark
 from purejaxppo.check import check_env
 from purejaxppo.config import Config, with_overrides
-from purejaxppo.env import Choice, Discrete, make_env, presets
+from purejaxppo.env import Choice, Discrete
 from purejaxppo.envs.deck import baselines, env, rules
 from purejaxppo.errors import ConfigError, UnknownName
 from purejaxppo.ppo.learner import make_learner, make_train
-from purejaxppo.run.trained import Loaded
+from purejaxppo.registry import make_env, presets
+from purejaxppo.run.trained import TrainedPolicy
 from purejaxppo.validation import validate
 
 LIMITS = rules.Limits()
@@ -549,7 +550,7 @@ def test_benchmark_plays_a_policy_where_chance_takes_cards():
     """A policy as it starts, with the heads of one environment, in the other."""
     learner = make_learner(small_config(env="deck"))
     state, _ = quick_jit(learner.init)(jax.random.key(0))
-    figures = benchmark.of_policy(Loaded(learner, state, print, 0), "random", 4)
+    figures = benchmark.of_policy(TrainedPolicy(learner, state, print, 0), "random", 4)
     assert figures["invalid_frac"] == 0.0
     assert figures["length"] > 4.0
     assert figures["return"] == figures["combats_won"] / LIMITS.num_combats

@@ -9,12 +9,14 @@ import mujoco
 import numpy as np
 import pytest
 
-from purejaxppo.env import Box, make_env
-from purejaxppo.envs.hammer import PRESETS, scene
+from purejaxppo.env import Box
 from purejaxppo.envs.hammer import env as hammer
+from purejaxppo.envs.hammer import scene
+from purejaxppo.envs.hammer.presets import PRESETS
 from purejaxppo.envs.physics import mujoco as c_engine
 from purejaxppo.envs.physics.engine import sensor_slices
 from purejaxppo.errors import ConfigError, UnknownName
+from purejaxppo.registry import make_env
 
 NUM_EPISODES = 100
 

@@ -12,7 +12,9 @@ _ROOT = pathlib.Path(__file__).parent.parent / "purejaxppo"
 # From the lowest up; a module may import modules of lower layers, and of its own.
 _LAYERS = [
     ["errors", "_xla", "numerics", "trees"],
-    ["env"],
+    ["env", "ranges"],
+    ["registry", "hypers"],
+    ["presets"],
     ["config"],
     ["validation"],
     ["autoreset"],
@@ -113,6 +115,9 @@ def test_imports_point_downwards(path):
         ("ppo/gae.py", "from purejaxppo.ppo import learner"),
         ("ppo/gae.py", "from . import learner"),
         ("env.py", "import purejaxppo.config"),
+        ("env.py", "from purejaxppo.registry import make_env"),
+        ("config.py", "from purejaxppo.run.options import Options"),
+        ("presets.py", "def f():\n    from purejaxppo.config import Config"),
         ("envs/mine/env.py", "from purejaxppo.config import Config"),
         ("adapters/mine.py", "from purejaxppo.ppo.reduce import mean"),
         ("ppo/gae.py", "def f():\n    from purejaxppo.run import runner"),
@@ -134,15 +139,43 @@ def test_no_module_imports_an_environment_by_itself():
             assert "envs" not in _own_imports(path), path
 
 
+def test_presets_are_data():
+    """Whoever wants to know them need not load the environment, or JAX."""
+    files = list((_ROOT / "envs").glob("*/presets.py"))
+    assert {p.parent.name for p in files} == {
+        "hammer",
+        "scheduler",
+        "lifecycle",
+        "deck",
+    }
+    for path in files:
+        assert _imports(path) == set(), path
+
+
+def _devices_in_the_doctor() -> list[str]:
+    """Imports of the doctor, and of what it imports of ours, that bring JAX along."""
+    doctor = [*_ROOT.glob("doctor.py"), *_ROOT.glob("doctor/*.py")]
+    names = {name for path in doctor for name in _own_imports(path)}
+    files = [_ROOT / (name.replace(".", "/") + ".py") for name in names]
+    return [
+        f"{_name(path)} imports {name}"
+        for path in [*doctor, *filter(pathlib.Path.exists, files)]
+        for name in _imports(path)
+        if name.split(".")[0] in _NO_JAX
+    ]
+
+
 def test_doctor_imports_no_jax():
-    path = _ROOT / "doctor.py"
-    if not path.exists():
-        pytest.skip("no doctor yet")
-    assert {name.split(".")[0] for name in _imports(path)}.isdisjoint(_NO_JAX)
-    for name in _own_imports(path):
-        file = _ROOT / (name.replace(".", "/") + ".py")
-        if file.exists():
-            assert {n.split(".")[0] for n in _imports(file)}.isdisjoint(_NO_JAX), file
+    assert _devices_in_the_doctor() == []
+
+
+@pytest.mark.parametrize("line", ["import jax", "from purejaxppo import trees"])
+def test_a_doctor_with_jax_is_seen(line, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "_ROOT", tmp_path)
+    (tmp_path / "doctor").mkdir()
+    (tmp_path / "doctor" / "rules.py").write_text(line)
+    (tmp_path / "trees.py").write_text("import jax.numpy as jnp")
+    assert len(_devices_in_the_doctor()) == 1
 
 
 def _loaded_after(statement: str) -> set[str]:

@@ -10,11 +10,12 @@ from helpers import quick_jit, small_config
 
 from benchmarks import lifecycle as benchmark
 from purejaxppo.config import Config
-from purejaxppo.env import Discrete, make_env, presets
+from purejaxppo.env import Discrete
 from purejaxppo.envs.lifecycle import baselines, env, rules
 from purejaxppo.errors import ConfigError
 from purejaxppo.ppo.learner import make_learner, make_train
-from purejaxppo.run.trained import Loaded
+from purejaxppo.registry import make_env, presets
+from purejaxppo.run.trained import TrainedPolicy
 from purejaxppo.validation import validate
 
 LIMITS = rules.Limits(num_slots=3)
@@ -407,7 +408,7 @@ def test_benchmark_plays_policies_with_and_without_memory(monkeypatch):
         config = small_config(env="lifecycle", core=cores.pop(0), reset="fresh")
         learner = make_learner(config)
         state, _ = quick_jit(learner.init)(jax.random.key(0))
-        return Loaded(learner, state, lambda: None, 0)
+        return TrainedPolicy(learner, state, lambda: None, 0)
 
     cores = ["gru", "none"]
     monkeypatch.setattr(benchmark, "train", lambda *_: {"command": "none"})

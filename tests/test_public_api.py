@@ -1,8 +1,11 @@
 """What the package promises by name."""
 
+import ast
 import copy
+import importlib
 import os
 import re
+from pathlib import Path
 
 import jax
 import pytest
@@ -17,9 +20,40 @@ def test_every_public_name_resolves(name):
     assert getattr(purejaxppo, name) is not None
 
 
-def test_all_names_what_can_be_loaded():
-    assert set(purejaxppo.__all__) == {*purejaxppo._PUBLIC, "__version__"}
+def static_names() -> dict[str, str]:
+    """Public name -> module, as the imports for type checkers and editors say it."""
+    tree = ast.parse(Path(purejaxppo.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert len(imports) == len(block.body)
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
+
+
+def test_static_and_lazy_names_agree():
+    assert static_names() == purejaxppo._MODULES
+    assert set(purejaxppo.__all__) == {*purejaxppo._MODULES, "__version__"}
     assert purejaxppo.__all__ == sorted(purejaxppo.__all__)
+    assert set(purejaxppo.__all__) <= set(dir(purejaxppo))
+
+
+def test_what_the_readme_sends_people_to_is_public():
+    names = (
+        "make_train Config Hypers evaluate load_policy Env State EnvSpec Box Discrete "
+        "Choice make_env check_env __version__"
+    )
+    assert set(names.split()) == set(purejaxppo.__all__)
+
+
+def test_type_checkers_are_told_that_there_are_types():
+    assert (Path(purejaxppo.__file__).parent / "py.typed").exists()
+
+
+def test_evaluate_is_the_function_whatever_is_imported():
+    with pytest.raises(ImportError, match=r"python -m purejaxppo\.evaluate RUN"):
+        importlib.import_module("purejaxppo.evaluate")
+    assert purejaxppo.evaluate.__module__ == "purejaxppo.run.trained"
+    assert callable(purejaxppo.evaluate)
 
 
 def test_an_unknown_name_is_an_attribute_error():

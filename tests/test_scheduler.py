@@ -10,10 +10,11 @@ from helpers import quick_jit, small_config
 
 from purejaxppo.check import check_env
 from purejaxppo.config import Config, with_overrides
-from purejaxppo.env import Discrete, make_env, presets
+from purejaxppo.env import Discrete
 from purejaxppo.envs.scheduler import baselines, env, generator, rules
 from purejaxppo.errors import ConfigError, UnknownName
 from purejaxppo.ppo.learner import make_train
+from purejaxppo.registry import make_env, presets
 from purejaxppo.validation import validate
 
 FAMILIES = ("mix", "toy", *generator.FAMILIES)

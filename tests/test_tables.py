@@ -1,23 +1,19 @@
 """Rows on disk, and the record of a run, as they are after a kill."""
 
 import dataclasses
-import io
-import json
 import math
 
-import jax.numpy as jnp
 import pytest
-from helpers import small_config
 
-from purejaxppo.config import Config, Hypers
+from purejaxppo import __version__
+from purejaxppo.config import Config, Hypers, Resolved
+from purejaxppo.env import Box, EnvSpec
 from purejaxppo.errors import ConfigError
-from purejaxppo.ppo.learner import make_learner
-from purejaxppo.run import folder
-from purejaxppo.run.journal import Best, Journal
-from purejaxppo.run.layers import Layered
+from purejaxppo.run import folder, record
 from purejaxppo.run.options import Options
-from purejaxppo.run.progress import Progress
 from purejaxppo.run.tables import Table
+
+SPEC = EnvSpec("probe", {"move": Box(1)}, version=3)
 
 
 def rows(*updates: int) -> list[dict]:
@@ -76,74 +72,115 @@ def test_a_metric_that_the_header_lacks_is_an_error(tmp_path):
 
 
 def test_configuration_comes_back_exactly(tmp_path):
-    hypers = Hypers(learning_rate=1 / 3, target_kl=math.inf, entropy_floor=-math.inf)
+    hypers = Hypers(
+        learning_rate=1 / 3,
+        target_kl=math.inf,
+        head_entropy_floor={"op": -math.inf, "slot": 0.5},
+    )
     kwargs = {"a": (1, (2.5, "x")), "b": [1, None], "c": {"d": math.inf}, "e": True}
     config = Config(
         env="probe_envs:make", hypers=hypers, hidden_sizes=(3, 4, 5), env_kwargs=kwargs
     )
     options = Options(seed=7, checkpoint_seconds=math.inf, run_dir="somewhere")
-    layered = Layered(config, {"gamma": "default"})
-    folder.write_config(tmp_path, layered, options, ["python"])
-    assert folder.read_config(tmp_path) == (layered, options)
+    resolved = Resolved(config, {"gamma": "default"})
+    record.write(tmp_path, resolved, options, ["python"], SPEC)
+    assert record.read_config(tmp_path) == (resolved, options)
     # Strict JSON, which has neither Infinity nor NaN: others read it too.
     assert "Infinity" not in (tmp_path / "config.json").read_text()
 
 
 def test_record_says_what_the_numbers_depend_on(tmp_path):
-    layered = Layered(Config(env="probe_envs:make"), {})
-    folder.write_config(tmp_path, layered, Options(), ["python"])
-    record = folder.read_record(tmp_path)
+    resolved = Resolved(Config(env="probe_envs:make"), {})
+    record.write(tmp_path, resolved, Options(), ["python"], SPEC)
+    written = record.read(tmp_path)
     assert {"python", "jax", "jaxlib", "flax", "optax", "numpy", "mujoco"} <= set(
-        record["versions"]
+        written["versions"]
     )
-    assert record["machine"]["cores"] > 0
-    assert folder.changed_since(record) == []
-    record["versions"]["jax"] = "0.0.1"
-    (change,) = folder.changed_since(record)
+    assert written["machine"]["cores"] > 0
+    assert folder.changed_since(written) == []
+    written["versions"]["jax"] = "0.0.1"
+    (change,) = folder.changed_since(written)
     assert change.startswith("versions.jax: '0.0.1' then, ")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"resume: got .* the folder of a run"):
-        folder.read_config(tmp_path)
+        record.read_config(tmp_path)
 
 
-def test_every_setting_is_in_the_record(tmp_path):
-    layered = Layered(Config(env="probe_envs:make"), {})
-    folder.write_config(tmp_path, layered, Options(), ["python"])
+def written_by_hand(path, **changes) -> None:
+    """config.json of a run, with other entries; None takes an entry away."""
+    resolved = Resolved(Config(env="probe_envs:make", num_envs=32), {})
+    record.write(path, resolved, Options(seed=7), ["python"], SPEC)
+    entries = {**record.read(path), **changes}
+    entries = {name: entry for name, entry in entries.items() if entry is not None}
+    folder.write_json(path / "config.json", entries)
+
+
+def test_a_run_of_the_first_format_is_read(tmp_path):
+    written_by_hand(tmp_path)
+    settings = record.read(tmp_path)["options"]
+    written_by_hand(
+        tmp_path, format=None, env_version=None, options=None, settings=settings
+    )
+    resolved, options = record.read_config(tmp_path)
+    assert resolved.config.num_envs == 32
+    assert options == Options(seed=7)
+    # What a run does not say is version 1, and SPEC is another.
+    record.check_env_version(tmp_path, dataclasses.replace(SPEC, version=1))
+    with pytest.raises(ConfigError, match="resume: got 'probe of version 1'"):
+        record.check_env_version(tmp_path, SPEC)
+
+
+def test_a_later_format_is_refused_with_the_version_that_reads_it(tmp_path):
+    written_by_hand(tmp_path, format=3, versions={"purejaxppo": "9.1.0"})
+    with pytest.raises(ConfigError) as error:
+        record.read_config(tmp_path)
+    assert str(error.value) == (
+        f"resume: got {str(tmp_path)!r}; allowed is a run of format 1 to 2; this one "
+        "has format 3, which purejaxppo 9.1.0 can read"
+    )
+
+
+def test_fields_that_a_run_lacks_have_their_defaults(tmp_path):
+    written_by_hand(tmp_path)
+    entries = record.read(tmp_path)
+    for group, name in (("config", "reset"), ("hypers", "gamma"), ("options", "seed")):
+        del entries[group][name]
+    written_by_hand(tmp_path, **entries)
+    resolved, options = record.read_config(tmp_path)
+    assert resolved.config.reset == Config.reset
+    assert resolved.config.hypers.gamma == Hypers().gamma
+    assert options.seed == 0
+
+
+@pytest.mark.parametrize("group", ["config", "hypers", "options"])
+def test_fields_that_are_not_known_are_refused(tmp_path, group):
+    written_by_hand(tmp_path)
+    entries = record.read(tmp_path)
+    entries[group]["unheard_of"] = 1
+    written_by_hand(tmp_path, **entries)
+    sentence = f"unheard_of of its {group} is not, and purejaxppo .* can read it$"
+    with pytest.raises(ConfigError, match=sentence):
+        record.read_config(tmp_path)
+
+
+def test_the_environments_version_is_in_the_record(tmp_path):
+    written_by_hand(tmp_path)
+    assert record.read(tmp_path)["env_version"] == 3
+    record.check_env_version(tmp_path, SPEC)
+    newer = dataclasses.replace(SPEC, version=4)
+    with pytest.raises(ConfigError) as error:
+        record.check_env_version(tmp_path, newer, "run")
+    assert str(error.value) == (
+        "run: got 'probe of version 3'; allowed is a run with version 4 of probe, "
+        f"whose behaviour has changed; purejaxppo {__version__} has version 3"
+    )
+
+
+def test_every_option_is_in_the_record(tmp_path):
+    resolved = Resolved(Config(env="probe_envs:make"), {})
+    record.write(tmp_path, resolved, Options(), ["python"], SPEC)
     names = {field.name for field in dataclasses.fields(Options)}
-    assert set(folder.read_record(tmp_path)["options"]) == names
-
-
-def journal(path) -> Journal:
-    learner = make_learner(small_config(env_kwargs={"kind": "observation"}))
-    progress = Progress(io.StringIO())
-    return Journal(learner, Options(tensorboard=False), path, progress)
-
-
-def evaluated(success: float, worst: float) -> dict:
-    figures = {"episode_success": success, "min_block_success": worst, "mean_return": 1}
-    return {f"eval/{name}": jnp.float32(x) for name, x in figures.items()}
-
-
-def test_a_checkpoint_gives_the_journal_back(tmp_path):
-    first = journal(tmp_path)
-    first.open(-1)
-    first.log_evaluation(evaluated(1.0, 1.0), 0)  # what was only cloned
-    assert first.best is None
-    assert first.metadata()["best"] == {}
-    first.log_evaluation(evaluated(0.75, 0.5), 3)
-    first.log_evaluation(evaluated(0.5, 0.5), 6)
-    first.faults.append("a fault")
-    first.training_seconds, first.trained_steps = 1.5, 192
-    record = json.loads(json.dumps(first.metadata()))
-    # Checkpoints of earlier versions are read: these names are a file format.
-    names = "best last_eval faults training_seconds trained_steps seconds"
-    assert set(record) == set(names.split())
-    assert record["best"] == {"update": 3, "worst": 0.5, "mean": 0.75}
-    second = journal(tmp_path)
-    second.restore(record)
-    assert second.best == Best(3, 0.5, 0.75)
-    assert second.seconds >= record["seconds"]
-    assert second.metadata() | {"seconds": 0} == first.metadata() | {"seconds": 0}
+    assert set(record.read(tmp_path)["options"]) == names

@@ -37,11 +37,12 @@ def installed(tmp_path_factory) -> Path:
 def test_wheel_holds_environments_under_the_package_alone(installed):
     assert not (installed / "envs").exists()
     assert (installed / "purejaxppo" / "envs" / "hammer" / "scene.xml").exists()
+    assert (installed / "purejaxppo" / "py.typed").exists()
 
 
 def test_installed_package_makes_the_hammer_from_another_directory(installed, tmp_path):
     program = (
-        "import purejaxppo, jax; from purejaxppo.env import make_env; "
+        "import purejaxppo, jax; from purejaxppo import make_env; "
         f"assert purejaxppo.__file__.startswith({str(installed)!r}); "
         "print(make_env('hammer').reset(jax.random.key(0)).obs.shape)"
     )

@@ -26,7 +26,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.peers import worker
 from purejaxppo.adapters.brax import BraxEnv
-from purejaxppo.env import Env, make_env
+from purejaxppo.env import Env
+from purejaxppo.registry import make_env
 
 # Importing MJX prints, before `worker.main` could keep that from its answers.
 with contextlib.redirect_stdout(sys.stderr):

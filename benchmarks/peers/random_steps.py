@@ -27,7 +27,7 @@ def ours(config: worker.Json) -> Prepare:
     import jax
 
     from purejaxppo import autoreset
-    from purejaxppo.env import make_env
+    from purejaxppo.registry import make_env
 
     env = make_env(config["env"], **config.get("env_kwargs", {}))
     num_envs, limit = config["num_envs"], env.spec.max_episode_steps

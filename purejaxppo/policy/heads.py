@@ -15,7 +15,7 @@ from flax import struct
 
 from purejaxppo import trees
 from purejaxppo.config import Config, Hypers
-from purejaxppo.env import Action, Box, Choice, Custom, Discrete, Head
+from purejaxppo.env import Action, Box, Choice, Custom, Discrete, Head, Obs
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy import custom
 from purejaxppo.policy.custom import CustomDistribution
@@ -43,7 +43,7 @@ class PolicyInput(struct.PyTreeNode):
     state in which the action is chosen.
     """
 
-    obs: object  # [..., D], or a dict of "actor" and "critic"
+    obs: Obs  # [..., D], or a dict of "actor" and "critic"
     start: jax.Array  # bool [...], the first step of an episode: the carry is reset
     action_mask: dict[str, jax.Array]  # bool, True is allowed
     active: dict[str, jax.Array]  # bool [...]

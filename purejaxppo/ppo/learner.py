@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from purejaxppo import autoreset, trees
 from purejaxppo.autoreset import Episode
 from purejaxppo.config import Config, Hypers
-from purejaxppo.env import Env, make_env
+from purejaxppo.env import Env
 from purejaxppo.policy.policy import make_policy
 from purejaxppo.ppo import coefficients as coefficients_lib
 from purejaxppo.ppo import evaluation, imitation, normalize, optim
@@ -28,6 +28,7 @@ from purejaxppo.ppo.rollout import episode_metrics, policy_input, rollout
 from purejaxppo.ppo.status import update_status
 from purejaxppo.ppo.summary import Summary, summarise
 from purejaxppo.ppo.types import Batch, Metrics, Reference, Task, TrainState
+from purejaxppo.registry import make_env
 from purejaxppo.validation import advice, validate, validate_heads
 
 

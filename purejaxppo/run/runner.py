@@ -15,15 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo import trees
-from purejaxppo.config import Hypers
+from purejaxppo.config import Hypers, Resolved
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.imitation import Demonstrations
 from purejaxppo.ppo.learner import as_arrays, make_learner
 from purejaxppo.ppo.types import Metrics, TrainState
-from purejaxppo.run import checkpoint, compiler, demonstrations, folder, seeds
+from purejaxppo.run import checkpoint, compiler, demonstrations, folder, record, seeds
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import Journal, Metadata
-from purejaxppo.run.layers import Layered
 from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress
 from purejaxppo.validation import advice
@@ -40,12 +39,12 @@ class Runner:
     """
 
     def __init__(
-        self, layered: Layered, options: Options, path: Path, progress: Progress
+        self, resolved: Resolved, options: Options, path: Path, progress: Progress
     ):
         """Check everything that a run needs.
 
         Args:
-          layered: the configuration.
+          resolved: the configuration.
           options: what the host does with the run.
           path: the run's folder.
           progress: where to show how it goes.
@@ -54,7 +53,7 @@ class Runner:
           ConfigError: a value that cannot be used.
         """
         self.options, self.path, self.progress = options, path, progress
-        self.config = layered.config
+        self.config = resolved.config
         self.learner = make_learner(self.config)
         self.hypers = as_arrays(self.config.hypers)
         self.compile = compiler.Compiler(progress)
@@ -260,11 +259,11 @@ class Runner:
         return self.train(state, update, interrupt)
 
 
-def start(layered: Layered, options: Options, path: Path, command: list[str]) -> int:
+def start(resolved: Resolved, options: Options, path: Path, command: list[str]) -> int:
     """Train in a new folder.
 
     Args:
-      layered: the configuration.
+      resolved: the configuration.
       options: what the host does with the run.
       path: the run's folder, new or empty.
       command: the words of the command line, for the record.
@@ -276,20 +275,20 @@ def start(layered: Layered, options: Options, path: Path, command: list[str]) ->
       PurejaxppoError: bad input, before anything compiles; a fault, under `strict`.
     """
     progress = Progress()
-    runner = Runner(layered, options, path, progress)
+    runner = Runner(resolved, options, path, progress)
     folder.create(path)
-    folder.write_config(path, layered, options, command)
+    record.write(path, resolved, options, command, runner.learner.task.env.spec)
     progress.line(f"run {path}")
-    for sentence in advice(layered.config):
+    for sentence in advice(resolved.config):
         progress.line(f"warning: {sentence}")
     return _run(runner, runner.run_from_start)
 
 
-def resume(layered: Layered, options: Options, path: Path) -> int:
+def resume(resolved: Resolved, options: Options, path: Path) -> int:
     """Continue a run, to the bit.
 
     Args:
-      layered: the run's own configuration.
+      resolved: the run's own configuration.
       options: the run's own, but for those that may be changed.
       path: the run's folder.
 
@@ -303,13 +302,14 @@ def resume(layered: Layered, options: Options, path: Path) -> int:
     if (path / _SUMMARY).exists():
         progress.line(f"{path} is finished; nothing to resume")
         return EXIT_OK
-    changes = folder.changed_since(folder.read_record(path))
+    changes = folder.changed_since(record.read(path))
     if changes:
         progress.line(
             "resuming on another machine or other versions, so the last bits of all "
             "numbers may differ: " + "; ".join(changes)
         )
-    runner = Runner(layered, options, path, progress)
+    runner = Runner(resolved, options, path, progress)
+    record.check_env_version(path, runner.learner.task.env.spec)
     if checkpoint.steps(runner.checkpoints):
         return _run(runner, runner.run_from_checkpoint)
     progress.line(f"{path} was killed before its first checkpoint; starting it anew")

@@ -13,15 +13,14 @@ from purejaxppo import trees
 from purejaxppo.env import Action, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.heads import PolicyInput
-from purejaxppo.policy.networks import Carry
+from purejaxppo.policy.policy import Carries
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run import checkpoint, folder, seeds
+from purejaxppo.run import checkpoint, folder, record, seeds
 from purejaxppo.run.journal import Metadata, best_evaluation
 
 Which = Literal["best", "latest"]
-Carries = dict[str, Carry]  # network -> recurrent state, [1, H]
 
 
 class Act(Protocol):
@@ -43,7 +42,7 @@ class Act(Protocol):
         ...
 
 
-class Loaded(NamedTuple):
+class TrainedPolicy(NamedTuple):
     """A policy and what it came from.
 
     Attributes:
@@ -76,7 +75,9 @@ def _warn(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def load_policy(run: str | Path, which: Which = "best", seed_index: int = 0) -> Loaded:
+def load_policy(
+    run: str | Path, which: Which = "best", seed_index: int = 0
+) -> TrainedPolicy:
     """Load the policy of a run.
 
     Args:
@@ -88,16 +89,19 @@ def load_policy(run: str | Path, which: Which = "best", seed_index: int = 0) -> 
       PurejaxppoError: no such run, seed or checkpoint.
     """
     path = Path(run)
-    layered, options = folder.read_config(path, "run")
+    resolved, options = record.read_config(path, "run")
     if not 0 <= seed_index < options.num_seeds:
         raise ConfigError(
             "seed_index", seed_index, f"a number from 0 to {options.num_seeds - 1}"
         )
-    learner = make_learner(layered.config)
+    learner = make_learner(resolved.config)
+    record.check_env_version(path, learner.task.env.spec, "run")
     state = _restore(path, which, seeds.state_shapes(learner, options))
     if options.num_seeds > 1:
         state = trees.take(state, seed_index)
-    return Loaded(learner, state, _make_act(learner, state), int(state.update_count))
+    return TrainedPolicy(
+        learner, state, _make_act(learner, state), int(state.update_count)
+    )
 
 
 def _make_act(learner: Learner, train_state: TrainState) -> Act:
