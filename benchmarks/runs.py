@@ -35,8 +35,8 @@ def play(loaded: Loaded, env: Env, episodes: int) -> dict[str, jax.Array]:
     @jax.jit
     def run(params: Any, obs_stats: Any, keys: jax.Array) -> dict[str, jax.Array]:
         policy = loaded.learner.policy
-        run = evaluation.run_episodes(env, policy, params, obs_stats, keys)
-        return {"return": run.episode_return, "length": run.length, **run.metrics}
+        played = evaluation.play_policy(env, policy, params, obs_stats, keys)
+        return played.figures()
 
     state = loaded.state
     return run(state.params, state.obs_stats, episode_keys(episodes))

@@ -135,6 +135,38 @@ class Counter:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Lottery:
+    """Each start draws u: an episode of 1 to 4 steps that pays u at each, then NaN.
+
+    `success` counts the steps.
+    """
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec("lottery", {"move": Discrete(2)}, 6, "success")
+
+    def reset(self, key: jax.Array) -> State:
+        luck = jax.random.uniform(key)
+        return _start(luck[None], jnp.stack([luck, jnp.zeros(())]))
+
+    def step(self, state: State, action: Action) -> State:
+        del action
+        luck, count = state.data
+        count = count + 1
+        over = count > self.length(luck)
+        return state.replace(
+            data=jnp.stack([luck, count]),
+            reward=jnp.where(over, jnp.nan, luck),
+            terminated=count == self.length(luck),
+            metrics={"success": jnp.where(over, jnp.nan, count)},
+        )
+
+    @staticmethod
+    def length(luck: jax.Array) -> jax.Array:
+        return 1.0 + jnp.floor(4.0 * luck)
+
+
 _HEADS = {
     "op": Discrete(4),
     "slot": Discrete(3, parent="op", active_when=(1, 2)),

@@ -391,7 +391,7 @@ def test_episodes_end_whatever_is_done():
     """Nothing but ended turns: at most the turns of one combat."""
     made = env.Deck("policy", rules.Limits(foe_attack=(0, 0, 0, 0)))
     figures = quick_jit(
-        lambda keys: baselines.evaluate(
+        lambda keys: baselines.play_baseline(
             made,
             lambda *_: {env.PLAY: jnp.int32(77), env.PICK: jnp.zeros((2,), jnp.int32)},
             keys,
@@ -438,7 +438,7 @@ def scores():
 
     def play(keys):
         return {
-            name: baselines.evaluate(made, baseline, keys)
+            name: baselines.play_baseline(made, baseline, keys)
             for name, baseline in baselines.BASELINES.items()
         }
 

@@ -301,7 +301,7 @@ def scores():
 
     def play(keys):
         return {
-            name: baselines.evaluate(made, baseline, keys)
+            name: baselines.play_baseline(made, baseline, keys)
             for name, baseline in baselines.BASELINES.items()
         }
 

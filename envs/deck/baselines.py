@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo.env import Action, State
+from purejaxppo.episodes import play_baseline as play_baseline
 
-from ..episodes import evaluate as evaluate
 from . import rules
 from .env import END_TURN, PICK, PLAY, Deck
 from .rules import IMMUNE, Run

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from purejaxppo import episodes, trees
 from purejaxppo.env import Action, State
 
 from . import rules
@@ -174,22 +175,23 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def evaluate(
+def play_baseline(
     env: Lifecycle, baseline: Baseline, keys: jax.Array
 ) -> dict[str, jax.Array]:
-    """Figures of one episode from each key, [E]: return and the metrics."""
+    """Return, length and metrics of one episode from each key, [E] each.
 
-    def one(key: jax.Array) -> dict[str, jax.Array]:
-        def step(carry: tuple, index: jax.Array) -> tuple:
-            state, notes, total = carry
-            key_action = jax.random.fold_in(key, index)
-            action, notes = baseline(env, state, notes, key_action)
-            state = env.step(state, action)
-            return (state, notes, total + state.reward), None
+    Args:
+      env: the environment.
+      baseline: (env, state, notes, key) -> (action, notes), for one environment.
+      keys: [E], one per episode.
+    """
 
-        start = (env.reset(key), blank(env), jnp.zeros((), jnp.float32))
-        steps = jnp.arange(env.limits.horizon, dtype=jnp.int32)
-        (state, _, total), _ = jax.lax.scan(step, start, steps)
-        return {"return": total, **state.metrics}
+    def act(
+        notes: Notes, states: State, start: jax.Array, keys: jax.Array
+    ) -> tuple[Action, Notes]:
+        del start
+        choose = jax.vmap(lambda *arguments: baseline(env, *arguments))
+        return choose(states, notes, keys)
 
-    return jax.vmap(one)(keys)
+    notes = jax.vmap(lambda _: blank(env))(keys)
+    return episodes.play(env, act, keys, notes).figures()
