@@ -7,7 +7,6 @@ that an environment does after the end of its episode is counted.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -18,12 +17,12 @@ from purejaxppo.env import Action, Env, State, executed
 # Where neither the environment nor the caller has a time limit.
 MAX_STEPS = 10_000
 
-# The keys of actions come from fold_in(key, ACTION_STREAM). Not from fold_in(key, step):
+# Keys of actions come from fold_in(key, ACTION_STREAM), not from fold_in(key, step):
 # under JAX's partitionable threefry split(key, n)[i] equals fold_in(key, i), so that
 # the action at step i would be drawn with a key that `reset` has split from its own.
 ACTION_STREAM = 2**31 - 1
 
-Carry = TypeVar("Carry", bound=chex.ArrayTree)
+Carry = TypeVar("Carry")
 # (carry, states [E], start bool [E], keys [E]) -> (actions [E], carry). `start` is True
 # at the first step of an episode; every leaf of the carry has the leading axis E.
 Act = Callable[[Carry, State, jax.Array, jax.Array], tuple[Action, Carry]]

@@ -1,4 +1,4 @@
-"""The player of whole episodes: figures by hand, keys, limits, and what is not counted."""
+"""The player of whole episodes: figures by hand, keys and limits."""
 
 import jax
 import jax.numpy as jnp

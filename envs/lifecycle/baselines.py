@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxppo import episodes, trees
+from purejaxppo import episodes
 from purejaxppo.env import Action, State
 
 from . import rules
