@@ -519,7 +519,7 @@ def test_auto_takes_the_fastest_that_is_there(
     monkeypatch, backend, installed, expected
 ):
     pretend(monkeypatch, backend, installed)
-    assert physics_engine.automatic() == expected
+    assert physics_engine.choose_engine() == expected
 
 
 @pytest.mark.parametrize(

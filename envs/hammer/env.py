@@ -9,6 +9,7 @@ import dataclasses
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from purejaxppo import trees
@@ -61,7 +62,7 @@ class HammerEnv:
 
     engine: Engine
     sensors: dict[str, slice]
-    starts: start.Starts
+    starts: start.Starts[np.ndarray]
     protocol: Protocol
     reward: str
     max_episode_steps: int
@@ -79,7 +80,8 @@ class HammerEnv:
         """A baked start with the hammer somewhere else. No physics."""
         key_start, key_hammer = jax.random.split(key)
         index = jax.random.randint(key_start, (), 0, len(self.starts.qpos))
-        begin = trees.take(jax.tree.map(jnp.asarray, self.starts), index)
+        starts = jax.tree.map(jnp.asarray, self.starts)
+        begin: start.Starts[jax.Array] = trees.take(starts, index)
         low = jnp.asarray(HAMMER_LOW, jnp.float32)
         high = jnp.asarray(HAMMER_HIGH, jnp.float32)
         place = jax.random.uniform(key_hammer, (2,), minval=low, maxval=high)
@@ -107,7 +109,7 @@ class HammerEnv:
             metrics={"success": zero, "hammered": zero, "unstable": zero},
         )
 
-    def _place(self, begin: start.Starts, shift: jax.Array) -> Data:
+    def _place(self, begin: start.Starts[jax.Array], shift: jax.Array) -> Data:
         """The physics of one start, with the hammer moved by `shift` [2], metres."""
         physics = self.engine.init(
             begin.qpos.at[9:11].add(shift),

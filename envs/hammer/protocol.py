@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import mujoco
+import numpy as np
 
 from . import start
 from .observation import Goal
@@ -34,7 +35,7 @@ class Protocol(NamedTuple):
     goal: Goal
     sticky_success: bool
     outcome: str
-    starts: Callable[[mujoco.MjModel], start.Starts]
+    starts: Callable[[mujoco.MjModel], start.Starts[np.ndarray]]
 
 
 PROTOCOLS = {

@@ -1,5 +1,8 @@
 """The hammer scene as a MuJoCo model, and the names of what the task reads from it."""
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's C extension has no stubs.)
+
 from pathlib import Path
 
 import mujoco

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from purejaxppo.check.signature import FLAGS
 from purejaxppo.env import Box, Choice, Discrete, Head, State
 from purejaxppo.errors import ConfigError
+from purejaxppo.trees import Tree
 
 
 def check_starts(name: str, start: State, random_start: bool) -> None:
@@ -108,9 +108,7 @@ def _reachable_rows(head: Discrete, state: State, shape: tuple[int, ...]) -> np.
     return allowed & np.isin(np.arange(shape[-1]), head.active_when)
 
 
-def check_equal(
-    field: str, a: chex.ArrayTree, b: chex.ArrayTree, tolerance: float = 0.0
-) -> None:
+def check_equal(field: str, a: Tree, b: Tree, tolerance: float = 0.0) -> None:
     """Two trees hold the same numbers; NaN equals NaN.
 
     Args:
