@@ -5,7 +5,7 @@ that an environment does after the end of its episode is counted.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,10 @@ Carry = TypeVar("Carry")
 # (carry, states [E], start bool [E], keys [E]) -> (actions [E], carry). `start` is True
 # at the first step of an episode; every leaf of the carry has the leading axis E.
 Act = Callable[[Carry, State, jax.Array, jax.Array], tuple[Action, Carry]]
-# (environment, state, key) -> action, for one environment. The first argument is the
-# class of environment that the baseline is written for.
-Baseline = Callable[[Any, State, jax.Array], Action]
+# (environment, state, key) -> action, for one environment of the class that the
+# baseline is written for.
+EnvType = TypeVar("EnvType", bound=Env)
+Baseline = Callable[[EnvType, State, jax.Array], Action]
 
 
 class Played(struct.PyTreeNode):
@@ -52,11 +53,11 @@ class Played(struct.PyTreeNode):
         return numbers | self.metrics
 
 
-class _Running(struct.PyTreeNode):
+class _Running(struct.PyTreeNode, Generic[Carry]):
     """The loop's carry; all but `step` have the leading axis E."""
 
     state: State
-    carry: Any  # the player's own
+    carry: Carry  # the player's own
     key: jax.Array  # of each episode's actions
     played: Played
     step: jax.Array  # int32 []
@@ -84,7 +85,7 @@ def play(
       max_steps: time limit in steps; None is the environment's own, or `MAX_STEPS`.
     """
     num = keys.shape[0]
-    few = num // 4
+    num_last = num // 4
     limit = max_steps or env.spec.max_episode_steps or MAX_STEPS
     states = jax.vmap(env.reset)(keys)
     run = _Running(
@@ -99,10 +100,10 @@ def play(
         ),
         step=jnp.zeros((), jnp.int32),
     )
-    run = _play_until(env, act, run, few, limit)
-    if not few:
+    run = _play_until(env, act, run, num_last, limit)
+    if not num_last:
         return run.played
-    index = jnp.argsort(run.played.ended, stable=True)[:few]
+    index = jnp.argsort(run.played.ended, stable=True)[:num_last]
     remaining = jax.tree.map(lambda x: x[index] if x.ndim else x, run)
     remaining = _play_until(env, act, remaining, 0, limit)
     return jax.tree.map(
@@ -113,17 +114,17 @@ def play(
 
 
 def _play_until(
-    env: Env, act: Act[Carry], run: _Running, num_left: int, limit: int
-) -> _Running:
+    env: Env, act: Act[Carry], run: _Running[Carry], num_left: int, limit: int
+) -> _Running[Carry]:
     """Steps all episodes until no more than `num_left` go on, or the limit."""
 
-    def goes_on(run: _Running) -> jax.Array:
+    def goes_on(run: _Running[Carry]) -> jax.Array:
         return (jnp.sum(~run.played.ended) > num_left) & (run.step < limit)
 
     return jax.lax.while_loop(goes_on, lambda run: _step(env, act, run), run)
 
 
-def _step(env: Env, act: Act[Carry], run: _Running) -> _Running:
+def _step(env: Env, act: Act[Carry], run: _Running[Carry]) -> _Running[Carry]:
     """One step of every episode; those that have ended are stepped, and not counted."""
     played = run.played
     keys = jax.vmap(jax.random.fold_in, (0, None))(run.key, run.step)
@@ -147,7 +148,11 @@ def _step(env: Env, act: Act[Carry], run: _Running) -> _Running:
 
 
 def play_baseline(
-    env: Env, baseline: Baseline, keys: jax.Array, *, max_steps: int | None = None
+    env: EnvType,
+    baseline: Baseline[EnvType],
+    keys: jax.Array,
+    *,
+    max_steps: int | None = None,
 ) -> dict[str, jax.Array]:
     """Return, length and metrics of a baseline that remembers nothing, [E] each.
 

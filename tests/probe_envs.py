@@ -97,6 +97,14 @@ def make(
     delay: int = 2,
     limit: int | None = None,
 ) -> Probe:
+    """Build the probe.
+
+    Args:
+      kind: which of the probes, see `Probe`.
+      continuous: whether its head is a Box.
+      delay: steps until the reward, of the kinds "delayed" and "cue".
+      limit: time limit in steps, None for the kind's own.
+    """
     return Probe(kind, continuous, delay, limit)
 
 
@@ -234,7 +242,7 @@ class HeadsProbe:
             paid["cards"] = jnp.sum(action["cards"].astype(jnp.float32)) / 10.0
         active = {**state.active, "slot": state.active.get("op", jnp.ones((), bool))}
         paid = {name: jnp.where(active[name], x, 0.0) for name, x in paid.items()}
-        reward = sum(paid.values())
+        reward = sum(paid.values(), start=jnp.zeros((), jnp.float32))
         metrics = {"success": (reward > 0).astype(jnp.float32)}
         for name, x in paid.items():
             metrics[f"paid_{name}"] = state.metrics[f"paid_{name}"] + x

@@ -129,7 +129,7 @@ def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advanc
         def fold_batch(
             axis_size: int, in_batched: list[Data], data: Data
         ) -> tuple[Solution, Solution]:
-            """Data [A, B, ...] as one batch of A * B worlds."""
+            """Data [A, B, ...] as one batch of A * B worlds, A being `axis_size`."""
 
             def broadcast(x: jax.Array, batched: bool) -> jax.Array:
                 return x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
