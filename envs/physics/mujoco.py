@@ -63,7 +63,7 @@ _call_lock = threading.Lock()
 
 @functools.cache
 def thread_pool() -> rollout.Rollout:
-    """The process's one pool: started when first needed, kept for good."""
+    """The process's one pool: started when first needed, and never stopped."""
     return rollout.Rollout(nthread=num_threads())
 
 

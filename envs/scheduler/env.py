@@ -43,49 +43,65 @@ def observe(board: Board, line: Queue, limits: Limits) -> jax.Array:
       line: its queue.
       limits: the static facts.
     """
-    instance = board.instance
-    num_jobs = instance.arrival.shape[0]
-    per_weight = num_jobs / jnp.sum(instance.weight)
+    num_jobs = board.start.shape[0]
+    progress = jnp.stack(
+        [
+            _scaled(board.time, limits.horizon),
+            _scaled(jnp.sum(rules.waiting(board)), num_jobs),
+            _scaled(jnp.sum(board.instance.arrival > board.time), num_jobs),
+        ]
+    )
+    ticks = jnp.asarray([h for h in _TICKS_SHOWN if h < limits.max_duration])
+    room = _scaled(limits.capacity - board.used[:, ticks], limits.capacity)
+    return jnp.concatenate(
+        [
+            _slot_features(board, line, limits).reshape(-1),
+            room.reshape(-1),
+            *_announcements(board, limits),
+            progress,
+        ]
+    )
 
-    def scaled(x: jax.Array, scale: float) -> jax.Array:
-        return x.astype(jnp.float32) / scale
 
+def _scaled(x: jax.Array, scale: float) -> jax.Array:
+    return x.astype(jnp.float32) / scale
+
+
+def _jobs_per_weight(board: Board) -> jax.Array:
+    """Number of jobs over their weight: a weight times this is 1 on average."""
+    return board.start.shape[0] / jnp.sum(board.instance.weight)
+
+
+def _slot_features(board: Board, line: Queue, limits: Limits) -> jax.Array:
+    """What is shown of the job in each slot, float32 [7, J]."""
     slack = line.deadline - board.time - line.duration
     area = line.duration * line.need
-    slots = jnp.stack(
+    per_weight = _jobs_per_weight(board)
+    return jnp.stack(
         [
             line.present.astype(jnp.float32),
             line.startable.astype(jnp.float32),
-            scaled(line.duration, limits.max_duration),
-            scaled(line.need, limits.capacity),
-            jnp.where(line.present, scaled(slack, limits.patience), 0.0),
+            _scaled(line.duration, limits.max_duration),
+            _scaled(line.need, limits.capacity),
+            jnp.where(line.present, _scaled(slack, limits.patience), 0.0),
             line.weight * (per_weight / 4.0),
             line.weight * per_weight / jnp.maximum(area, 1).astype(jnp.float32),
         ]
     )
-    ticks = jnp.asarray([h for h in _TICKS_SHOWN if h < limits.max_duration])
-    room = scaled(limits.capacity - board.used[:, ticks], limits.capacity)
+
+
+def _announcements(board: Board, limits: Limits) -> tuple[jax.Array, jax.Array]:
+    """Work and weight of the jobs that arrive in each of the intervals, [3] each."""
+    instance, num_jobs = board.instance, board.start.shape[0]
     area = (instance.duration * instance.need).astype(jnp.float32)
     wait = instance.arrival - board.time
     first, last = jnp.asarray(_ANNOUNCED, jnp.int32).T
     announced = (wait[None, :] >= first[:, None]) & (wait[None, :] <= last[:, None])
     volume = limits.num_machines * limits.capacity * limits.patience
-    progress = jnp.stack(
-        [
-            scaled(board.time, limits.horizon),
-            scaled(jnp.sum(rules.waiting(board)), num_jobs),
-            scaled(jnp.sum(wait > 0), num_jobs),
-        ]
-    )
-    return jnp.concatenate(
-        [
-            slots.reshape(-1),
-            room.reshape(-1),
-            jnp.sum(jnp.where(announced, area[None, :], 0.0), axis=1) / volume,
-            jnp.sum(jnp.where(announced, instance.weight[None, :], 0.0), axis=1)
-            * (per_weight / num_jobs * 4.0),
-            progress,
-        ]
+    return (
+        jnp.sum(jnp.where(announced, area[None, :], 0.0), axis=1) / volume,
+        jnp.sum(jnp.where(announced, instance.weight[None, :], 0.0), axis=1)
+        * (_jobs_per_weight(board) / num_jobs * 4.0),
     )
 
 
