@@ -56,7 +56,7 @@ class Next(struct.PyTreeNode):
 
 # What the starts of a whole rollout may take if they are drawn ahead. Most states have
 # a few hundred bytes; one with MJX's whole `Data` in it has up to a hundred thousand.
-_MAX_BYTES = 2**29
+_MOST_BYTES = 2**29
 
 
 def draw_starts(
@@ -113,7 +113,7 @@ def fit_ahead(env: Env, num: int) -> bool:
     """Whether `num` starts that are drawn ahead take an acceptable share of RAM."""
     state = jax.eval_shape(env.reset, jax.random.key(0))
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    return num * size <= _MAX_BYTES
+    return num * size <= _MOST_BYTES
 
 
 def draw_next(

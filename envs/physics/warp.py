@@ -9,6 +9,7 @@ kernels steps it. On a CPU it runs too, slowly: there to be tested.
 # (MuJoCo's C extension has no stubs.)
 
 import copy
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -100,23 +101,7 @@ def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advanc
     kinematics = put_model(without_forces(model), graph_mode)
 
     def advance(data: Data, n_substeps: int) -> Solution:
-        def substep(world: "MjxData", _: None) -> tuple["MjxData", None]:
-            return mjx.step(physics, world), None
-
-        def simulate(data: Data, blank: "MjxData") -> Solution:
-            """One world; the contacts in `blank` are shared by all worlds."""
-            world = with_state(blank, data)
-            world, _ = jax.lax.scan(substep, world, length=n_substeps)
-            # Warp, like C, leaves sensors as they were when a substep began.
-            sensed = mjx.forward(kinematics, world)
-            lost = (world._impl.overflow & ~_EXPECTED_OVERFLOW) != 0
-            return Solution(
-                # NaN is what the quarantine knows: nobody trains on lost contacts.
-                qpos=jnp.where(lost, jnp.nan, world.qpos),
-                qvel=world.qvel,
-                qacc_warmstart=world.qacc_warmstart,
-                sensordata=sensed.sensordata,
-            )
+        simulate = functools.partial(_simulate, physics, kinematics, n_substeps)
 
         @jax.custom_batching.custom_vmap
         def worlds(data: Data) -> Solution:
@@ -130,11 +115,13 @@ def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advanc
             axis_size: int, in_batched: list[Data], data: Data
         ) -> tuple[Solution, Solution]:
             """Data [A, B, ...] as one batch of A * B worlds, A being `axis_size`."""
-
-            def broadcast(x: jax.Array, batched: bool) -> jax.Array:
-                return x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
-
-            data = jax.tree.map(broadcast, data, in_batched[0])
+            data = jax.tree.map(
+                lambda x, batched: (
+                    x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
+                ),
+                data,
+                in_batched[0],
+            )
             out = worlds(trees.merge_axes(data))
             out = jax.tree.map(lambda x: x.reshape(axis_size, -1, *x.shape[1:]), out)
             return out, jax.tree.map(lambda _: True, out)
@@ -142,6 +129,31 @@ def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advanc
         return trees.take(worlds(trees.unsqueeze(data)), 0)
 
     return advance
+
+
+def _simulate(
+    physics: "MjxModel",
+    kinematics: "MjxModel",
+    n_substeps: int,
+    data: Data,
+    blank: "MjxData",
+) -> Solution:
+    """One world; the contacts in `blank` are shared by all worlds."""
+
+    def substep(world: "MjxData", _: None) -> tuple["MjxData", None]:
+        return mjx.step(physics, world), None
+
+    world, _ = jax.lax.scan(substep, with_state(blank, data), length=n_substeps)
+    # Warp, like C, leaves sensors as they were when a substep began.
+    sensed = mjx.forward(kinematics, world)
+    lost = (world._impl.overflow & ~_EXPECTED_OVERFLOW) != 0
+    return Solution(
+        # NaN makes `quarantine` act: no policy is trained on lost contacts.
+        qpos=jnp.where(lost, jnp.nan, world.qpos),
+        qvel=world.qvel,
+        qacc_warmstart=world.qacc_warmstart,
+        sensordata=sensed.sensordata,
+    )
 
 
 def blank_world(model: mujoco.MjModel, sizes: Sizes, num_worlds: int) -> "MjxData":
