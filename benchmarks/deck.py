@@ -48,7 +48,7 @@ def deck_of(choice: str) -> Deck:
 def of_baseline(name: str, episodes: int) -> Figures:
     """What a baseline scores."""
     env, baseline = deck_of("policy"), baselines.BASELINES[name]
-    score = jax.jit(lambda keys: baselines.evaluate(env, baseline, keys))
+    score = jax.jit(lambda keys: baselines.play_baseline(env, baseline, keys))
     return _means(score(episode_keys(episodes)))
 
 

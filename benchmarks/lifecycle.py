@@ -41,7 +41,7 @@ def of_baseline(name: str, episodes: int) -> Figures:
     assert isinstance(env, Lifecycle)
 
     def play(keys: jax.Array) -> dict[str, jax.Array]:
-        return baselines.evaluate(env, baselines.BASELINES[name], keys)
+        return baselines.play_baseline(env, baselines.BASELINES[name], keys)
 
     return _means(jax.jit(play)(episode_keys(episodes)))
 

@@ -11,7 +11,7 @@ import jax
 
 from purejaxppo.env import Env
 from purejaxppo.ppo import evaluation
-from purejaxppo.run.trained import TrainedPolicy
+from purejaxppo.run.trained import Loaded
 
 EVAL_SEED = 777
 
@@ -29,14 +29,14 @@ def episode_keys(episodes: int) -> jax.Array:
     return jax.random.split(jax.random.key(EVAL_SEED), episodes)
 
 
-def play(loaded: TrainedPolicy, env: Env, episodes: int) -> dict[str, jax.Array]:
+def play(loaded: Loaded, env: Env, episodes: int) -> dict[str, jax.Array]:
     """Return, length and metrics of a trained policy, deterministic: [E] each."""
 
     @jax.jit
     def run(params: Any, obs_stats: Any, keys: jax.Array) -> dict[str, jax.Array]:
         policy = loaded.learner.task.policy
-        run = evaluation.run_episodes(env, policy, params, obs_stats, keys)
-        return {"return": run.episode_return, "length": run.length, **run.metrics}
+        played = evaluation.play_policy(env, policy, params, obs_stats, keys)
+        return played.figures()
 
     state = loaded.state
     return run(state.params, state.obs_stats, episode_keys(episodes))

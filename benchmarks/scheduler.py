@@ -52,7 +52,9 @@ def of_baseline(name: str, families: list[str], episodes: int) -> Figures:
     figures = {}
     for family in families:
         env = scheduler_of(family)
-        score = functools.partial(baselines.evaluate, env, baselines.BASELINES[name])
+        score = functools.partial(
+            baselines.play_baseline, env, baselines.BASELINES[name]
+        )
         figures[family] = _means(jax.jit(score)(episode_keys(episodes)), env)
     return figures
 

@@ -4,12 +4,13 @@ A step that ends an episode returns the observation it really ended in (`final_o
 for the value bootstrap, and the state of the next episode beside it.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from purejaxppo import trees
 from purejaxppo.env import Action, Env, Obs, State, executed
 
 Reset = Literal["fresh", "pool", "cached"]
@@ -53,13 +54,22 @@ class Next(struct.PyTreeNode):
     index: jax.Array  # int32 [], of the pool; 0 without one
 
 
-# Of starts that are drawn ahead for a whole rollout. Most states have some hundred
-# bytes; one with MJX's whole `Data` in it has up to a hundred thousand.
+# What the starts of a whole rollout may take if they are drawn ahead. Most states have
+# a few hundred bytes; one with MJX's whole `Data` in it has up to a hundred thousand.
 _MOST_BYTES = 2**29
 
 
-def draw_starts(env: Env, kind: Reset, num_starts: int, key: jax.Array):
-    """The pool of an update, drawn once; None where resets do not use one."""
+def draw_starts(
+    env: Env, kind: Reset, num_starts: int, key: jax.Array
+) -> Starts | None:
+    """The pool of an update, drawn once; None where resets do not use one.
+
+    Args:
+      env: one environment.
+      kind: of reset.
+      num_starts: K, how many starts the pool has.
+      key: of the draw.
+    """
     if kind != "pool":
         return None
     return Starts(jax.vmap(env.reset)(jax.random.split(key, num_starts)))
@@ -74,7 +84,16 @@ def time_limit(env: Env, train_episode_steps: int) -> int | None:
 def init(
     env: Env, kind: Reset, limit: int | None, stagger: bool, key: jax.Array
 ) -> Episode:
-    """A first episode; with `stagger`, cut short at a random age."""
+    """The first episode of one environment.
+
+    Args:
+      env: one environment.
+      kind: of reset.
+      limit: steps after which an episode is cut, None for no limit.
+      stagger: give the episode a random age, so that the first episodes of many
+        environments are cut at different steps.
+      key: of the start and the age.
+    """
     key_reset, key_age = jax.random.split(key)
     state = env.reset(key_reset)
     age = jnp.zeros((), jnp.int32)
@@ -91,38 +110,49 @@ def init(
 
 
 def fit_ahead(env: Env, num: int) -> bool:
-    """Whether memory is well spent on `num` starts that are drawn ahead."""
+    """Whether `num` starts that are drawn ahead take an acceptable share of RAM."""
     state = jax.eval_shape(env.reset, jax.random.key(0))
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     return num * size <= _MOST_BYTES
 
 
 def draw_next(
-    env: Env, kind: Reset, starts: Starts | None, key: jax.Array, ahead: bool = True
+    env: Env,
+    kind: Reset,
+    starts: Starts | None,
+    key: jax.Array,
+    draw_ahead: bool = True,
 ) -> Next:
     """Draws the next start of one environment, should its episode end.
 
     Before it is known whether one does, so that those of a whole rollout can be drawn
     as one batch: random numbers are many tiny kernels, which inside the scan of steps
-    cost more than the policy's network. If not `ahead`, a fresh start is left to the
-    step, from the same key and so the same.
+    cost more than the policy's network.
+
+    Args:
+      env: one environment.
+      kind: of reset.
+      starts: the pool [K] of this update, where there is one.
+      key: of the draw.
+      draw_ahead: draw a fresh start here; else the step that needs it draws it, from
+        the same key and so the same.
     """
-    state, kept, index = None, None, jnp.zeros((), jnp.int32)
+    state, later_key, index = None, None, jnp.zeros((), jnp.int32)
     if starts is not None:
         num = jax.tree.leaves(starts.states)[0].shape[0]
         index = jax.random.randint(key, (), 0, num, jnp.int32)
-    elif kind == "fresh" and ahead:
+    elif kind == "fresh" and draw_ahead:
         state = env.reset(key)
     elif kind == "fresh":
-        kept = key
-    return Next(state, kept, index)
+        later_key = key
+    return Next(state, later_key, index)
 
 
 def _next_state(
     env: Env, episode: Episode, starts: Starts | None, following: Next
 ) -> State:
     if starts is not None:
-        return jax.tree.map(lambda x: x[following.index], starts.states)
+        return trees.take(starts.states, following.index)
     if following.key is not None:
         return env.reset(following.key)
     state = episode.first if following.state is None else following.state
@@ -138,7 +168,20 @@ def step(
     limit: int | None,
     following: Next,
 ) -> tuple[Episode, Step]:
-    """Step, and start anew where the episode ended; after `limit` steps it is cut."""
+    """Step one environment, and start a new episode where this one ended.
+
+    Args:
+      env: one environment.
+      episode: before the step.
+      action: head -> that head's action, as the policy chose it.
+      starts: the pool [K] of this update, where there is one.
+      limit: steps after which the episode is truncated, None for no limit.
+      following: the start that is taken where the episode ends.
+
+    Returns:
+      the episode after the step, the next one where this one ended; and what the step
+      brought, before any reset.
+    """
     state = env.step(episode.state, executed(env.spec, action))
     age = episode.age + 1
     truncated = state.truncated if limit is None else state.truncated | (age >= limit)
@@ -147,12 +190,8 @@ def step(
     total_reward = episode.total_reward + state.reward
     length = episode.length + 1
     fresh = _next_state(env, episode, starts, following)
-
-    def pick(new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda a, b: _where(done, a, b), new, old)
-
     after = episode.replace(
-        state=pick(fresh, state),
+        state=trees.where(done, fresh, state),
         start=done,
         age=jnp.where(done, 0, age),
         length=jnp.where(done, 0, length),
@@ -168,10 +207,3 @@ def step(
         metrics=state.metrics,
         start_index=following.index,
     )
-
-
-def _where(done: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    if jnp.issubdtype(jnp.asarray(new).dtype, jax.dtypes.prng_key):
-        data = jnp.where(done, jax.random.key_data(new), jax.random.key_data(old))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(new))
-    return jnp.where(done, new, old)

@@ -7,7 +7,7 @@ that the action is chosen in, never in a side channel.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ class State(struct.PyTreeNode):
 class Env(Protocol):
     """`reset` and `step` are pure, keep shapes and dtypes, and work under vmap.
 
-    An environment may also have `demonstrator(state) -> Action`, a scripted expert.
+    One that also has a scripted expert is a `DemonstratedEnv`.
     """
 
     @property
@@ -137,3 +137,14 @@ def executed(spec: EnvSpec, action: Action) -> Action:
         name: jnp.clip(value, -1.0, 1.0) if isinstance(spec.heads[name], Box) else value
         for name, value in action.items()
     }
+
+
+@runtime_checkable
+class DemonstratedEnv(Env, Protocol):
+    """An environment with a scripted expert, which imitation learns from.
+
+    `demonstrator` is pure and works under vmap, like `reset` and `step`. It may read
+    `state.data`, which a policy does not see.
+    """
+
+    def demonstrator(self, state: State) -> Action: ...

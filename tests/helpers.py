@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.config import Config, Hypers
@@ -16,15 +17,22 @@ if version("jaxlib") < "0.11":  # from there on XLA refuses the flag
     QUICK["xla_cpu_use_fusion_emitters"] = False
 
 
-def quick_jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
-    """`jax.jit` for what runs once: compiled with less care, and so faster."""
-    return jax.jit(function, compiler_options=QUICK, **kwargs)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
-def small_config(**changes: Any) -> Config:
+def quick_jit(
+    function: Callable[Arguments, Result], static_argnums: int | None = None
+) -> Callable[Arguments, Result]:
+    """`jax.jit` for what runs once: optimised less, and so compiled faster."""
+    return jax.jit(function, compiler_options=QUICK, static_argnums=static_argnums)
+
+
+def small_config(**changes: object) -> Config:
     """A configuration that compiles and runs in seconds; Hypers by plain name."""
     hyper_names = {field.name for field in dataclasses.fields(Hypers)}
-    hypers = Hypers(**{k: v for k, v in changes.items() if k in hyper_names})
+    hyper_changes = {k: v for k, v in changes.items() if k in hyper_names}
+    hypers = dataclasses.replace(Hypers(), **hyper_changes)
     defaults = {
         "env": "probe_envs:make",
         "num_envs": 8,
@@ -41,30 +49,39 @@ def small_config(**changes: Any) -> Config:
         "eval_episodes": 4,
     }
     plain = {k: v for k, v in changes.items() if k not in hyper_names}
-    return Config(**{**defaults, "hypers": hypers, **plain})
+    return dataclasses.replace(Config(), **{**defaults, "hypers": hypers, **plain})
 
 
-def assert_trees_equal(left: Any, right: Any) -> None:
+def assert_trees_equal(left: object, right: object) -> None:
     """Same structure, same bits; NaN equals NaN."""
     assert jax.tree.structure(left) == jax.tree.structure(right)
     for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_array_equal(_plain(a), _plain(b))
+        np.testing.assert_array_equal(_to_numpy(a), _to_numpy(b))
 
 
-def assert_trees_close(left: Any, right: Any, **tolerance: float) -> None:
-    """Same structure, nearly the same numbers; NaN equals NaN."""
+def assert_trees_close(
+    left: object, right: object, *, rtol: float = 1e-7, atol: float = 0.0
+) -> None:
+    """Same structure, nearly the same numbers; NaN equals NaN.
+
+    Args:
+      left: a tree.
+      right: a tree.
+      rtol: relative tolerance.
+      atol: absolute tolerance.
+    """
     assert jax.tree.structure(left) == jax.tree.structure(right)
     for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_allclose(_plain(a), _plain(b), **tolerance)
+        np.testing.assert_allclose(_to_numpy(a), _to_numpy(b), rtol, atol)
 
 
-def trees_differ(left: Any, right: Any) -> bool:
+def trees_differ(left: object, right: object) -> bool:
     """Whether any leaf differs in any bit."""
     pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
-    return any(not np.array_equal(_plain(a), _plain(b)) for a, b in pairs)
+    return any(not np.array_equal(_to_numpy(a), _to_numpy(b)) for a, b in pairs)
 
 
-def _plain(x: Any) -> np.ndarray:
-    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+def _to_numpy(x: object) -> np.ndarray:
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
     return np.asarray(x)

@@ -97,6 +97,14 @@ def make(
     delay: int = 2,
     limit: int | None = None,
 ) -> Probe:
+    """Build the probe.
+
+    Args:
+      kind: which of the probes, see `Probe`.
+      continuous: whether its head is a Box.
+      delay: steps until the reward, of the kinds "delayed" and "cue".
+      limit: time limit in steps, None for the kind's own.
+    """
     return Probe(kind, continuous, delay, limit)
 
 
@@ -133,6 +141,38 @@ class Counter:
             truncated=ended & (self.end in ("truncated", "both")),
             metrics={"success": count / 10.0},
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Lottery:
+    """Each start draws u: an episode of 1 to 4 steps that pays u at each, then NaN.
+
+    `success` counts the steps.
+    """
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec("lottery", {"move": Discrete(2)}, 6, "success")
+
+    def reset(self, key: jax.Array) -> State:
+        luck = jax.random.uniform(key)
+        return _start(luck[None], jnp.stack([luck, jnp.zeros(())]))
+
+    def step(self, state: State, action: Action) -> State:
+        del action
+        luck, count = state.data
+        count = count + 1
+        over = count > self.length(luck)
+        return state.replace(
+            data=jnp.stack([luck, count]),
+            reward=jnp.where(over, jnp.nan, luck),
+            terminated=count == self.length(luck),
+            metrics={"success": jnp.where(over, jnp.nan, count)},
+        )
+
+    @staticmethod
+    def length(luck: jax.Array) -> jax.Array:
+        return 1.0 + jnp.floor(4.0 * luck)
 
 
 _HEADS = {
@@ -207,7 +247,7 @@ class HeadsProbe:
             paid["switches"] = jnp.mean(right.astype(jnp.float32))
         active = {**state.active, "slot": state.active.get("op", jnp.ones((), bool))}
         paid = {name: jnp.where(active[name], x, 0.0) for name, x in paid.items()}
-        reward = sum(paid.values())
+        reward = sum(paid.values(), start=jnp.zeros((), jnp.float32))
         metrics = {"success": (reward > 0).astype(jnp.float32)}
         for name, x in paid.items():
             metrics[f"paid_{name}"] = state.metrics[f"paid_{name}"] + x

@@ -13,6 +13,7 @@ from purejaxppo.check import check_env
 from purejaxppo.config import Config, with_overrides
 from purejaxppo.env import Choice, Discrete
 from purejaxppo.envs.deck import baselines, env, rules
+from purejaxppo.envs.deck.cards import KINDS, NUM_KINDS
 from purejaxppo.errors import ConfigError, UnknownName
 from purejaxppo.ppo.learner import make_learner, make_train
 from purejaxppo.registry import make_env, presets
@@ -24,20 +25,20 @@ NONE = (-1, -1)  # picks of a step in a combat
 
 
 def pile(**counts):
-    return jnp.asarray([counts.get(kind, 0) for kind in rules.KINDS], jnp.int32)
+    return jnp.asarray([counts.get(kind, 0) for kind in KINDS], jnp.int32)
 
 
 def offer(*kinds):
-    return jnp.asarray([kind in kinds for kind in rules.KINDS])
+    return jnp.asarray([kind in kinds for kind in KINDS])
 
 
 def counts(cards):
-    return {k: int(n) for k, n in zip(rules.KINDS, cards, strict=True) if n}
+    return {k: int(n) for k, n in zip(KINDS, cards, strict=True) if n}
 
 
 def luck(cards=0.0, attack=0.5):
     """Cards are drawn in the order of KINDS, attacks are of their base."""
-    kinds = jnp.linspace(0.0, 0.9, rules.NUM_KINDS, dtype=jnp.float32)
+    kinds = jnp.linspace(0.0, 0.9, NUM_KINDS, dtype=jnp.float32)
     drawn = jnp.full((LIMITS.hand,), cards, jnp.float32)
     return rules.Luck(drawn, jnp.float32(attack), kinds, kinds)
 
@@ -56,8 +57,8 @@ def _step():
 
 
 def act(run, kind=None, picks=NONE, chance=None):
-    index = -1 if kind is None else rules.KINDS.index(kind)
-    picks = [p if isinstance(p, int) else rules.KINDS.index(p) for p in picks]
+    index = -1 if kind is None else KINDS.index(kind)
+    picks = [p if isinstance(p, int) else KINDS.index(p) for p in picks]
     return _step()(
         run, jnp.int32(index), jnp.asarray(picks, jnp.int32), chance or luck()
     )
@@ -276,7 +277,7 @@ def test_masks_are_what_step_accepts():
         after = made.step(state, {env.PLAY: play, env.PICK: picks})
         return after.data.invalid == state.data.invalid
 
-    n = 1 + rules.NUM_KINDS
+    n = 1 + NUM_KINDS
     kinds = jnp.arange(n, dtype=jnp.int32)
     pairs = jnp.stack(jnp.meshgrid(kinds[:-1], kinds[:-1], indexing="ij"), -1)
     pairs = pairs.reshape(-1, 2)
@@ -392,7 +393,7 @@ def test_episodes_end_whatever_is_done():
     """Nothing but ended turns: at most the turns of one combat."""
     made = env.Deck("policy", rules.Limits(foe_attack=(0, 0, 0, 0)))
     figures = quick_jit(
-        lambda keys: baselines.evaluate(
+        lambda keys: baselines.play_baseline(
             made,
             lambda *_: {env.PLAY: jnp.int32(77), env.PICK: jnp.zeros((2,), jnp.int32)},
             keys,
@@ -439,7 +440,7 @@ def scores():
 
     def play(keys):
         return {
-            name: baselines.evaluate(made, baseline, keys)
+            name: baselines.play_baseline(made, baseline, keys)
             for name, baseline in baselines.BASELINES.items()
         }
 

@@ -265,9 +265,9 @@ def test_quarantine_catches_each_kind(env, demonstration, field, value):
     before = jax.tree.map(lambda x: x[0], at(demonstration, FREE)[0].data.physics)
     array = getattr(before, field)
     after = before.replace(**{field: array.at[4].set(value)})
-    kept = physics_engine.quarantine(before, after)
-    assert bool(kept.unstable)
-    assert same_bits(kept.replace(unstable=before.unstable), before)
+    result = physics_engine.quarantine(before, after)
+    assert bool(result.unstable)
+    assert same_bits(result.replace(unstable=before.unstable), before)
     assert not bool(physics_engine.quarantine(before, before).unstable)
 
 
@@ -519,7 +519,7 @@ def test_auto_takes_the_fastest_that_is_there(
     monkeypatch, backend, installed, expected
 ):
     pretend(monkeypatch, backend, installed)
-    assert physics_engine.automatic() == expected
+    assert physics_engine.choose_engine() == expected
 
 
 @pytest.mark.parametrize(

@@ -7,44 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_trees_equal, quick_jit, small_config
-from probe_envs import Probe
+from probe_envs import Lottery, Probe
 
-from purejaxppo.env import Discrete, EnvSpec, State
 from purejaxppo.policy.policy import make_policy
 from purejaxppo.ppo import evaluation, normalize
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.rollout import policy_input
 from purejaxppo.ppo.types import Task
-
-
-@dataclasses.dataclass(frozen=True)
-class Lottery:
-    """Each start draws u: an episode of 1 to 4 steps that pays u at each, then NaN."""
-
-    @property
-    def spec(self):
-        return EnvSpec("lottery", {"move": Discrete(2)}, 6, "success")
-
-    def reset(self, key):
-        luck = jax.random.uniform(key)
-        zero, no = jnp.zeros((), jnp.float32), jnp.zeros((), bool)
-        data = jnp.stack([luck, zero])
-        return State(data, luck[None], zero, no, no, metrics={"success": zero})
-
-    def step(self, state, action):
-        luck, count = state.data
-        count = count + 1
-        over = count > self.length(luck)
-        return state.replace(
-            data=jnp.stack([luck, count]),
-            reward=jnp.where(over, jnp.nan, luck),
-            terminated=count == self.length(luck),
-            metrics={"success": jnp.where(over, jnp.nan, count)},
-        )
-
-    @staticmethod
-    def length(luck):
-        return 1.0 + jnp.floor(4.0 * luck)
 
 
 def _lottery(**changes):

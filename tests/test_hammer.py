@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from purejaxppo.env import Box
+from purejaxppo.envs.hammer import contact, observation, scene
 from purejaxppo.envs.hammer import env as hammer
-from purejaxppo.envs.hammer import scene
 from purejaxppo.envs.hammer.presets import PRESETS
 from purejaxppo.envs.physics import mujoco as c_engine
 from purejaxppo.envs.physics.engine import sensor_slices
@@ -240,10 +240,10 @@ def test_observation_remembers_one_step(env):
 
 def test_only_what_is_shown_is_clipped():
     block = jnp.arange(18.0) / 10
-    shown = np.asarray(hammer.clip_block(block.at[2].set(-0.3)))
+    shown = np.asarray(observation.clip_block(block.at[2].set(-0.3)))
     np.testing.assert_allclose(shown[:4], [0.0, 0.348, -0.0525, 0.3], atol=1e-7)
     np.testing.assert_array_equal(shown[4:], block[4:])
-    high = np.asarray(hammer.clip_block(jnp.full(18, 7.0)))
+    high = np.asarray(observation.clip_block(jnp.full(18, 7.0)))
     np.testing.assert_allclose(high[:4], [0.525, 1.025, 0.7, 1.0], atol=1e-7)
 
 
@@ -317,8 +317,8 @@ def strike(env, demonstrations):
 
 
 def test_a_strike_counts(strike):
-    assert bool(hammer.face_on_nail(*strike))
-    assert bool(hammer.fingers_clear(*strike))
+    assert bool(contact.face_on_nail(*strike))
+    assert bool(contact.fingers_clear(*strike))
 
 
 @pytest.mark.parametrize(
@@ -333,31 +333,33 @@ def test_a_strike_counts(strike):
 def test_a_face_elsewhere_does_not_count(strike, moved, why):
     sensors, slide = strike
     elsewhere = sensors | {"face": sensors["face"] + jnp.array(moved)}
-    assert not bool(hammer.face_on_nail(elsewhere, slide)), why
+    assert not bool(contact.face_on_nail(elsewhere, slide)), why
 
 
 def test_a_turned_face_does_not_count(strike):
     sensors, slide = strike
     turned = sensors | {"face_normal": jnp.array([0.6, 0.8, 0.0])}
-    assert not bool(hammer.face_on_nail(turned, slide))
+    assert not bool(contact.face_on_nail(turned, slide))
 
 
 def test_a_hammer_on_the_table_does_not_count(strike):
     """Its disc then reaches the nail's lower edge, or nearly."""
     sensors, slide = strike
-    face = hammer.nail_position(slide) - jnp.array([0.0, 0.009, 0.0])
+    face = contact.nail_position(slide) - jnp.array([0.0, 0.009, 0.0])
     level = sensors | {"face_normal": jnp.array([0.0, 1.0, 0.0])}
-    assert not bool(hammer.face_on_nail(level | {"face": face.at[2].set(0.045)}, slide))
-    assert bool(hammer.face_on_nail(level | {"face": face.at[2].set(0.055)}, slide))
+    assert not bool(
+        contact.face_on_nail(level | {"face": face.at[2].set(0.045)}, slide)
+    )
+    assert bool(contact.face_on_nail(level | {"face": face.at[2].set(0.055)}, slide))
 
 
 @pytest.mark.parametrize("pad", ["leftpad", "rightpad"])
 def test_a_finger_on_the_nail_spoils_it(strike, pad):
     sensors, slide = strike
-    front = hammer.nail_position(slide) - jnp.array([0.0, 0.012, 0.0])
-    assert not bool(hammer.fingers_clear(sensors | {pad: front}, slide))
+    front = contact.nail_position(slide) - jnp.array([0.0, 0.012, 0.0])
+    assert not bool(contact.fingers_clear(sensors | {pad: front}, slide))
     away = front - jnp.array([0.0, 0.003, 0.0])
-    assert bool(hammer.fingers_clear(sensors | {pad: away}, slide))
+    assert bool(contact.fingers_clear(sensors | {pad: away}, slide))
 
 
 @pytest.mark.parametrize("condition", ["face_on_nail", "fingers_clear"])
@@ -365,7 +367,7 @@ def test_each_condition_can_veto(env, demonstrations, monkeypatch, condition):
     step = first(demonstrations.metrics["hammered"])[0] - 2
     state = jax.tree.map(lambda x: x[step, 0], demonstrations)
     state = state.replace(data=state.data.replace(touching=jnp.zeros((), bool)))
-    monkeypatch.setattr(hammer, condition, lambda *_: jnp.zeros((), bool))
+    monkeypatch.setattr(contact, condition, lambda *_: jnp.zeros((), bool))
     after = env.step(state, env.demonstrator(state))
     assert float(after.metrics["success"]) == 1.0
     assert float(after.metrics["hammered"]) == 0.0
@@ -501,9 +503,9 @@ def test_scene_is_what_the_constants_say():
     assert model.jnt_qposadr[model.joint("nail").id] == scene.NAIL_QPOS
     world = mujoco.MjData(model)
     mujoco.mj_forward(model, world)
-    np.testing.assert_allclose(world.body("nail").xpos, hammer.NAIL_AT)
+    np.testing.assert_allclose(world.body("nail").xpos, contact.NAIL_AT)
     pad = model.geom("leftpad").size
-    np.testing.assert_allclose(sorted(pad), sorted(hammer.PAD_HALF_SIZE))
+    np.testing.assert_allclose(sorted(pad), sorted(contact.PAD_HALF_SIZE))
 
 
 def test_visual_shapes_change_no_physics():

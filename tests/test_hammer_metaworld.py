@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from purejaxppo.envs.hammer import env as hammer
-from purejaxppo.envs.hammer import reward, scene
+from purejaxppo.envs.hammer import observation, protocol, reward, scene
 from purejaxppo.envs.physics.engine import sensor_slices
 
 RECORDING = Path(__file__).parent / "official" / "hammer_v3.json"
@@ -49,7 +49,7 @@ def reset_at(env, place):
     data = state.data.replace(
         physics=physics, block=block, hammer_start=jnp.array([*place[:2], 0.0])
     )
-    return state.replace(data=data, obs=hammer.stack(block, block, (0.0, 0.0, 0.0)))
+    return state.replace(data=data, obs=observation.join(block, block, (0.0, 0.0, 0.0)))
 
 
 def test_recording_is_of_the_official_versions(official):
@@ -166,7 +166,7 @@ def formula(obs, action, left_pad, right_pad, tcp, tcp_start, hammer_start, qpos
     grab = reward.caging(
         action[3], target, hammer_start, left_pad, right_pad, tcp, tcp_start
     )
-    goal = jnp.array(hammer.GOAL)
+    goal = jnp.array(protocol.GOAL)
     success = qpos[scene.NAIL_QPOS] > hammer.DRIVEN
     return reward.dense(obs[4:7], obs[7:11], grab, goal, success), grab
 

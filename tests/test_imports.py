@@ -17,7 +17,7 @@ _LAYERS = [
     ["presets"],
     ["config"],
     ["validation"],
-    ["autoreset"],
+    ["autoreset", "episodes"],
     ["policy.distributions", "policy.custom", "policy.dense"],
     ["policy.heads", "check", "envs", "adapters"],
     ["policy.networks"],
@@ -35,9 +35,11 @@ _LAYERS = [
     ["train", "doctor", "export", "sweep", "evaluate", "plot"],
 ]
 _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}
-# Beyond the order: environments and adapters know the protocol alone, and how to run
-# code of others.
-_ENVIRONMENTS_MAY = {"errors", "numerics", "trees", "env", "policy.distributions"}
+# Beyond the order: environments and adapters know the protocol alone, how to run code
+# of others, and how whole episodes are played.
+_ENVIRONMENTS_MAY = {
+    *("errors", "numerics", "trees", "env", "episodes", "policy.distributions")
+}
 # The doctor reads files: what it imports must not bring a device along.
 _NO_JAX = {"jax", "flax", "optax", "chex", "orbax"}
 

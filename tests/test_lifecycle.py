@@ -302,7 +302,7 @@ def scores():
 
     def play(keys):
         return {
-            name: baselines.evaluate(made, baseline, keys)
+            name: baselines.play_baseline(made, baseline, keys)
             for name, baseline in baselines.BASELINES.items()
         }
 
@@ -370,11 +370,11 @@ def test_presets_differ_in_the_core_alone():
         validate(Config.preset("lifecycle", name))
     default = Config.preset("lifecycle")
     assert default.core != "none"
-    # A training sequence is an episode: it starts with an empty memory.
+    # A training sequence is an episode: it starts with the zero state.
     assert default.window == rules.Limits().horizon
 
 
-def test_ppo_with_memory_improves_over_an_untrained_policy():
+def test_recurrent_ppo_improves_over_an_untrained_policy():
     config = small_config(
         env="lifecycle",
         num_envs=64,

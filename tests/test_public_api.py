@@ -40,7 +40,7 @@ def test_static_and_lazy_names_agree():
 def test_what_the_readme_sends_people_to_is_public():
     names = (
         "make_train Config Hypers evaluate load_policy Env State EnvSpec Box Discrete "
-        "Choice make_env check_env __version__"
+        "Choice Custom make_env check_env __version__"
     )
     assert set(names.split()) == set(purejaxppo.__all__)
 

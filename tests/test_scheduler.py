@@ -287,9 +287,9 @@ def test_families_differ_as_their_names_say():
 def test_known_schedule_reaches_the_toys_optimum():
     made = make_env("scheduler", family="toy")
     keys = jax.random.split(jax.random.key(5), 200)
-    figures = quick_jit(lambda k: baselines.evaluate(made, baselines.toy_schedule, k))(
-        keys
-    )
+    figures = quick_jit(
+        lambda k: baselines.play_baseline(made, baselines.toy_schedule, k)
+    )(keys)
     bound = env.optimal_return(jax.vmap(made.reset)(keys))
     np.testing.assert_allclose(figures["return"], bound, atol=1e-5)
     assert 0.85 < float(jnp.mean(bound)) < 1.0
@@ -360,7 +360,7 @@ def scores():
 
     def play(keys):
         return {
-            name: baselines.evaluate(made, baseline, keys)
+            name: baselines.play_baseline(made, baseline, keys)
             for name, baseline in baselines.BASELINES.items()
         }
 

@@ -9,8 +9,8 @@ def make(choice: str = "policy", num_offered: int = 5, num_taken: int = 2) -> En
     Args:
       choice: who takes cards at a prompt: the head `pick` ("policy"), or chance
         ("random"), and then that head is never active.
-      num_offered, num_taken: kinds of cards that a prompt offers, and how many of
-        them are taken.
+      num_offered: kinds of cards that a prompt offers.
+      num_taken: how many of them are taken.
     """
     from .env import make as make_deck
 

@@ -4,19 +4,33 @@ Each baseline is (env, state, key) -> action, for one environment. They see what
 observation shows, not more.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 from purejaxppo.env import Action, State
+from purejaxppo.episodes import play_baseline as play_baseline
 
-from ..episodes import evaluate as evaluate
 from . import rules
+from .cards import IMMUNE, column
 from .env import END_TURN, PICK, PLAY, Deck
-from .rules import IMMUNE, Run
+from .rules import Run
 
-Baseline = Callable[[Deck, State, jax.Array], Action]
+
+class Baseline(Protocol):
+    """What chooses an action in one environment."""
+
+    def __call__(self, env: Deck, state: State, key: jax.Array, /) -> Action:
+        """Chooses an action.
+
+        Args:
+          env: the environment.
+          state: of it, without a batch axis.
+          key: of this step, for baselines that draw.
+        """
+        ...
+
 
 # What a deck gains by a card of each kind, by foe, in the order of KINDS.
 #              strike guard heavy wall venom mend study rage poke wound
@@ -29,7 +43,7 @@ def _worth(run: Run, env: Deck) -> jax.Array:
     """What each kind is worth if played now, in foe's hp, per energy. Float32 [K]."""
 
     def number(name: str) -> jax.Array:
-        return rules.column(name).astype(jnp.float32)
+        return column(name).astype(jnp.float32)
 
     hit = rules.damage(run, env.limits)
     threat = jnp.maximum(run.attack - run.block, 0).astype(jnp.float32)

@@ -10,7 +10,8 @@ from purejaxppo.env import Action, Choice, Discrete, EnvSpec, Head, State
 from purejaxppo.errors import UnknownName, whole_number
 
 from . import rules
-from .rules import FOES, NUM_KINDS, Limits, Run
+from .cards import FOES, NUM_KINDS
+from .rules import Limits, Run
 
 PLAY, PICK = "play", "pick"
 END_TURN = 0  # of `play`; 1 + i plays a card of kind i
@@ -18,7 +19,7 @@ CHOICES = ("policy", "random")
 
 
 class Data(struct.PyTreeNode):
-    """What the environment itself keeps."""
+    """The environment's own state, beside what a policy sees."""
 
     run: Run
     key: jax.Array  # of all luck to come
@@ -29,7 +30,7 @@ class Data(struct.PyTreeNode):
 
 
 def observe(run: Run, limits: Limits) -> jax.Array:
-    """Float32 [D]; see the table in README.md."""
+    """The observation, float32 [D]; see the table in README.md."""
 
     def one_hot(index: jax.Array, num: int) -> jax.Array:
         return jnp.arange(num) == index
@@ -56,7 +57,7 @@ def observe(run: Run, limits: Limits) -> jax.Array:
         [
             *(pile.astype(jnp.float32) / 4.0 for pile in piles),
             *(flag.astype(jnp.float32) for flag in flags),
-            jnp.stack([number.astype(jnp.float32) / of for number, of in numbers]),
+            jnp.stack([x.astype(jnp.float32) / scale for x, scale in numbers]),
         ]
     )
 
@@ -144,6 +145,11 @@ class Deck:
 
 def make(choice: str, num_offered: int, num_taken: int) -> Deck:
     """Build the environment.
+
+    Args:
+      choice: who takes cards at a prompt, "policy" or "random".
+      num_offered: kinds of cards that a prompt offers.
+      num_taken: how many of them are taken.
 
     Raises:
       ConfigError: an argument that cannot be used.

@@ -6,44 +6,14 @@ kind are alike and the order of a pile is luck. All luck of a step comes in as o
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-UNPLAYABLE = 9  # a cost that no turn's energy pays
+from purejaxppo import trees
 
-
-class Card(NamedTuple):
-    """What a kind of card costs and does."""
-
-    cost: int = 1  # energy; at least 1, so that a turn has no more cards than energy
-    damage: int = 0
-    block: int = 0
-    poison: int = 0
-    heal: int = 0
-    draw: int = 0
-    power: int = 0  # damage that each later card with damage does on top
-
-
-CARDS = {
-    "strike": Card(damage=6),
-    "guard": Card(block=6),
-    "heavy": Card(cost=2, damage=16),
-    "wall": Card(cost=2, block=15),
-    "venom": Card(poison=5),
-    "mend": Card(heal=5),
-    "study": Card(block=4, draw=2),
-    "rage": Card(power=3),
-    "poke": Card(damage=3),
-    "wound": Card(cost=UNPLAYABLE),
-}
-KINDS = tuple(CARDS)
-NUM_KINDS = len(KINDS)
-
-FOES = ("plain", "armoured", "immune")
-ARMOURED, IMMUNE = 1, 2
+from .cards import ARMOURED, IMMUNE, KINDS, NUM_KINDS, Card, column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +24,14 @@ class Limits:
       num_offered: kinds in a prompt, all different.
       num_taken: how many of them are taken.
       deck: the first deck, kind -> number of cards.
-      hp: the player's, and no more.
+      hp: the player's at first, and the most that it can be.
       rest: hp regained after a combat won.
       energy: of a turn.
       hand: cards drawn for a turn.
       armour: by how much an armoured foe lessens each card's damage.
-      foe_hp, foe_attack: of each combat's foe; an attack is drawn evenly from half to
-        one and a half times the second number.
+      foe_hp: of each combat's foe.
+      foe_attack: of each combat's foe; an attack is uniform from half to one and a
+        half times this number.
       growth: by how much each turn adds to the foe's attack, as a share.
       max_turns: of a combat; it is lost after them.
     """
@@ -103,7 +74,7 @@ class Run(struct.PyTreeNode):
 
 
 class Luck(struct.PyTreeNode):
-    """All that chance decides in one step, numbers drawn evenly from [0, 1)."""
+    """All that chance decides in one step, numbers uniform in [0, 1)."""
 
     cards: jax.Array  # float32 [hand]
     attack: jax.Array  # float32 []
@@ -120,13 +91,14 @@ def draw_luck(key: jax.Array, limits: Limits) -> Luck:
     return Luck(cards, attack[0], offer, pick)
 
 
-def column(name: str) -> jax.Array:
-    """That number of each kind of card, int32 [K]."""
-    return jnp.asarray([getattr(card, name) for card in CARDS.values()], jnp.int32)
-
-
 def new(foe: jax.Array, luck: Luck, limits: Limits) -> Run:
-    """The first turn of the first combat."""
+    """The first turn of the first combat.
+
+    Args:
+      foe: int32 [], index into FOES, of all combats of the run.
+      luck: what is drawn for the first hand and attack.
+      limits: the static facts.
+    """
     none = jnp.zeros((), jnp.int32)
     empty = jnp.zeros((NUM_KINDS,), jnp.int32)
     deck = jnp.asarray([dict(limits.deck).get(kind, 0) for kind in KINDS], jnp.int32)
@@ -168,18 +140,24 @@ def damage(run: Run, limits: Limits) -> jax.Array:
 
 
 def play_card(run: Run, kind: jax.Array, limits: Limits) -> Run:
-    """Pay a card, do what it does, discard it. The caller sees that it is playable."""
-    card = Card(*(column(name)[kind] for name in Card._fields))
+    """Pay a card, do what it does, discard it.
+
+    Args:
+      run: in a combat.
+      kind: int32 [], of the card, which the caller makes sure is playable.
+      limits: the static facts.
+    """
+    card = {name: column(name)[kind] for name in Card._fields}
     one = (jnp.arange(NUM_KINDS) == kind).astype(jnp.int32)
     return run.replace(
         hand=run.hand - one,
         discard=run.discard + one,
-        energy=run.energy - card.cost,
+        energy=run.energy - card["cost"],
         foe_hp=run.foe_hp - damage(run, limits)[kind],
-        block=run.block + card.block,
-        poison=run.poison + jnp.where(run.foe == IMMUNE, 0, card.poison),
-        hp=jnp.minimum(run.hp + card.heal, limits.hp),
-        power=run.power + card.power,
+        block=run.block + card["block"],
+        poison=run.poison + jnp.where(run.foe == IMMUNE, 0, card["poison"]),
+        hp=jnp.minimum(run.hp + card["heal"], limits.hp),
+        power=run.power + card["power"],
     )
 
 
@@ -197,7 +175,13 @@ def end_turn(run: Run) -> Run:
 
 
 def new_turn(run: Run, luck: Luck, limits: Limits) -> Run:
-    """Energy is back, block is gone, the foe shows its next attack."""
+    """Energy is restored, block is gone, the foe shows its next attack.
+
+    Args:
+      run: after the end of a turn, or before the first one.
+      luck: its `attack` is used.
+      limits: the static facts.
+    """
     base = jnp.asarray(limits.foe_attack, jnp.float32)[run.combat]
     grown = base * (1.0 + limits.growth * run.turn.astype(jnp.float32))
     return run.replace(
@@ -209,27 +193,35 @@ def new_turn(run: Run, luck: Luck, limits: Limits) -> Run:
 
 
 def draw_cards(run: Run, u: jax.Array, num: jax.Array) -> Run:
-    """Draw `num` cards, no more than there are in `u`.
+    """Draw cards. An empty pile is filled from the discards; two empty ones give none.
 
-    An empty pile is filled from the discards; where both are empty nothing is drawn.
+    Args:
+      run: in a combat.
+      u: float32 [M], uniform in [0, 1), one number for each card; M is the most.
+      num: int32 [], how many cards are drawn, at most M.
     """
     draw, hand, discard = run.draw, run.hand, run.discard
     for i in range(u.shape[0]):
         empty = jnp.sum(draw) == 0
         draw = jnp.where(empty, discard, draw)
         discard = jnp.where(empty, 0, discard)
-        # The card at a place of the pile sorted by kind, each place as likely.
-        upto = jnp.cumsum(draw)
-        place = jnp.floor(u[i] * upto[-1].astype(jnp.float32)).astype(jnp.int32)
-        one = (upto - draw <= place) & (place < upto) & (i < num)
+        # The card at a place of the pile sorted by kind, all places equally likely.
+        cumulative = jnp.cumsum(draw)
+        place = jnp.floor(u[i] * cumulative[-1].astype(jnp.float32)).astype(jnp.int32)
+        one = (cumulative - draw <= place) & (place < cumulative) & (i < num)
         draw, hand = draw - one.astype(jnp.int32), hand + one.astype(jnp.int32)
     return run.replace(draw=draw, hand=hand, discard=discard)
 
 
 def win(run: Run, luck: Luck, limits: Limits) -> Run:
-    """A combat won: gather the deck, rest, and look at the offer if more is to come.
+    """A combat won: gather the deck, rest, and see an offer if a combat is to come.
 
-    Nothing else is left of the combat: `new` is all zeros there too.
+    All else is zero, as it is in `new`.
+
+    Args:
+      run: in the combat.
+      luck: its `offer` is used.
+      limits: the static facts.
     """
     combat = run.combat + 1
     best = jax.lax.top_k(luck.offer, limits.num_offered)[1]
@@ -244,13 +236,19 @@ def win(run: Run, luck: Luck, limits: Limits) -> Run:
 
 
 def random_picks(run: Run, luck: Luck, limits: Limits) -> jax.Array:
-    """Picks from the offer, each order as likely, int32 [num_taken]."""
+    """Picks from the offer, all orders equally likely, int32 [num_taken].
+
+    Args:
+      run: at a prompt.
+      luck: its `pick` is used.
+      limits: the static facts.
+    """
     score = jnp.where(run.offer, luck.pick, -1.0)
     return jax.lax.top_k(score, limits.num_taken)[1]
 
 
 def can_take(run: Run, picks: jax.Array) -> jax.Array:
-    """Bool []: all on offer, and all different."""
+    """Bool []: the picks are all on offer, and all different."""
     in_range = (picks >= 0) & (picks < NUM_KINDS)
     chosen = picks[:, None] == jnp.arange(NUM_KINDS)[None, :]
     once = jnp.sum(chosen, axis=0) <= 1
@@ -288,18 +286,13 @@ def step(
     """
     prompt = at_prompt(run)
     plays = jnp.any(playable(run) & (jnp.arange(NUM_KINDS) == kind))
-    taken = begin(select(can_take(run, picks), take(run, picks), run), limits)
-    fought = select(plays, play_card(run, kind, limits), end_turn(run))
-    after = select(prompt, taken, fought)
-    after = select(prompt | ~plays, new_turn(after, luck, limits), after)
+    taken = begin(trees.where(can_take(run, picks), take(run, picks), run), limits)
+    fought = trees.where(plays, play_card(run, kind, limits), end_turn(run))
+    after = trees.where(prompt, taken, fought)
+    after = trees.where(prompt | ~plays, new_turn(after, luck, limits), after)
     num = jnp.where(plays, column("draw")[kind], limits.hand)
     after = draw_cards(after, luck.cards, num)
-    return select(after.foe_hp <= 0, win(after, luck, limits), after)
-
-
-def select(condition: jax.Array, yes: Run, no: Run) -> Run:
-    """One of two runs."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+    return trees.where(after.foe_hp <= 0, win(after, luck, limits), after)
 
 
 def is_won(run: Run, limits: Limits) -> jax.Array:

@@ -9,7 +9,14 @@ def make(
     engine: str = "auto",
     max_episode_steps: int | None = None,
 ) -> Env:
-    """Build the environment: `env.make` with the same arguments, which see."""
+    """Build the environment.
+
+    Args:
+      reward: "sparse", "dense" or "success"; None is the protocol's own.
+      protocol: "v3", Meta-World's, or "cs224r", the Stanford homework's.
+      engine: "auto", "mujoco", "mjx" or "warp".
+      max_episode_steps: the time limit in decisions; None is the protocol's own.
+    """
     # Here, so that naming the presets does not load MuJoCo.
     from .env import make as make_hammer
 

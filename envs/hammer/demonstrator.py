@@ -32,7 +32,7 @@ def act(obs: jax.Array) -> jax.Array:
 
     far = jnp.hypot(hand[0] - grip[0], hand[1] - grip[1]) > NEAR_XY
     height = jnp.abs(hand[2] - grip[2])
-    # Lifted before the fingers are shut, the hammer slips in some of the tries.
+    # Lifted before the fingers are shut, the hammer sometimes slips.
     on_table = ((height > NEAR_Z) | (gripper > CLOSED)) & (grip[2] < LYING_Z)
     aside = jnp.hypot(hand[0] - strike[0], hand[2] - strike[2]) > NEAR_XZ
 

@@ -4,61 +4,29 @@ Facts and sources are in README.md beside this file; what is said here is why th
 code is as it is.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
+from purejaxppo import trees
 from purejaxppo.env import Action, Box, EnvSpec, State
 from purejaxppo.errors import ConfigError, UnknownName
 
 from ..physics.engine import make_engine, sensor_slices
 from ..physics.types import Data, Engine
-from . import demonstrator, reward, scene, start
+from . import contact, demonstrator, observation, reward, scene, start
+from .contact import Sensors
+from .protocol import GOAL, PROTOCOLS, Protocol
 
 REWARDS = ("sparse", "dense", "success")
 
 ACTION_SCALE = 0.01  # metres that the mocap body moves for an action of 1
-MAX_CLAW_DISTANCE = 0.1
-HAND_LOW = (-0.525, 0.348, -0.0525)
-HAND_HIGH = (0.525, 1.025, 0.7)
-GOAL = (0.24, 0.74, 0.11)
-
+DRIVEN = 0.09  # of 0.1 metres: Meta-World's success
 HAMMER_LOW, HAMMER_HIGH = (-0.1, 0.4), (0.1, 0.5)
-
-NAIL_AT = (0.24, 0.64, 0.11)  # the nail's own origin before it moves along +y
-DRIVEN = 0.09  # of 0.1: Meta-World's success
-NAIL_RADIUS, NAIL_HALF_HEIGHT = 0.03, 0.009
-DISC_RADIUS = 0.038
-PAD_HALF_SIZE = (0.015, 0.003, 0.045)  # along the world's axes, fingers pointing down
-
-# How near counts as touching. Contacts give by up to a millimetre and states are
-# seen at 80 Hz only.
-TOUCHING = 0.002
-CLEAR = 0.002
-LIFTED = 0.01  # the head's lowest point, above the table
-FACING = 0.9  # cosine between the face's normal and the nail's way
-
-
-class Protocol(NamedTuple):
-    """What the two ways of posing the task differ in."""
-
-    action_repeat: int
-    max_episode_steps: int
-    reward: str
-    goal_visible: bool
-    sticky_success: bool
-    outcome: str  # the metric that says whether an episode succeeded
-    starts: Callable
-
-
-PROTOCOLS = {
-    "v3": Protocol(1, 500, "sparse", False, True, "hammered", start.official),
-    "cs224r": Protocol(2, 50, "success", True, False, "success", start.course),
-}
 
 
 class HammerData(struct.PyTreeNode):
@@ -68,7 +36,8 @@ class HammerData(struct.PyTreeNode):
       physics: the engine's state.
       block: [18], the current half of the observation, before clipping.
       touching: bool [], the hammer's face was on the nail's head at the last look.
-      hammer_start: [3] and tcp_start: [3], which the dense reward measures from.
+      hammer_start: [3], the hammer's place at reset, for the dense reward.
+      tcp_start: [3], the middle of the finger tips at reset, for the dense reward.
     """
 
     physics: Data
@@ -78,80 +47,190 @@ class HammerData(struct.PyTreeNode):
     tcp_start: jax.Array
 
 
-class HammerEnv(NamedTuple):
-    """The environment; see `purejaxppo.env.Env`."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class HammerEnv:
+    """The environment; `make` builds it.
 
-    spec: EnvSpec
-    reset: Callable[[jax.Array], State]
-    step: Callable[[State, Action], State]
-    demonstrator: Callable[[State], Action]
-    engine: Engine
-
-
-def observe(sensors: dict[str, jax.Array], qpos: jax.Array) -> jax.Array:
-    """The half of the observation that is about one moment, float32 [18]."""
-    distance = jnp.linalg.norm(sensors["rightclaw"] - sensors["leftclaw"])
-    gripper = jnp.clip(distance / MAX_CLAW_DISTANCE, 0.0, 1.0)
-    nail = nail_position(qpos[scene.NAIL_QPOS])
-    upright = jnp.asarray((1.0, 0.0, 0.0, 0.0), jnp.float32)
-    hammer = qpos[scene.HAMMER_QPOS]
-    return jnp.concatenate([sensors["hand"], gripper[None], hammer, nail, upright])
-
-
-def stack(block: jax.Array, previous: jax.Array, goal: tuple) -> jax.Array:
-    """The observation [39]: now, one step ago, goal."""
-    return jnp.concatenate([block, previous, jnp.asarray(goal, jnp.float32)])
-
-
-def clip_block(block: jax.Array) -> jax.Array:
-    """Meta-World clips hand and gripper, in what it shows but not in what it keeps."""
-    low = jnp.asarray((*HAND_LOW, -1.0), jnp.float32)
-    high = jnp.asarray((*HAND_HIGH, 1.0), jnp.float32)
-    return block.at[:4].set(jnp.clip(block[:4], low, high))
-
-
-def nail_position(slide: jax.Array) -> jax.Array:
-    """The nail's origin in the world [3], after it moved in by `slide`."""
-    return jnp.stack([jnp.float32(NAIL_AT[0]), NAIL_AT[1] + slide, NAIL_AT[2]])
-
-
-def face_on_nail(sensors: dict[str, jax.Array], slide: jax.Array) -> jax.Array:
-    """Is the hammer's striking face, off the table, against the nail's head? bool [].
-
-    From positions alone, so that every engine answers alike: contacts and forces are
-    an engine's internals.
+    Attributes:
+      engine: the physics.
+      sensors: sensor name -> where its numbers are in `sensordata`.
+      starts: the start states.
+      protocol: how the task is posed.
+      reward: one of REWARDS.
+      max_episode_steps: the time limit, in decisions.
     """
-    face, normal = sensors["face"], sensors["face_normal"]
-    apart = nail_position(slide - NAIL_HALF_HEIGHT) - face
-    # From the face's plane to the nearest corner of the nail's head: of a tilted
-    # face, that corner is what touches.
-    tilt = jnp.abs(normal[0]) + jnp.abs(normal[2])
-    gap = jnp.dot(apart, normal) - NAIL_RADIUS * tilt
-    reach = DISC_RADIUS + NAIL_RADIUS
-    return (
-        (gap < TOUCHING)
-        & (gap > -NAIL_HALF_HEIGHT)
-        & (jnp.abs(apart[0]) < reach)
-        & (jnp.abs(apart[2]) < reach)
-        & (normal[1] > FACING)
-        & (face[2] > DISC_RADIUS + LIFTED)
-    )
+
+    engine: Engine
+    sensors: dict[str, slice]
+    starts: start.Starts[np.ndarray]
+    protocol: Protocol
+    reward: str
+    max_episode_steps: int
+
+    @property
+    def spec(self) -> EnvSpec:
+        outcome = self.protocol.outcome
+        return EnvSpec("hammer", {"arm": Box(4)}, self.max_episode_steps, outcome)
+
+    def demonstrator(self, state: State) -> Action:
+        """The scripted expert's action."""
+        assert not isinstance(state.obs, dict)
+        return {"arm": demonstrator.act(state.obs)}
+
+    def reset(self, key: jax.Array) -> State:
+        """A baked start with the hammer somewhere else. No physics."""
+        key_start, key_hammer = jax.random.split(key)
+        index = jax.random.randint(key_start, (), 0, len(self.starts.qpos))
+        starts = jax.tree.map(jnp.asarray, self.starts)
+        begin: start.Starts[jax.Array] = trees.take(starts, index)
+        low = jnp.asarray(HAMMER_LOW, jnp.float32)
+        high = jnp.asarray(HAMMER_HIGH, jnp.float32)
+        place = jax.random.uniform(key_hammer, (2,), minval=low, maxval=high)
+        shift = place - jnp.asarray(start.HAMMER_AT, jnp.float32)
+
+        physics = self._place(begin, shift)
+        block = observation.observe(self._read(physics.sensordata), physics.qpos)
+        previous = observation.observe(
+            self._read(begin.previous_sensordata),
+            begin.previous_qpos.at[9:11].add(shift),
+        )
+        zero, false = jnp.zeros((), jnp.float32), jnp.zeros((), bool)
+        return State(
+            data=HammerData(
+                physics=physics,
+                block=block,
+                touching=false,
+                hammer_start=jnp.concatenate([place, zero[None]]),
+                tcp_start=begin.tcp,
+            ),
+            obs=observation.join(block, previous, self.protocol.goal),
+            reward=zero,
+            terminated=false,
+            truncated=false,
+            metrics={"success": zero, "hammered": zero, "unstable": zero},
+        )
+
+    def _place(self, begin: start.Starts[jax.Array], shift: jax.Array) -> Data:
+        """The physics of one start, with the hammer moved by `shift` [2], metres."""
+        physics = self.engine.init(
+            begin.qpos.at[9:11].add(shift),
+            begin.qvel,
+            begin.mocap_pos,
+            jnp.asarray((start.MOCAP_QUAT,), jnp.float32),
+            begin.sensordata,
+        )
+        face = jnp.arange(self.engine.model.nsensordata)[self.sensors["face"]]
+        moved = physics.sensordata.at[face[:2]].add(shift)
+        return physics.replace(sensordata=moved)
+
+    def _read(self, sensordata: jax.Array) -> Sensors:
+        return {name: sensordata[where] for name, where in self.sensors.items()}
+
+    def step(self, state: State, action: Action) -> State:
+        """One decision: `action_repeat` control steps of 12.5 ms."""
+        arm = action["arm"]
+        chex.assert_shape(arm, (4,))
+        data = previous_data = state.data
+        hammered = jnp.zeros((), bool)
+        unstable = jnp.zeros((), bool)
+        for _ in range(self.protocol.action_repeat):
+            previous_data = data
+            data, hit = self._control_step(data, arm)
+            hammered |= hit
+            unstable |= data.physics.unstable
+
+        shown = observation.clip_block(data.block)
+        previous = observation.clip_block(previous_data.block)
+        obs = observation.join(shown, previous, self.protocol.goal)
+        value, terminated = self._pay(state, data, shown, arm[3], hammered)
+        return State(
+            data=data,
+            obs=trees.where(unstable, state.obs, obs),
+            reward=jnp.where(unstable, 0.0, value),
+            terminated=terminated & ~unstable,
+            truncated=unstable,
+            metrics=self._metrics(state, data, hammered, unstable),
+        )
+
+    def _pay(
+        self,
+        state: State,
+        data: HammerData,
+        shown: jax.Array,
+        effort: jax.Array,
+        hammered: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Reward of the decision from `state` to `data`, and whether it is the last."""
+        no_end = jnp.zeros((), bool)
+        if self.reward == "dense":
+            sensors = self._read(data.physics.sensordata)
+            return dense_reward(data, shown, sensors, effort), no_end
+        if self.reward == "success":
+            return _is_driven(data.physics).astype(jnp.float32), no_end
+        first_time = hammered & (state.metrics["hammered"] == 0)
+        return first_time.astype(jnp.float32), first_time
+
+    def _metrics(
+        self, state: State, data: HammerData, hammered: jax.Array, unstable: jax.Array
+    ) -> dict[str, jax.Array]:
+        success = _is_driven(data.physics).astype(jnp.float32)
+
+        def so_far(name: str, now: jax.Array) -> jax.Array:
+            return jnp.maximum(state.metrics[name], now.astype(jnp.float32))
+
+        sticky = self.protocol.sticky_success
+        return {
+            "success": so_far("success", success) if sticky else success,
+            "hammered": so_far("hammered", hammered),
+            "unstable": so_far("unstable", unstable),
+        }
+
+    def _control_step(
+        self, data: HammerData, arm: jax.Array
+    ) -> tuple[HammerData, jax.Array]:
+        """Moves the mocap body, runs the physics; also whether the nail went in now.
+
+        It counts as hammered when the slide passes DRIVEN with the face on the head,
+        now or at the last look, and no finger near: at a speed of 0.7 m/s the nail may
+        be a millimetre ahead of the face that drove it at either look, hardly at both.
+        """
+        arm = jnp.clip(arm, -1.0, 1.0)
+        low = jnp.asarray((scene.MOCAP_LOW,), jnp.float32)
+        high = jnp.asarray((scene.MOCAP_HIGH,), jnp.float32)
+        mocap = data.physics.mocap_pos + ACTION_SCALE * arm[None, :3]
+        physics = self.engine.step(
+            data.physics,
+            jnp.stack([arm[3], -arm[3]]),
+            jnp.clip(mocap, low, high),
+            scene.N_SUBSTEPS,
+        )
+        sensors, slide = self._read(physics.sensordata), physics.qpos[scene.NAIL_QPOS]
+        touching = contact.face_on_nail(sensors, slide)
+        hit = (
+            ~_is_driven(data.physics)
+            & _is_driven(physics)
+            & (touching | data.touching)
+            & contact.fingers_clear(sensors, slide)
+        )
+        block = observation.observe(sensors, physics.qpos)
+        return data.replace(physics=physics, block=block, touching=touching), hit
 
 
-def fingers_clear(sensors: dict[str, jax.Array], slide: jax.Array) -> jax.Array:
-    """Is there air between both fingers and the nail's head? bool []."""
-    head = jnp.asarray((NAIL_RADIUS, NAIL_HALF_HEIGHT, NAIL_RADIUS), jnp.float32)
-    reach = head + jnp.asarray(PAD_HALF_SIZE, jnp.float32) + CLEAR
-    nail = nail_position(slide)
-    right = jnp.any(jnp.abs(sensors["rightpad"] - nail) > reach)
-    left = jnp.any(jnp.abs(sensors["leftpad"] - nail) > reach)
-    return right & left
+def _is_driven(physics: Data) -> jax.Array:
+    return physics.qpos[scene.NAIL_QPOS] > DRIVEN
 
 
 def dense_reward(
-    data: HammerData, block: jax.Array, sensors: dict[str, jax.Array], effort: jax.Array
+    data: HammerData, block: jax.Array, sensors: Sensors, effort: jax.Array
 ) -> jax.Array:
-    """Meta-World's reward of a step that led to `block`, which is clipped: []."""
+    """Meta-World's reward of a control step, float32 [].
+
+    Args:
+      data: after the step.
+      block: [18], the half of the observation that the step led to, clipped.
+      sensors: after the step.
+      effort: [], the gripper's action, before clipping.
+    """
     hand, hammer = block[:3], block[4:7]
     grab = reward.caging(
         effort,
@@ -162,9 +241,8 @@ def dense_reward(
         (sensors["righttip"] + sensors["lefttip"]) / 2,
         data.tcp_start,
     )
-    success = data.physics.qpos[scene.NAIL_QPOS] > DRIVEN
     goal = jnp.asarray(GOAL, jnp.float32)
-    return reward.dense(hammer, block[7:11], grab, goal, success)
+    return reward.dense(hammer, block[7:11], grab, goal, _is_driven(data.physics))
 
 
 def make(
@@ -181,7 +259,7 @@ def make(
         Meta-World's success flag. None: "sparse", in cs224r "success".
       protocol: "v3", Meta-World's, or "cs224r", the Stanford homework's.
       engine: "auto", "mujoco", "mjx" or "warp".
-      max_episode_steps: the time limit; None: 500, in cs224r 50.
+      max_episode_steps: the time limit in decisions; None: 500, in cs224r 50.
 
     Raises:
       ConfigError: a value that is not among these.
@@ -195,160 +273,12 @@ def make(
     limit = rules.max_episode_steps if max_episode_steps is None else max_episode_steps
     if not isinstance(limit, int) or limit < 1:
         raise ConfigError("max_episode_steps", limit, "an integer of at least 1")
-
     model = scene.load()
-    physics_engine = make_engine(engine, model)
-    slices = sensor_slices(model)
-    starts = rules.starts(model)
-    goal = GOAL if rules.goal_visible else (0.0, 0.0, 0.0)
-
-    def read(sensordata):
-        return {name: sensordata[where] for name, where in slices.items()}
-
-    def bound_reset(key: jax.Array) -> State:
-        return reset(physics_engine, read, starts, goal, key)
-
-    def bound_step(state: State, action: Action) -> State:
-        return step(physics_engine, read, rules, reward, goal, state, action)
-
     return HammerEnv(
-        spec=EnvSpec("hammer", {"arm": Box(4)}, limit, rules.outcome),
-        reset=bound_reset,
-        step=bound_step,
-        demonstrator=lambda state: {"arm": demonstrator.act(state.obs)},
-        engine=physics_engine,
+        engine=make_engine(engine, model),
+        sensors=sensor_slices(model),
+        starts=rules.starts(model),
+        protocol=rules,
+        reward=reward,
+        max_episode_steps=limit,
     )
-
-
-Read = Callable[[jax.Array], dict[str, jax.Array]]
-
-
-def reset(
-    engine: Engine, read: Read, starts: start.Starts, goal: tuple, key: jax.Array
-) -> State:
-    """A baked start with the hammer somewhere else. No physics."""
-    key_start, key_hammer = jax.random.split(key)
-    index = jax.random.randint(key_start, (), 0, len(starts.qpos))
-    begin = jax.tree.map(lambda x: jnp.asarray(x)[index], starts)
-    low = jnp.asarray(HAMMER_LOW, jnp.float32)
-    high = jnp.asarray(HAMMER_HIGH, jnp.float32)
-    place = jax.random.uniform(key_hammer, (2,), minval=low, maxval=high)
-    shift = place - jnp.asarray(start.HAMMER_AT, jnp.float32)
-
-    physics = engine.init(
-        begin.qpos.at[9:11].add(shift),
-        begin.qvel,
-        begin.mocap_pos,
-        jnp.asarray((start.MOCAP_QUAT,), jnp.float32),
-        begin.sensordata,
-    )
-    face = read(jnp.arange(engine.model.nsensordata))["face"]
-    sensordata = physics.sensordata.at[face[:2]].add(shift)
-    physics = physics.replace(sensordata=sensordata)
-    block = observe(read(sensordata), physics.qpos)
-    previous_qpos = begin.previous_qpos.at[9:11].add(shift)
-    previous = observe(read(begin.previous_sensordata), previous_qpos)
-    zero = jnp.zeros((), jnp.float32)
-    false = jnp.zeros((), bool)
-    return State(
-        data=HammerData(
-            physics=physics,
-            block=block,
-            touching=false,
-            hammer_start=jnp.concatenate([place, zero[None]]),
-            tcp_start=begin.tcp,
-        ),
-        obs=stack(block, previous, goal),
-        reward=zero,
-        terminated=false,
-        truncated=false,
-        metrics={"success": zero, "hammered": zero, "unstable": zero},
-    )
-
-
-def step(
-    engine: Engine,
-    read: Read,
-    rules: Protocol,
-    reward_name: str,
-    goal: tuple,
-    state: State,
-    action: Action,
-) -> State:
-    """One decision: `action_repeat` control steps of 12.5 ms."""
-    arm = action["arm"]
-    chex.assert_shape(arm, (4,))
-    data = state.data
-    hammered = jnp.zeros((), bool)
-    unstable = jnp.zeros((), bool)
-    for _ in range(rules.action_repeat):
-        previous = data.block
-        data, hit = control_step(engine, read, data, arm)
-        hammered |= hit
-        unstable |= data.physics.unstable
-
-    sensors = read(data.physics.sensordata)
-    slide = data.physics.qpos[scene.NAIL_QPOS]
-    success = slide > DRIVEN
-    shown = clip_block(data.block)
-    obs = stack(shown, clip_block(previous), goal)
-
-    sparse = hammered & (state.metrics["hammered"] == 0)
-    if reward_name == "sparse":
-        value, terminated = sparse.astype(jnp.float32), sparse
-    elif reward_name == "dense":
-        value = dense_reward(data, shown, sensors, arm[3])
-        terminated = jnp.zeros((), bool)
-    else:
-        value, terminated = success.astype(jnp.float32), jnp.zeros((), bool)
-
-    def running(name, now):
-        return jnp.maximum(state.metrics[name], now.astype(jnp.float32))
-
-    metrics = {
-        "success": running("success", success)
-        if rules.sticky_success
-        else success.astype(jnp.float32),
-        "hammered": running("hammered", hammered),
-        "unstable": running("unstable", unstable),
-    }
-    return State(
-        data=data,
-        obs=jnp.where(unstable, state.obs, obs),
-        reward=jnp.where(unstable, 0.0, value),
-        terminated=terminated & ~unstable,
-        truncated=unstable,
-        metrics=metrics,
-    )
-
-
-def control_step(
-    engine: Engine, read: Read, data: HammerData, arm: jax.Array
-) -> tuple[HammerData, jax.Array]:
-    """Moves the mocap body, runs the physics; also tells if the nail went in just now.
-
-    It counts as hammered when the slide passes DRIVEN with the face on the head,
-    now or at the last look, and no finger near: at a speed of 0.7 m/s the nail may
-    be a millimetre ahead of the face that drove it at either look, hardly at both.
-    """
-    arm = jnp.clip(arm, -1.0, 1.0)
-    low = jnp.asarray((scene.MOCAP_LOW,), jnp.float32)
-    high = jnp.asarray((scene.MOCAP_HIGH,), jnp.float32)
-    mocap = data.physics.mocap_pos + ACTION_SCALE * arm[None, :3]
-    physics = engine.step(
-        data.physics,
-        jnp.stack([arm[3], -arm[3]]),
-        jnp.clip(mocap, low, high),
-        scene.N_SUBSTEPS,
-    )
-    sensors = read(physics.sensordata)
-    before, after = data.physics.qpos[scene.NAIL_QPOS], physics.qpos[scene.NAIL_QPOS]
-    touching = face_on_nail(sensors, after)
-    hit = (
-        (before <= DRIVEN)
-        & (after > DRIVEN)
-        & (touching | data.touching)
-        & fingers_clear(sensors, after)
-    )
-    block = observe(sensors, physics.qpos)
-    return data.replace(physics=physics, block=block, touching=touching), hit

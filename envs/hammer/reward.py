@@ -1,7 +1,7 @@
 """The dense reward of hammer-v3, and what it is made of, as functions of arrays.
 
 The formula is Meta-World's second reward version: caging the object between the
-fingers, times nothing, plus bringing the hammer's head to the nail. Every function
+fingers plus bringing the hammer's head to the nail. Every function
 is held against the installed original by tests/test_hammer_metaworld.py.
 """
 
@@ -18,10 +18,17 @@ XZ_THRESHOLD = 0.01
 HALF_HANDLE = 0.07
 
 
-def long_tail(x: jax.Array, upper: float, margin: jax.Array, lower: float = 0.0):
+def long_tail(
+    x: jax.Array, upper: float, margin: jax.Array, lower: float = 0.0
+) -> jax.Array:
     """1 within [lower, upper]; outside, 1 / (1 + 9 (distance / margin)²).
 
-    So it is 0.1 at one margin from the interval, and 0 outside where margin is 0.
+    Args:
+      x: [...].
+      upper: upper bound of the interval.
+      margin: [...], distance from the interval at which the value is 0.1; where it is
+        0, the value outside is 0.
+      lower: lower bound of the interval.
     """
     distance = jnp.where(x < lower, lower - x, x - upper)
     inside = (lower <= x) & (x <= upper)
@@ -50,19 +57,22 @@ def caging(
 
     Args:
       effort: [], the gripper's action, before clipping.
-      target: [3], what is to be held; target_start: [3], where it was at reset.
-      left_pad, right_pad: [3]; only y counts, along which they close.
-      tcp: [3], the middle of the finger tips; tcp_start: [3], at reset.
+      target: [3], what is to be held, metres like all positions here.
+      target_start: [3], where it was at reset.
+      left_pad: [3]; only y counts, along which the pads close.
+      right_pad: [3], likewise.
+      tcp: [3], the middle of the finger tips.
+      tcp_start: [3], where that was at reset.
     """
 
-    def beside(pad_y):
+    def beside(pad_y: jax.Array) -> jax.Array:
         # The margin grows as the object leaves its start: hardly any reward before
         # it is touched, and no pull back afterwards.
         margin = jnp.abs(jnp.abs(pad_y - target_start[1]) - PAD_THRESHOLD)
         gap = jnp.abs(pad_y - target[1])
         return long_tail(gap, PAD_THRESHOLD, margin, lower=OBJECT_RADIUS)
 
-    def distance_xz(a, b):
+    def distance_xz(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.hypot(a[0] - b[0], a[2] - b[2])
 
     in_y = hamacher(beside(left_pad[1]), beside(right_pad[1]))
@@ -80,7 +90,15 @@ def dense(
     goal: jax.Array,
     success: jax.Array,
 ) -> jax.Array:
-    """(2 grab + 6 in place) · upright, or 10 once the nail is in and that exceeds 5."""
+    """(2 grab + 6 in place) · upright, or 10 once the nail is in and that exceeds 5.
+
+    Args:
+      hammer: [3], its origin, metres.
+      hammer_quat: [4], its orientation (w, x, y, z).
+      grab: [], how well the fingers hold the hammer, 0 to 1.
+      goal: [3], where the head shall be, metres.
+      success: bool [], the nail is in.
+    """
     head = hammer + jnp.asarray(HEAD_OFFSET, jnp.float32)
     distance = jnp.linalg.norm(goal - head)
     lifted = (head[2] > 0.02).astype(jnp.float32)

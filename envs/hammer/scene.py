@@ -1,5 +1,8 @@
 """The hammer scene as a MuJoCo model, and the names of what the task reads from it."""
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's C extension has no stubs.)
+
 from pathlib import Path
 
 import mujoco
@@ -10,7 +13,7 @@ SCENE_PATH = Path(__file__).with_name("scene.xml")
 # Control is 80 Hz: 5 substeps of 2.5 ms.
 N_SUBSTEPS = 5
 
-# The box that the mocap body, and with it the hand, is kept in.
+# The mocap body, and with it the hand, is clipped to this box (metres).
 MOCAP_LOW = (-0.5, 0.40, 0.05)
 MOCAP_HIGH = (0.5, 1.0, 0.5)
 

@@ -5,9 +5,14 @@ The result does not depend on anything random but the hammer's place, and the ta
 is the same everywhere; so it is computed here once, and a reset moves the hammer.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's C extension has no stubs.)
+
+from typing import Generic, NamedTuple, TypeVar
+
+import jax
 import mujoco
 import numpy as np
-from flax import struct
 
 from . import scene
 
@@ -27,38 +32,50 @@ NUM_COURSE_STARTS = 256
 COURSE_SEED = 224
 
 
-class Starts(struct.PyTreeNode):
+Array = TypeVar("Array", np.ndarray, jax.Array)
+
+
+class Starts(NamedTuple, Generic[Array]):
     """K start states with the hammer at HAMMER_AT. Float32, all of shape [K, ...].
 
+    NumPy's, so that they belong to no device before a program uses them; JAX's where
+    a reset has taken one of them.
+
     Attributes:
-      qpos, qvel, mocap_pos, sensordata: as in the engine's `Data`.
-      previous_qpos, previous_sensordata: one control step before, for the half of
-        the observation that remembers; the same as now where there was none.
+      qpos: as in the engine's `Data`, like the next three.
+      qvel: the same.
+      mocap_pos: the same.
+      sensordata: the same.
+      previous_qpos: one control step before, for the previous half of the observation;
+        the same as now where there was none.
+      previous_sensordata: the same.
       tcp: [K, 3], middle of the finger tips, as Meta-World's reward remembers it.
     """
 
-    qpos: np.ndarray
-    qvel: np.ndarray
-    mocap_pos: np.ndarray
-    sensordata: np.ndarray
-    previous_qpos: np.ndarray
-    previous_sensordata: np.ndarray
-    tcp: np.ndarray
+    qpos: Array
+    qvel: Array
+    mocap_pos: Array
+    sensordata: Array
+    previous_qpos: Array
+    previous_sensordata: Array
+    tcp: Array
 
 
-def official(model: mujoco.MjModel) -> Starts:
+def official(model: mujoco.MjModel) -> Starts[np.ndarray]:
     """The one start of hammer-v3."""
     return _stack([_start(model, np.array(HAND_AT), num_idle_steps=0)])
 
 
-def course(model: mujoco.MjModel, num: int = NUM_COURSE_STARTS) -> Starts:
+def course(model: mujoco.MjModel, num: int = NUM_COURSE_STARTS) -> Starts[np.ndarray]:
     """Starts of the homework's protocol: a fixed sample of its random hand."""
     rng = np.random.default_rng(COURSE_SEED)
     hands = COURSE_HAND_AT + COURSE_HAND_STD * rng.standard_normal((num, 3))
     return _stack([_start(model, h, NUM_COURSE_IDLE_STEPS) for h in hands])
 
 
-def _start(model: mujoco.MjModel, hand: np.ndarray, num_idle_steps: int) -> dict:
+def _start(
+    model: mujoco.MjModel, hand: np.ndarray, num_idle_steps: int
+) -> dict[str, np.ndarray]:
     data = mujoco.MjData(model)
     data.mocap_pos[0], data.mocap_quat[0] = hand, MOCAP_QUAT
     data.ctrl[:] = OPEN
@@ -92,7 +109,7 @@ def _tcp(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
     return (data.sensor("righttip").data + data.sensor("lefttip").data) / 2
 
 
-def _stack(starts: list[dict]) -> Starts:
+def _stack(starts: list[dict[str, np.ndarray]]) -> Starts[np.ndarray]:
     names = starts[0]
     return Starts(
         **{n: np.stack([s[n] for s in starts]).astype(np.float32) for n in names}

@@ -1,16 +1,17 @@
 """Gardeners that do not learn, and what they score on given keys.
 
 Each baseline is (env, state, notes, key) -> (action, notes), for one environment.
-`notes` is its own memory of the episode: an observation is one noisy glance, and
-whoever writes a rule by hand would average them.
+`notes` is what it remembers of the episode: one observation is noisy, and a rule has
+to average many.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from purejaxppo import episodes, trees
 from purejaxppo.env import Action, State
 
 from . import rules
@@ -23,7 +24,7 @@ _GAIN = 0.05  # of a reading of progress against what growth on average would be
 
 
 class Notes(struct.PyTreeNode):
-    """Of each slot, float32 [J]: what is in it, as far as it can be known."""
+    """What is known of the seed in each slot, float32 [J]."""
 
     vigour: jax.Array  # mean of the estimate
     variance: jax.Array  # of the estimate
@@ -32,7 +33,26 @@ class Notes(struct.PyTreeNode):
 
 
 Turn = tuple[Action, Notes]
-Baseline = Callable[[Lifecycle, State, Notes, jax.Array], Turn]
+
+
+class Baseline(Protocol):
+    """What chooses an action in one environment, and takes notes."""
+
+    def __call__(
+        self, env: Lifecycle, state: State, notes: Notes, key: jax.Array, /
+    ) -> Turn:
+        """Chooses an action.
+
+        Args:
+          env: the environment.
+          state: of it, without a batch axis.
+          notes: as of the step before; `blank(env)` at first.
+          key: of this step, for baselines that draw.
+
+        Returns:
+          the action, and the notes for the next step.
+        """
+        ...
 
 
 def blank(env: Lifecycle) -> Notes:
@@ -49,20 +69,20 @@ def _action(
 
 
 def random_feasible(env: Lifecycle, state: State, notes: Notes, key: jax.Array) -> Turn:
-    """Any allowed op, and with it anything that is allowed."""
+    """Any allowed op, with any allowed slot, blueprint and pair."""
     keys = jax.random.split(key, 4)
 
-    def any_of(key: jax.Array, mask: jax.Array) -> jax.Array:
+    def draw(key: jax.Array, mask: jax.Array) -> jax.Array:
         return jax.random.categorical(key, jnp.where(mask, 0.0, -jnp.inf))
 
     mask = state.action_mask
-    op = any_of(keys[0], mask["op"])
+    op = draw(keys[0], mask["op"])
     kinds = jnp.ones((len(env.limits.blueprints),), bool)
     return _action(
         op,
-        any_of(keys[1], mask["slot"][op]),
-        any_of(keys[2], kinds),
-        any_of(keys[3], mask["blend"]),
+        draw(keys[1], mask["slot"][op]),
+        draw(keys[2], kinds),
+        draw(keys[3], mask["blend"]),
     ), notes
 
 
@@ -78,7 +98,10 @@ def _prior(env: Lifecycle) -> tuple[jax.Array, jax.Array]:
 
 
 def _read(env: Lifecycle, state: State, notes: Notes) -> Notes:
-    """The notes with this step's readings averaged in, each as far as it is precise."""
+    """The notes after this step's readings.
+
+    Vigour by the Kalman filter of a constant, progress with a fixed gain.
+    """
     num = env.limits.num_slots
     full, _, vigour, progress = state.obs["actor"][:-1].reshape(4, num)
     weight = notes.variance / (notes.variance + env.limits.noise**2 + 1e-6)
@@ -87,12 +110,16 @@ def _read(env: Lifecycle, state: State, notes: Notes) -> Notes:
         variance=notes.variance * (1.0 - weight),
         progress=notes.progress + _GAIN * (progress - notes.progress),
     )
-    return jax.tree.map(lambda x: jnp.where(full > 0.5, x, 0.0), notes)
+    return trees.where(full > 0.5, notes, blank(env))
 
 
 def _decide(env: Lifecycle, state: State, notes: Notes) -> Action:
-    """Culls what is about to mature as a dud, else blends the best two, else culls
-    the hopeless, else germinates the kind of the highest hopes that can still ripen."""
+    """The gardener's action, from what it knows of the seeds.
+
+    In this order: cull what is about to mature as a dud; blend the best two; cull what
+    is probably a dud; germinate the blueprint of the highest expected worth that can
+    still mature; wait.
+    """
     limits, full = env.limits, state.obs["actor"][: env.limits.num_slots] > 0.5
     late = full & (notes.progress > _LATE)
     urgent = late & (notes.vigour < _CULL_LATE)
@@ -106,7 +133,7 @@ def _decide(env: Lifecycle, state: State, notes: Notes) -> Action:
 
     time_left = limits.horizon * (1.0 - state.obs["actor"][-1])
     ripens = rules.column(limits, "growth") <= time_left
-    hope = (1.0 - rules.column(limits, "duds")) * rules.column(limits, "worth")
+    expected = (1.0 - rules.column(limits, "duds")) * rules.column(limits, "worth")
     can_germinate = jnp.any(~full) & jnp.any(ripens)
 
     op = jnp.select(
@@ -115,7 +142,7 @@ def _decide(env: Lifecycle, state: State, notes: Notes) -> Action:
         jnp.int32(WAIT),
     )
     slot = jnp.where(op == GERMINATE, jnp.argmin(full), worst)
-    blueprint = jnp.argmax(jnp.where(ripens, hope, -jnp.inf))
+    blueprint = jnp.argmax(jnp.where(ripens, expected, -jnp.inf))
     return _action(op, slot, blueprint, jnp.argmax(lesser))
 
 
@@ -131,18 +158,15 @@ def _write(env: Lifecycle, notes: Notes, action: Action) -> Notes:
         rate=1.0 / rules.column(limits, "growth")[blueprint],
     )
     pair = jnp.asarray(limits.pairs, jnp.int32)[action["blend"]]
-    two = jax.tree.map(lambda x: x[pair], notes)
+    parents = trees.take(notes, pair)
     blended = Notes(
-        vigour=rules.blended_vigour(two.vigour),
-        variance=jnp.mean(two.variance),
-        progress=jnp.mean(two.progress),
-        rate=jnp.mean(two.rate),
+        vigour=rules.blended_vigour(parents.vigour),
+        variance=jnp.mean(parents.variance),
+        progress=jnp.mean(parents.progress),
+        rate=jnp.mean(parents.rate),
     )
-    for seed, put in (
-        (new, (op == GERMINATE) & (slots == action["slot"])),
-        (blended, (op == BLEND) & (slots == pair[0])),
-    ):
-        notes = jax.tree.map(lambda n, o, put=put: jnp.where(put, n, o), seed, notes)
+    notes = trees.where((op == GERMINATE) & (slots == action["slot"]), new, notes)
+    notes = trees.where((op == BLEND) & (slots == pair[0]), blended, notes)
     return notes.replace(progress=notes.progress + notes.rate)
 
 
@@ -174,22 +198,23 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def evaluate(
+def play_baseline(
     env: Lifecycle, baseline: Baseline, keys: jax.Array
 ) -> dict[str, jax.Array]:
-    """Figures of one episode from each key, [E]: return and the metrics."""
+    """Return, length and metrics of one episode from each key, [E] each.
 
-    def one(key: jax.Array) -> dict[str, jax.Array]:
-        def step(carry: tuple, index: jax.Array) -> tuple:
-            state, notes, total = carry
-            key_action = jax.random.fold_in(key, index)
-            action, notes = baseline(env, state, notes, key_action)
-            state = env.step(state, action)
-            return (state, notes, total + state.reward), None
+    Args:
+      env: the environment.
+      baseline: (env, state, notes, key) -> (action, notes), for one environment.
+      keys: [E], one per episode.
+    """
 
-        start = (env.reset(key), blank(env), jnp.zeros((), jnp.float32))
-        steps = jnp.arange(env.limits.horizon, dtype=jnp.int32)
-        (state, _, total), _ = jax.lax.scan(step, start, steps)
-        return {"return": total, **state.metrics}
+    def act(
+        notes: Notes, states: State, start: jax.Array, keys: jax.Array
+    ) -> tuple[Action, Notes]:
+        del start
+        choose = jax.vmap(lambda *arguments: baseline(env, *arguments))
+        return choose(states, notes, keys)
 
-    return jax.vmap(one)(keys)
+    notes = jax.vmap(lambda _: blank(env))(keys)
+    return episodes.play(env, act, keys, notes).figures()

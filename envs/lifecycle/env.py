@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from purejaxppo import trees
 from purejaxppo.env import Action, Discrete, EnvSpec, State
 from purejaxppo.errors import ConfigError, whole_number
 
@@ -24,7 +25,7 @@ _COUNTS = ("matured", "duds", "blended", "culled", "waited", "invalid")
 
 
 class Data(struct.PyTreeNode):
-    """What the environment itself keeps."""
+    """The environment's own state, beside what a policy sees."""
 
     seeds: Seeds
     time: jax.Array  # int32 []
@@ -51,10 +52,6 @@ def _within(value: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """An index that is safe to use, and whether it is the one that was given."""
     index = jnp.clip(value.astype(jnp.int32), 0, size - 1)
     return index, index == value
-
-
-def _pick(flag: jax.Array, new: Seeds, old: Seeds) -> Seeds:
-    return jax.tree.map(lambda a, b: jnp.where(flag, a, b), new, old)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,16 +84,16 @@ class Lifecycle:
 
     def step(self, state: State, action: Action) -> State:
         key, key_seed, key_growth, key_readings = jax.random.split(state.data.key, 4)
-        seeds, price, did = self._apply(state.data.seeds, action, key_seed)
+        seeds, price, applied = self._apply(state.data.seeds, action, key_seed)
         grown, paid = rules.grow(seeds, key_growth)
         reward = (jnp.sum(paid) - price) / SCALE
-        happened = {
+        events = {
             "matured": jnp.sum(seeds.occupied & ~grown.occupied),
             "duds": jnp.sum(paid < 0.0),
-            "blended": did[BLEND],
-            "culled": did[CULL],
-            "waited": did[WAIT],
-            "invalid": ~jnp.any(did),
+            "blended": applied[BLEND],
+            "culled": applied[CULL],
+            "waited": applied[WAIT],
+            "invalid": ~jnp.any(applied),
         }
         counts = state.data.counts
         data = Data(
@@ -104,23 +101,23 @@ class Lifecycle:
             time=state.data.time + 1,
             key=key,
             total=state.data.total + reward,
-            counts={k: counts[k] + happened[k].astype(jnp.float32) for k in _COUNTS},
+            counts={k: counts[k] + events[k].astype(jnp.float32) for k in _COUNTS},
         )
         return self._state(data, key_readings, reward)
 
     def _apply(
         self, seeds: Seeds, action: Action, key: jax.Array
     ) -> tuple[Seeds, jax.Array, jax.Array]:
-        """The seeds after the action, its price, and which op it did, [4] (or none).
+        """The seeds after the action, its price, and which op was applied, bool [4].
 
-        From the seeds, not from the state's masks: what can be done is the rules'.
+        None is where the op was not possible: the seeds say what is, not the masks.
         """
         limits, op = self.limits, action["op"]
         slot, is_slot = _within(action["slot"], limits.num_slots)
         blueprint, is_known = _within(action["blueprint"], len(limits.blueprints))
         pair, is_pair = _within(action["blend"], len(limits.pairs))
         full = seeds.occupied[slot]
-        did = jnp.stack(
+        applied = jnp.stack(
             [
                 op == WAIT,
                 (op == GERMINATE) & is_slot & is_known & ~full,
@@ -130,14 +127,16 @@ class Lifecycle:
         )
         planted = rules.germinate(seeds, slot, blueprint, key, limits)
         price = jnp.where(
-            did[GERMINATE],
+            applied[GERMINATE],
             rules.column(limits, "price")[blueprint],
-            jnp.where(did[CULL], CULL_PRICE, 0.0),
+            jnp.where(applied[CULL], CULL_PRICE, 0.0),
         )
-        after = _pick(did[GERMINATE], planted, seeds)
-        after = _pick(did[BLEND], rules.blend(seeds, pair, limits), after)
-        after = _pick(did[CULL], rules.cull(seeds, slot, limits), after)
-        return after, price, did
+        blended = rules.blend(seeds, pair, limits)
+        culled = rules.cull(seeds, slot, limits)
+        after = trees.where(applied[GERMINATE], planted, seeds)
+        after = trees.where(applied[BLEND], blended, after)
+        after = trees.where(applied[CULL], culled, after)
+        return after, price, applied
 
     def _state(self, data: Data, key: jax.Array, reward: jax.Array) -> State:
         masks, active = self._masks(data.seeds)
@@ -155,36 +154,40 @@ class Lifecycle:
     def _observe(self, data: Data, key: jax.Array) -> dict[str, jax.Array]:
         """Actor float32 [4 J + 1], critic [7 J + 1]; see the tables in README.md."""
         seeds = data.seeds
-        shown = rules.readings(seeds, key, self.limits)
+        readings = rules.readings(seeds, key, self.limits)
         time = data.time.astype(jnp.float32) / self.limits.horizon
-        seen = [
+        visible = [
             seeds.occupied.astype(jnp.float32),
             seeds.worth,
-            shown.reshape(-1),
+            readings.reshape(-1),
             time[None],
         ]
         hidden = [seeds.vigour, seeds.progress, seeds.rate]
         return {
-            "actor": jnp.concatenate(seen),
-            "critic": jnp.concatenate([*seen, *hidden]),
+            "actor": jnp.concatenate(visible),
+            "critic": jnp.concatenate([*visible, *hidden]),
         }
 
     def _masks(self, seeds: Seeds) -> tuple[Flags, Flags]:
         """Allowed actions of `op` [4], `slot` [4, J] and `blend` [P]; activity."""
         full, pairs = seeds.occupied, rules.blendable(seeds, self.limits)
-        can = [jnp.ones((), bool), jnp.any(~full), jnp.any(pairs), jnp.any(full)]
+        ops = [jnp.ones((), bool), jnp.any(~full), jnp.any(pairs), jnp.any(full)]
         none = jnp.zeros_like(full)
         masks = {
-            "op": jnp.stack(can),
+            "op": jnp.stack(ops),
             # The row is the op: empty slots to germinate in, occupied ones to cull.
             "slot": jnp.stack([none, ~full, none, full]),
             "blend": pairs,
         }
-        return masks, {"blend": can[BLEND]}
+        return masks, {"blend": ops[BLEND]}
 
 
 def make(num_slots: int, noise: float) -> Lifecycle:
     """Build the environment.
+
+    Args:
+      num_slots: J, places for seeds.
+      noise: standard deviation of a reading of vigour.
 
     Raises:
       ConfigError: an argument that cannot be used.

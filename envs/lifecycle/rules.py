@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from purejaxppo import trees
+
 
 @dataclasses.dataclass(frozen=True)
 class Blueprint:
@@ -80,20 +82,20 @@ def empty(limits: Limits) -> Seeds:
     return Seeds(jnp.zeros((limits.num_slots,), bool), zeros, zeros, zeros, zeros)
 
 
-def _put(seeds: Seeds, where: jax.Array, **values: jax.Array) -> Seeds:
-    """Those values, [] each, into the slots `where`, [J]."""
+def _put(seeds: Seeds, slots: jax.Array, **values: jax.Array) -> Seeds:
+    """Those values, [] each, in the slots where `slots`, bool [J], is True."""
     old = {name: getattr(seeds, name) for name in values}
     return seeds.replace(
-        **{name: jnp.where(where, values[name], old[name]) for name in values}
+        **{name: jnp.where(slots, values[name], old[name]) for name in values}
     )
 
 
-def _at(limits: Limits, slot: jax.Array) -> jax.Array:
+def _one_hot(limits: Limits, slot: jax.Array) -> jax.Array:
     return jnp.arange(limits.num_slots, dtype=jnp.int32) == slot
 
 
 def vigour_of(dud: jax.Array, uniform: jax.Array) -> jax.Array:
-    """The vigour of a seed, from a number that is uniform in [0, 1)."""
+    """The vigour of a seed, from a number that is uniform in [0, 1): float32 []."""
     low, high = VIGOUR
     size = low + (high - low) * uniform
     return jnp.where(dud, -size, size)
@@ -108,12 +110,20 @@ def column(limits: Limits, field: str) -> jax.Array:
 def germinate(
     seeds: Seeds, slot: jax.Array, blueprint: jax.Array, key: jax.Array, limits: Limits
 ) -> Seeds:
-    """A new seed of that blueprint in that slot, its vigour drawn."""
+    """A new seed in a slot, its vigour drawn.
+
+    Args:
+      seeds: before.
+      slot: int32 [].
+      blueprint: int32 [], which kind of seed.
+      key: of the draw.
+      limits: the static facts.
+    """
     uniform = jax.random.uniform(key, (2,), jnp.float32)
     dud = uniform[0] < column(limits, "duds")[blueprint]
     return _put(
         seeds,
-        _at(limits, slot),
+        _one_hot(limits, slot),
         occupied=jnp.ones((), bool),
         vigour=vigour_of(dud, uniform[1]),
         worth=column(limits, "worth")[blueprint],
@@ -122,47 +132,59 @@ def germinate(
     )
 
 
-def clear(seeds: Seeds, where: jax.Array) -> Seeds:
-    """The slots `where`, [J], empty."""
-    return jax.tree.map(lambda x: jnp.where(where, jnp.zeros_like(x), x), seeds)
+def clear(seeds: Seeds, slots: jax.Array) -> Seeds:
+    """The seeds without those in the slots where `slots`, bool [J], is True."""
+    return trees.where(slots, jax.tree.map(jnp.zeros_like, seeds), seeds)
 
 
 def cull(seeds: Seeds, slot: jax.Array, limits: Limits) -> Seeds:
-    return clear(seeds, _at(limits, slot))
+    """The seeds without the one in a slot.
+
+    Args:
+      seeds: before.
+      slot: int32 [].
+      limits: the static facts.
+    """
+    return clear(seeds, _one_hot(limits, slot))
 
 
 def blendable(seeds: Seeds, limits: Limits) -> jax.Array:
-    """Pairs of which both slots hold a seed, bool [P]."""
+    """The pairs of slots that both hold a seed, bool [P]."""
     lower, upper = jnp.asarray(limits.pairs, jnp.int32).T
     return seeds.occupied[lower] & seeds.occupied[upper]
 
 
 def blended_vigour(vigour: jax.Array) -> jax.Array:
-    """Of two, [2]: three parts of the lesser and one of the other."""
+    """The vigour of a blend of two, [2]: 3/4 of the lesser and 1/4 of the other."""
     return 0.75 * jnp.min(vigour) + 0.25 * jnp.max(vigour)
 
 
 def blended_worth(worth: jax.Array, limits: Limits) -> jax.Array:
-    """Of two, [2]: their sum, and a share of the lesser on top."""
+    """The worth of a blend of two, [2]: their sum and a share of the lesser."""
     return jnp.sum(worth) + limits.bonus * jnp.min(worth)
 
 
 def blend(seeds: Seeds, pair: jax.Array, limits: Limits) -> Seeds:
     """One seed of the two, in the lower slot; the upper one is empty.
 
-    A dud spoils it, two good seeds are worth more than each for itself. Progress and
-    rate are means.
+    A dud spoils the blend; a blend of two good seeds is worth more than the two apart.
+    Progress and rate are means.
+
+    Args:
+      seeds: before.
+      pair: int32 [], index into `limits.pairs`.
+      limits: the static facts.
     """
     slots = jnp.asarray(limits.pairs, jnp.int32)[pair]
     blended = _put(
         seeds,
-        _at(limits, slots[0]),
+        _one_hot(limits, slots[0]),
         vigour=blended_vigour(seeds.vigour[slots]),
         worth=blended_worth(seeds.worth[slots], limits),
         progress=jnp.mean(seeds.progress[slots]),
         rate=jnp.mean(seeds.rate[slots]),
     )
-    return clear(blended, _at(limits, slots[1]))
+    return clear(blended, _one_hot(limits, slots[1]))
 
 
 def grow(seeds: Seeds, key: jax.Array) -> tuple[Seeds, jax.Array]:
@@ -178,7 +200,13 @@ def grow(seeds: Seeds, key: jax.Array) -> tuple[Seeds, jax.Array]:
 
 
 def readings(seeds: Seeds, key: jax.Array, limits: Limits) -> jax.Array:
-    """What the instruments show of vigour and progress, [2, J]; 0 where empty."""
+    """Noisy readings of vigour and progress, float32 [2, J]; 0 where a slot is empty.
+
+    Args:
+      seeds: the truth.
+      key: of the noise.
+      limits: the static facts.
+    """
     noise = jax.random.normal(key, (2, limits.num_slots), jnp.float32)
     scale = jnp.asarray([[limits.noise], [limits.noise / 4.0]], jnp.float32)
     true = jnp.stack([seeds.vigour, seeds.progress])

@@ -4,7 +4,12 @@ An environment sees joint positions, velocities and named sensors, never an engi
 internals; so the same environment, checkpoint and policy run on every engine.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's C extension has no stubs.)
+
+import functools
 import importlib.metadata
+from types import ModuleType
 
 import chex
 import jax
@@ -12,6 +17,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from purejaxppo import trees
 from purejaxppo.errors import ConfigError, UnknownName
 
 from .types import Advance, Data, Engine
@@ -43,20 +49,30 @@ def init(
     mocap_quat: jax.Array | None = None,
     sensordata: jax.Array | None = None,
 ) -> Data:
-    """A world in the given state; what is left out is zero, or the model's own.
+    """One world in the given state; what is left out is zero, or the model's own.
 
-    Sensors that are not given are computed, at the price of a call of the engine.
+    Args:
+      model: a compiled model.
+      advance: the engine.
+      qpos: [nq], metres or radians.
+      qvel: [nv], the same per second; None is at rest.
+      mocap_pos: [nmocap, 3], metres; None is where the model has them.
+      mocap_quat: [nmocap, 4]; None is as the model has them.
+      sensordata: [nsensordata] of that state; None computes them, at the price of a
+        call of the engine.
     """
 
-    def array(value, default, shape):
-        value = jnp.asarray(default if value is None else value, jnp.float32)
-        chex.assert_shape(value, shape)
-        return value
+    def array(
+        value: jax.Array | None, default: np.ndarray, shape: tuple[int, ...]
+    ) -> jax.Array:
+        array = jnp.asarray(default if value is None else value, jnp.float32)
+        chex.assert_shape(array, shape)
+        return array
 
     mocap = np.flatnonzero(model.body_mocapid >= 0)
     mocap = mocap[np.argsort(model.body_mocapid[mocap])]
     data = Data(
-        qpos=array(qpos, None, (model.nq,)),
+        qpos=array(qpos, np.zeros(model.nq), (model.nq,)),
         qvel=array(qvel, np.zeros(model.nv), (model.nv,)),
         time=jnp.zeros((), jnp.float32),
         mocap_pos=array(mocap_pos, model.body_pos[mocap], (model.nmocap, 3)),
@@ -79,7 +95,16 @@ def step(
     mocap_pos: jax.Array,
     n_substeps: int,
 ) -> Data:
-    """Applies a control for `n_substeps`, or stays where it is if that blows up."""
+    """Steps one world, or leaves it where it is if that blows up.
+
+    Args:
+      model: a compiled model.
+      advance: the engine.
+      data: the world.
+      ctrl: [nu], what the actuators are told.
+      mocap_pos: [nmocap, 3], metres.
+      n_substeps: how many of the model's time steps under that control.
+    """
     chex.assert_shape([ctrl, mocap_pos], [(model.nu,), (model.nmocap, 3)])
     moved = data.replace(ctrl=ctrl, mocap_pos=mocap_pos)
     solution = advance(moved, n_substeps)
@@ -103,12 +128,11 @@ def quarantine(before: Data, after: Data) -> Data:
         & jnp.all(jnp.abs(after.qpos) < MAX_QPOS)
         & jnp.all(jnp.abs(after.qvel) < MAX_QVEL)
     )
-    kept = jax.tree.map(lambda new, old: jnp.where(sane, new, old), after, before)
-    return kept.replace(unstable=~sane)
+    return trees.where(sane, after, before).replace(unstable=~sane)
 
 
 def on_nvidia() -> bool:
-    """Is the device that JAX puts things on an NVIDIA GPU?"""
+    """Whether JAX's first device is an NVIDIA GPU."""
     try:
         return jax.devices()[0] in jax.devices("cuda")
     except RuntimeError:  # this JAX knows no such platform
@@ -116,7 +140,7 @@ def on_nvidia() -> bool:
 
 
 def warp_installed() -> bool:
-    """Is NVIDIA Warp there? By its package's name: a folder `warp` imports as well."""
+    """Whether NVIDIA Warp's package is installed: a folder `warp` imports as well."""
     try:
         importlib.metadata.version("warp-lang")
     except importlib.metadata.PackageNotFoundError:
@@ -124,7 +148,7 @@ def warp_installed() -> bool:
     return True
 
 
-def automatic() -> str:
+def choose_engine() -> str:
     """The fastest engine for the device that JAX runs on."""
     if jax.default_backend() == "cpu":
         return "mujoco"
@@ -144,14 +168,26 @@ def make_engine(name: str, model: mujoco.MjModel) -> Engine:
       ConfigError: an unknown engine, or one whose package or device is missing.
     """
     if name == "auto":
-        name = automatic()
+        name = choose_engine()
     if name not in ENGINES:
         raise UnknownName("engine", name, ("auto", *ENGINES))
     backend_name = jax.default_backend()
     if name == "mujoco" and backend_name != "cpu":
         allowed = f"auto, mjx or warp where JAX runs on a {backend_name}"
         raise ConfigError("engine", name, allowed)
-    # Here, not above: importing MJX takes seconds that the C engine does not need.
+    # Jitted, so that rollout, evaluation and demonstrations share one trace of it: that
+    # of MJX takes seconds.
+    advance = jax.jit(_backend(name).make_advance(model), static_argnums=1)
+    return Engine(
+        name,
+        model,
+        init=functools.partial(init, model, advance),
+        step=functools.partial(step, model, advance),
+    )
+
+
+def _backend(name: str) -> ModuleType:
+    # Imported here: importing MJX takes seconds that the C engine does not need.
     if name == "mjx":
         from . import mjx as backend
     elif name == "warp":
@@ -159,17 +195,7 @@ def make_engine(name: str, model: mujoco.MjModel) -> Engine:
         from . import warp as backend
     else:
         from . import mujoco as backend
-    # Jitted, so that rollout, evaluation and demonstrations share one trace of it: that
-    # of MJX takes seconds.
-    advance = jax.jit(backend.make_advance(model), static_argnums=1)
-
-    def bound_init(*args, **kwargs) -> Data:
-        return init(model, advance, *args, **kwargs)
-
-    def bound_step(data, ctrl, mocap_pos, n_substeps) -> Data:
-        return step(model, advance, data, ctrl, mocap_pos, n_substeps)
-
-    return Engine(name, model, bound_init, bound_step)
+    return backend
 
 
 def require_warp() -> None:

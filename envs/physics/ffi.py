@@ -170,7 +170,7 @@ def _handle(function: HostFunction, frame: _Frame) -> int | None:
 
 
 def _arrays(buffers: _Buffers) -> list[np.ndarray]:
-    """XLA's own memory, seen as arrays; valid for the time of the call."""
+    """Views of XLA's buffers, valid while the call lasts."""
     return [_array(buffers.items[i].contents) for i in range(buffers.size)]
 
 
@@ -180,5 +180,5 @@ def _array(buffer: _Buffer) -> np.ndarray:
     size = int(np.prod(shape)) * dtype.itemsize
     if not size:
         return np.empty(shape, dtype)
-    memory = (ctypes.c_char * size).from_address(buffer.data)
-    return np.frombuffer(memory, dtype).reshape(shape)
+    raw = (ctypes.c_char * size).from_address(buffer.data)
+    return np.frombuffer(memoryview(raw), dtype).reshape(shape)

@@ -6,12 +6,16 @@ and are rolled out in float64 by a pool of threads. A result depends on the worl
 sets the full state and the control of each, and starts its solver at zero.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's C extension has no stubs.)
+
 import contextlib
 import copy
 import functools
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -41,7 +45,7 @@ class Buffers(NamedTuple):
     last_control: np.ndarray  # [B, 1, nu + 7 nmocap]
     path: np.ndarray  # [B, substeps, 1 + nq + nv]
     end: np.ndarray  # [B, 1 + nq + nv]
-    thrown_away: np.ndarray  # [B, 1, 1 + nq + nv]
+    unused_path: np.ndarray  # [B, 1, 1 + nq + nv]
     sensors: np.ndarray  # [B, 1, nsensordata]
 
 
@@ -54,17 +58,17 @@ def num_threads() -> int:
 
 # Two devices of one process, or two engines, may call at the same time; the pool, the
 # workers, the buffers and MuJoCo's warning handler are shared.
-_one_at_a_time = threading.Lock()
+_call_lock = threading.Lock()
 
 
 @functools.cache
 def thread_pool() -> rollout.Rollout:
-    """The process's one pool: started when first needed, kept for good."""
+    """The process's one pool: started when first needed, and never stopped."""
     return rollout.Rollout(nthread=num_threads())
 
 
 @contextlib.contextmanager
-def warnings_off():
+def suppress_warnings() -> Iterator[None]:
     """Keeps MuJoCo from writing each blown-up world to stderr and to a log file.
 
     Here that is data: the world is quarantined, and counted.
@@ -124,7 +128,7 @@ class Simulator:
         Returns:
           [B, nq + nv + nsensordata] float32: qpos, qvel, sensordata.
         """
-        with _one_at_a_time, warnings_off():
+        with _call_lock, suppress_warnings():
             buffers = self._buffers(len(state), n_substeps)
             buffers.start[:] = state
             buffers.control[:] = control[:, None]
@@ -141,7 +145,7 @@ class Simulator:
                 self.workers,
                 end,
                 buffers.last_control,
-                buffers.thrown_away,
+                buffers.unused_path,
                 buffers.sensors,
             )
             parts = (end[:, 1:], buffers.sensors[:, 0])
@@ -165,17 +169,17 @@ class Simulator:
                 last_control=np.zeros((batch, 1, num_control)),
                 path=np.zeros((batch, substeps, num_state)),
                 end=np.zeros((batch, num_state)),
-                thrown_away=np.zeros((batch, 1, num_state)),
+                unused_path=np.zeros((batch, 1, num_state)),
                 sensors=np.zeros((batch, 1, model.nsensordata)),
             )
         return self.buffers[batch, n_substeps]
 
 
 def digest(model: mujoco.MjModel) -> str:
-    """Names a model by its content, in every process alike."""
+    """A name for the content of a model, the same in every process."""
     content = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, content)
-    return hashlib.sha256(content).hexdigest()[:16]
+    return hashlib.sha256(content.tobytes()).hexdigest()[:16]
 
 
 def make_advance(model: mujoco.MjModel) -> Advance:
@@ -209,7 +213,15 @@ def make_advance(model: mujoco.MjModel) -> Advance:
     return advance
 
 
-def _rollout(model, workers, start, control, path, sensors) -> None:
+def _rollout(
+    model: mujoco.MjModel,
+    workers: list[mujoco.MjData],
+    start: np.ndarray,
+    control: np.ndarray,
+    path: np.ndarray,
+    sensors: np.ndarray | None,
+) -> None:
+    """Fills `path` [B, substeps, 1 + nq + nv] and `sensors` from `start` on."""
     thread_pool().rollout(
         [model] * len(start),
         workers,

@@ -1,7 +1,10 @@
 """What passes between the engines and `engine.py`, which loads them when asked to."""
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's C extension has no stubs.)
+
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import mujoco
@@ -12,8 +15,12 @@ class Data(struct.PyTreeNode):
     """The state of one simulated world, under MuJoCo's names. All float32 but one.
 
     Attributes:
-      qpos: [nq], qvel: [nv], time: [] in seconds.
-      mocap_pos: [nmocap, 3], mocap_quat: [nmocap, 4], ctrl: [nu], as last applied.
+      qpos: [nq], metres or radians; of free joints position and quaternion.
+      qvel: [nv], the same per second.
+      time: [], seconds.
+      mocap_pos: [nmocap, 3], metres, as last applied.
+      mocap_quat: [nmocap, 4], as last applied.
+      ctrl: [nu], as last applied.
       qacc_warmstart: [nv], where MJX starts its solver, zero on C. Part of the state:
         without it a resumed run would differ in the last bits.
       sensordata: [nsensordata], of this very state.
@@ -45,10 +52,31 @@ class Solution(NamedTuple):
 Advance = Callable[[Data, int], Solution]
 
 
+class Init(Protocol):
+    """`engine.init` without its first two arguments."""
+
+    def __call__(
+        self,
+        qpos: jax.Array,
+        qvel: jax.Array | None = None,
+        mocap_pos: jax.Array | None = None,
+        mocap_quat: jax.Array | None = None,
+        sensordata: jax.Array | None = None,
+    ) -> Data: ...
+
+
+class Step(Protocol):
+    """`engine.step` without its first two arguments."""
+
+    def __call__(
+        self, data: Data, ctrl: jax.Array, mocap_pos: jax.Array, n_substeps: int
+    ) -> Data: ...
+
+
 class Engine(NamedTuple):
     """A bound engine. `init` and `step` are for ONE world; `vmap` adds the others."""
 
     name: str
     model: mujoco.MjModel
-    init: Callable[..., Data]
-    step: Callable[..., Data]
+    init: Init
+    step: Step

@@ -5,8 +5,12 @@ whatever is vmapped over (worlds, seeds) is folded into one batch here, and one 
 kernels steps it. On a CPU it runs too, slowly: there to be tested.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's C extension has no stubs.)
+
 import copy
-from typing import NamedTuple
+import functools
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +19,20 @@ import numpy as np
 import warp
 from mujoco.mjx.third_party.mujoco_warp import OverflowType
 
+from purejaxppo import trees
 from purejaxppo.errors import ConfigError
 
-from .mjx import mjx, permissive_numerics
+from .mjx import mjx, permissive_numerics, with_state
 from .types import Advance, Data, Solution
 
-# It tells of itself, and of each kernel that it compiles, on standard output.
+if TYPE_CHECKING:
+    from mujoco.mjx import Data as MjxData
+    from mujoco.mjx import Model as MjxModel
+
+# Otherwise Warp prints its version and each kernel that it compiles.
 warp.config.log_level = warp.LOG_WARNING
 
-# Contacts that two shapes have at most; 8 where nothing is said.
+# The most contacts that a pair of shapes can have; other pairs: _DEFAULT_CONTACTS.
 _SHAPE = mujoco.mjtGeom
 _CONTACTS = {
     frozenset((_SHAPE.mjGEOM_PLANE, _SHAPE.mjGEOM_SPHERE)): 1,
@@ -36,14 +45,14 @@ _CONTACTS = {
     frozenset((_SHAPE.mjGEOM_CAPSULE,)): 2,
     frozenset((_SHAPE.mjGEOM_CAPSULE, _SHAPE.mjGEOM_BOX)): 2,
 }
-_MOST_CONTACTS = 8
+_DEFAULT_CONTACTS = 8
 
-# Solvers that stop at their limit of iterations are no fault: the scene sets a low one.
-_NO_FAULT = int(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)
+# Solvers that stop at their iteration limit are no fault: the scene sets a low limit.
+_EXPECTED_OVERFLOW = int(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)
 
 
 class Sizes(NamedTuple):
-    """What one world can need at most of Warp's buffers."""
+    """The most that one world can need of Warp's buffers."""
 
     contacts: int
     rows: int  # of the constraint Jacobian
@@ -62,7 +71,7 @@ def buffer_sizes(model: mujoco.MjModel) -> Sizes:
     shapes = [_SHAPE(shape) for shape in model.geom_type]
     contacts = np.array(
         [
-            _CONTACTS.get(frozenset((shapes[a], shapes[b])), _MOST_CONTACTS)
+            _CONTACTS.get(frozenset((shapes[a], shapes[b])), _DEFAULT_CONTACTS)
             for a, b in zip(model.pair_geom1, model.pair_geom2, strict=True)
         ],
         int,
@@ -88,35 +97,11 @@ def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advanc
       ConfigError: the model uses what MJX-Warp does not have.
     """
     sizes = buffer_sizes(model)
-    physics = put_model(physics_of(model), graph_mode)
-    kinematics = put_model(kinematics_of(model), graph_mode)
+    physics = put_model(without_sensors(model), graph_mode)
+    kinematics = put_model(without_forces(model), graph_mode)
 
     def advance(data: Data, n_substeps: int) -> Solution:
-        def substep(world, _):
-            return mjx.step(physics, world), None
-
-        def simulate(data: Data, blank: mjx.Data) -> Solution:
-            """One world; the contacts in `blank` are everyone's."""
-            world = blank.replace(
-                time=data.time,
-                qpos=data.qpos,
-                qvel=data.qvel,
-                mocap_pos=data.mocap_pos,
-                mocap_quat=data.mocap_quat,
-                ctrl=data.ctrl,
-                qacc_warmstart=data.qacc_warmstart,
-            )
-            world, _ = jax.lax.scan(substep, world, length=n_substeps)
-            # Warp, like C, leaves sensors as they were when a substep began.
-            sensed = mjx.forward(kinematics, world)
-            lost = (world._impl.overflow & ~_NO_FAULT) != 0
-            return Solution(
-                # NaN is what the quarantine knows: nobody trains on lost contacts.
-                qpos=jnp.where(lost, jnp.nan, world.qpos),
-                qvel=world.qvel,
-                qacc_warmstart=world.qacc_warmstart,
-                sensordata=sensed.sensordata,
-            )
+        simulate = functools.partial(_simulate, physics, kinematics, n_substeps)
 
         @jax.custom_batching.custom_vmap
         def worlds(data: Data) -> Solution:
@@ -126,23 +111,59 @@ def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advanc
                 return jax.vmap(simulate, (0, None))(data, blank)
 
         @worlds.def_vmap
-        def fold(axis_size: int, in_batched: list, data: Data):
-            def into(x, batched):
-                x = x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
-                return x.reshape(-1, *x.shape[2:])
-
-            out = worlds(jax.tree.map(into, data, in_batched[0]))
+        def fold_batch(
+            axis_size: int, in_batched: list[Data], data: Data
+        ) -> tuple[Solution, Solution]:
+            """Data [A, B, ...] as one batch of A * B worlds, A being `axis_size`."""
+            data = jax.tree.map(
+                lambda x, batched: (
+                    x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
+                ),
+                data,
+                in_batched[0],
+            )
+            out = worlds(trees.merge_axes(data))
             out = jax.tree.map(lambda x: x.reshape(axis_size, -1, *x.shape[1:]), out)
             return out, jax.tree.map(lambda _: True, out)
 
-        solution = worlds(jax.tree.map(lambda x: x[None], data))
-        return jax.tree.map(lambda x: x[0], solution)
+        return trees.take(worlds(trees.unsqueeze(data)), 0)
 
     return advance
 
 
-def blank_world(model: mujoco.MjModel, sizes: Sizes, num_worlds: int) -> mjx.Data:
-    """One world, with contact buffers that serve `num_worlds`."""
+def _simulate(
+    physics: "MjxModel",
+    kinematics: "MjxModel",
+    n_substeps: int,
+    data: Data,
+    blank: "MjxData",
+) -> Solution:
+    """One world; the contacts in `blank` are shared by all worlds."""
+
+    def substep(world: "MjxData", _: None) -> tuple["MjxData", None]:
+        return mjx.step(physics, world), None
+
+    world, _ = jax.lax.scan(substep, with_state(blank, data), length=n_substeps)
+    # Warp, like C, leaves sensors as they were when a substep began.
+    sensed = mjx.forward(kinematics, world)
+    lost = (world._impl.overflow & ~_EXPECTED_OVERFLOW) != 0
+    return Solution(
+        # NaN makes `quarantine` act: no policy is trained on lost contacts.
+        qpos=jnp.where(lost, jnp.nan, world.qpos),
+        qvel=world.qvel,
+        qacc_warmstart=world.qacc_warmstart,
+        sensordata=sensed.sensordata,
+    )
+
+
+def blank_world(model: mujoco.MjModel, sizes: Sizes, num_worlds: int) -> "MjxData":
+    """MJX-Warp's data of one world, with contact buffers for many.
+
+    Args:
+      model: a compiled model.
+      sizes: what each world can need of the buffers.
+      num_worlds: how many worlds share the buffers.
+    """
     with jax.ensure_compile_time_eval():
         blank = mjx.make_data(
             model,
@@ -153,7 +174,7 @@ def blank_world(model: mujoco.MjModel, sizes: Sizes, num_worlds: int) -> mjx.Dat
         )
         blank = jax.tree.map(np.asarray, blank)
 
-    def fill(x):
+    def fill(x: np.ndarray) -> jax.Array:
         # Buffers of many worlds are large, and as constants would be in the program.
         same = x.size and np.all(x == x.flat[0])
         return jnp.full(x.shape, x.flat[0], x.dtype) if same else jnp.asarray(x)
@@ -161,8 +182,11 @@ def blank_world(model: mujoco.MjModel, sizes: Sizes, num_worlds: int) -> mjx.Dat
     return jax.tree.map(fill, blank)
 
 
-def physics_of(model: mujoco.MjModel) -> mujoco.MjModel:
-    """Without sensors; and boxes meet as they do in C, not by Warp's general way."""
+def without_sensors(model: mujoco.MjModel) -> mujoco.MjModel:
+    """The model that Warp steps: its sensors are computed apart, see `advance`.
+
+    Boxes collide by the algorithm that C MuJoCo uses, not by Warp's general one.
+    """
     physics = copy.copy(model)
     physics.opt.disableflags |= (
         mujoco.mjtDisableBit.mjDSBL_SENSOR | mujoco.mjtDisableBit.mjDSBL_NATIVECCD
@@ -170,8 +194,8 @@ def physics_of(model: mujoco.MjModel) -> mujoco.MjModel:
     return physics
 
 
-def kinematics_of(model: mujoco.MjModel) -> mujoco.MjModel:
-    """Without constraints and forces, which sensors of positions do not need."""
+def without_forces(model: mujoco.MjModel) -> mujoco.MjModel:
+    """The model without constraints and forces: sensors of positions need neither."""
     disable = mujoco.mjtDisableBit
     kinematics = copy.copy(model)
     kinematics.opt.disableflags |= (
@@ -184,7 +208,12 @@ def kinematics_of(model: mujoco.MjModel) -> mujoco.MjModel:
     return kinematics
 
 
-def put_model(model: mujoco.MjModel, graph_mode: int | None) -> mjx.Model:
+def put_model(model: mujoco.MjModel, graph_mode: int | None) -> "MjxModel":
+    """The model on JAX's first device.
+
+    Raises:
+      ConfigError: it uses what MJX-Warp does not have.
+    """
     try:
         on_device = mjx.put_model(
             model, impl="warp", device=jax.devices()[0], graph_mode=graph_mode
@@ -193,5 +222,5 @@ def put_model(model: mujoco.MjModel, graph_mode: int | None) -> mjx.Model:
         raise ConfigError(
             "engine", "warp", f"a model that MJX-Warp knows in full ({error})"
         ) from None
-    # Kernels would print each world that the solver did not get to the end of.
+    # Otherwise kernels print each world where the solver reached its iteration limit.
     return on_device.tree_replace({"opt._impl.warn_overflow": 0})

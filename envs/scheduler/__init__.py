@@ -15,7 +15,8 @@ def make(
     Args:
       family: mix, light, bursty, tight, heavy or toy.
       num_jobs: of an instance; the toy has its own number.
-      num_machines, capacity: machines, all alike, and the resource of each.
+      num_machines: machines, all alike.
+      capacity: resource of each machine.
       num_slots: waiting jobs that can be seen, those of the earliest deadlines.
     """
     from .env import make as make_scheduler

@@ -1,25 +1,37 @@
 """Schedulers that do not learn, and what they score on given keys.
 
-Each baseline is (state, key) -> action, for one environment. All read the
+Each baseline is (env, state, key) -> action, for one environment. All read the
 observation's facts from the board: they see the queue that a policy sees, not more.
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 from purejaxppo.env import Action, State
+from purejaxppo.episodes import play_baseline as play_baseline
 
-from ..episodes import evaluate as evaluate
 from . import rules
 from .env import HEAD, Scheduler
 
-Baseline = Callable[[Scheduler, State, jax.Array], Action]
+
+class Baseline(Protocol):
+    """What chooses an action in one environment."""
+
+    def __call__(self, env: Scheduler, state: State, key: jax.Array, /) -> Action:
+        """Chooses an action.
+
+        Args:
+          env: the environment.
+          state: of it, without a batch axis.
+          key: of this step, for baselines that draw.
+        """
+        ...
 
 
-def _first_of(score: jax.Array, allowed: jax.Array) -> Action:
-    """The allowed slot of the highest score, the no-op where there is none."""
+def _best_slot(score: jax.Array, allowed: jax.Array) -> Action:
+    """The allowed slot of the highest score [J], the no-op where there is none."""
     best = jnp.argmax(jnp.where(allowed, score, -jnp.inf)).astype(jnp.int32)
     return {HEAD: jnp.where(jnp.any(allowed), best + 1, 0)}
 
@@ -36,43 +48,44 @@ def random_job(env: Scheduler, state: State, key: jax.Array) -> Action:
     """Any job that can start; the no-op where there is none."""
     del env
     startable = state.action_mask[HEAD][1:]
-    return _first_of(jax.random.uniform(key, startable.shape, jnp.float32), startable)
+    return _best_slot(jax.random.uniform(key, startable.shape, jnp.float32), startable)
 
 
 def _viable(env: Scheduler, state: State) -> tuple[rules.Queue, jax.Array]:
+    """The queue, and which of its jobs can still be on time, bool [J]."""
     line = rules.queue(state.data.board, env.limits)
     return line, state.data.board.time + line.duration <= line.deadline
 
 
 def earliest_deadline_first(env: Scheduler, state: State, key: jax.Array) -> Action:
-    """Of the jobs that can start, the earliest deadline.
+    """Starts the job of the earliest deadline among those that can start.
 
-    Jobs that can still be on time go before those that cannot: the textbook's rule
-    alone would serve what is late already first, and score less here.
+    Jobs that can still be on time come before those that cannot: the plain rule
+    (Jackson 1955) would start jobs first that are late already, and score less here.
     """
     del key
     line, viable = _viable(env, state)
     score = jnp.where(viable, 0.0, -1e6) - line.deadline.astype(jnp.float32)
-    return _first_of(score, line.startable)
+    return _best_slot(score, line.startable)
 
 
 def plain_edf(env: Scheduler, state: State, key: jax.Array) -> Action:
-    """Of the jobs that can start, the earliest deadline, late or not."""
+    """Starts the job of the earliest deadline, late or not."""
     del key
     line, _ = _viable(env, state)
-    return _first_of(-line.deadline.astype(jnp.float32), line.startable)
+    return _best_slot(-line.deadline.astype(jnp.float32), line.startable)
 
 
 def densest_first(env: Scheduler, state: State, key: jax.Array) -> Action:
-    """Of the jobs that can start, the most weight per resource and tick.
+    """Starts the job of the most weight per unit of resource and tick.
 
-    Jobs that can still be on time go before those that cannot.
+    Jobs that can still be on time come before those that cannot.
     """
     del key
     line, viable = _viable(env, state)
     area = jnp.maximum(line.duration * line.need, 1).astype(jnp.float32)
     score = jnp.where(viable, 0.0, -1e6) + line.weight / area
-    return _first_of(score, line.startable)
+    return _best_slot(score, line.startable)
 
 
 def toy_schedule(env: Scheduler, state: State, key: jax.Array) -> Action:
@@ -86,7 +99,7 @@ def toy_schedule(env: Scheduler, state: State, key: jax.Array) -> Action:
     line, viable = _viable(env, state)
     area = (line.duration * line.need).astype(jnp.float32)
     good = viable & (line.weight >= area)
-    return _first_of(line.need.astype(jnp.float32), line.startable & good)
+    return _best_slot(line.need.astype(jnp.float32), line.startable & good)
 
 
 BASELINES: dict[str, Baseline] = {

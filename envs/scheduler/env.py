@@ -18,13 +18,13 @@ NO_OP = 0  # action 0 lets a tick pass; action 1 + j starts the job in slot j
 SUCCESS = 0.9  # share of the weight that is on time in an episode that succeeded
 
 # Ticks from now at which the observation shows each machine's free resource.
-_AHEAD = (0, 1, 2, 3, 4, 6, 8, 12)
-# Arrivals are announced, as totals over these ticks from now.
+_TICKS_SHOWN = (0, 1, 2, 3, 4, 6, 8, 12)
+# Arrivals are announced as totals over these intervals, in ticks from now.
 _ANNOUNCED = ((1, 2), (3, 5), (6, 10))
 
 
 class Data(struct.PyTreeNode):
-    """What the environment itself keeps."""
+    """The environment's own state, beside what a policy sees."""
 
     board: Board
     on_time: jax.Array  # float32 [], share of the weight
@@ -36,50 +36,72 @@ class Data(struct.PyTreeNode):
 
 
 def observe(board: Board, line: Queue, limits: Limits) -> jax.Array:
-    """Float32 [D]; see the table in README.md."""
-    instance = board.instance
-    num_jobs = instance.arrival.shape[0]
-    per_weight = num_jobs / jnp.sum(instance.weight)
+    """The observation, float32 [D]; see the table in README.md.
 
-    def scaled(x: jax.Array, scale: float) -> jax.Array:
-        return x.astype(jnp.float32) / scale
+    Args:
+      board: the shop.
+      line: its queue.
+      limits: the static facts.
+    """
+    num_jobs = board.start.shape[0]
+    progress = jnp.stack(
+        [
+            _scaled(board.time, limits.horizon),
+            _scaled(jnp.sum(rules.waiting(board)), num_jobs),
+            _scaled(jnp.sum(board.instance.arrival > board.time), num_jobs),
+        ]
+    )
+    ticks = jnp.asarray([h for h in _TICKS_SHOWN if h < limits.max_duration])
+    room = _scaled(limits.capacity - board.used[:, ticks], limits.capacity)
+    return jnp.concatenate(
+        [
+            _slot_features(board, line, limits).reshape(-1),
+            room.reshape(-1),
+            *_announcements(board, limits),
+            progress,
+        ]
+    )
 
+
+def _scaled(x: jax.Array, scale: float) -> jax.Array:
+    return x.astype(jnp.float32) / scale
+
+
+def _jobs_per_weight(board: Board) -> jax.Array:
+    """Number of jobs over their weight: a weight times this is 1 on average."""
+    return board.start.shape[0] / jnp.sum(board.instance.weight)
+
+
+def _slot_features(board: Board, line: Queue, limits: Limits) -> jax.Array:
+    """What is shown of the job in each slot, float32 [7, J]."""
     slack = line.deadline - board.time - line.duration
     area = line.duration * line.need
-    slots = jnp.stack(
+    per_weight = _jobs_per_weight(board)
+    return jnp.stack(
         [
             line.present.astype(jnp.float32),
             line.startable.astype(jnp.float32),
-            scaled(line.duration, limits.max_duration),
-            scaled(line.need, limits.capacity),
-            jnp.where(line.present, scaled(slack, limits.patience), 0.0),
+            _scaled(line.duration, limits.max_duration),
+            _scaled(line.need, limits.capacity),
+            jnp.where(line.present, _scaled(slack, limits.patience), 0.0),
             line.weight * (per_weight / 4.0),
             line.weight * per_weight / jnp.maximum(area, 1).astype(jnp.float32),
         ]
     )
-    ahead = jnp.asarray([h for h in _AHEAD if h < limits.max_duration])
-    room = scaled(limits.capacity - board.used[:, ahead], limits.capacity)
+
+
+def _announcements(board: Board, limits: Limits) -> tuple[jax.Array, jax.Array]:
+    """Work and weight of the jobs that arrive in each of the intervals, [3] each."""
+    instance, num_jobs = board.instance, board.start.shape[0]
     area = (instance.duration * instance.need).astype(jnp.float32)
     wait = instance.arrival - board.time
     first, last = jnp.asarray(_ANNOUNCED, jnp.int32).T
-    soon = (wait[None, :] >= first[:, None]) & (wait[None, :] <= last[:, None])
+    announced = (wait[None, :] >= first[:, None]) & (wait[None, :] <= last[:, None])
     volume = limits.num_machines * limits.capacity * limits.patience
-    other = jnp.stack(
-        [
-            scaled(board.time, limits.horizon),
-            scaled(jnp.sum(rules.waiting(board)), num_jobs),
-            scaled(jnp.sum(wait > 0), num_jobs),
-        ]
-    )
-    return jnp.concatenate(
-        [
-            slots.reshape(-1),
-            room.reshape(-1),
-            jnp.sum(jnp.where(soon, area[None, :], 0.0), axis=1) / volume,
-            jnp.sum(jnp.where(soon, instance.weight[None, :], 0.0), axis=1)
-            * (per_weight / num_jobs * 4.0),
-            other,
-        ]
+    return (
+        jnp.sum(jnp.where(announced, area[None, :], 0.0), axis=1) / volume,
+        jnp.sum(jnp.where(announced, instance.weight[None, :], 0.0), axis=1)
+        * (_jobs_per_weight(board) / num_jobs * 4.0),
     )
 
 
@@ -165,6 +187,13 @@ def make(
     family: str, num_jobs: int, num_machines: int, capacity: int, num_slots: int
 ) -> Scheduler:
     """Build the environment.
+
+    Args:
+      family: of the workloads: mix, toy or one of `generator.FAMILIES`.
+      num_jobs: of an instance; the toy has its own number.
+      num_machines: machines, all alike.
+      capacity: resource of each machine.
+      num_slots: waiting jobs that can be seen.
 
     Raises:
       ConfigError: an argument that cannot be used.

@@ -9,6 +9,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from purejaxppo import trees
+
 from .rules import Instance, Limits
 
 
@@ -19,11 +21,12 @@ class Family:
     Attributes:
       window: ticks over which jobs arrive.
       bursts: number of moments at which they do; 0 is any time.
-      scale, tail: durations are `scale` U^(-1/tail), rounded down: a Pareto
-        distribution, the heavier the smaller `tail`.
+      scale: durations are `scale` U^(-1/tail) ticks, rounded down: a Pareto
+        distribution.
+      tail: the smaller, the heavier the tail of that distribution.
       size: needs are 1 + capacity U^size, rounded down.
-      slack, spread: ticks between the earliest completion and the deadline, drawn
-        evenly from `slack` to `slack + spread`.
+      slack: the fewest ticks between the earliest completion and the deadline.
+      spread: those ticks are uniform from `slack` to `slack + spread`.
     """
 
     window: float
@@ -42,13 +45,20 @@ FAMILIES = {
     "heavy": Family(22.0, 0.0, 1.5, 1.0, 1.5, 1.0, 8.0),
 }
 
-# Most jobs are small fry; a tenth is worth nine of them, whatever they take.
+# Three weights of jobs: 60 % have the first, 30 % the second and 10 % the third.
 _WEIGHTS = (1.0, 3.0, 9.0)
-_UP_TO = (0.6, 0.9)
+_CUMULATIVE = (0.6, 0.9)
 
 
 def draw(key: jax.Array, family: Family, num_jobs: int, limits: Limits) -> Instance:
-    """One instance of a family, whose numbers may be traced."""
+    """One instance of a family.
+
+    Args:
+      key: of the draw.
+      family: its numbers, which may be traced.
+      num_jobs: K.
+      limits: of the shop.
+    """
     u = jax.random.uniform(key, (5, num_jobs), jnp.float32)
     bursts = jnp.maximum(family.bursts, 1.0)
     in_bursts = jnp.floor(u[0] * bursts) / bursts
@@ -61,13 +71,19 @@ def draw(key: jax.Array, family: Family, num_jobs: int, limits: Limits) -> Insta
     slack = family.slack + jnp.floor((family.spread + 1.0) * u[3])
     light, middle, heavy = _WEIGHTS
     weight = jnp.where(
-        u[4] < _UP_TO[0], light, jnp.where(u[4] < _UP_TO[1], middle, heavy)
+        u[4] < _CUMULATIVE[0], light, jnp.where(u[4] < _CUMULATIVE[1], middle, heavy)
     )
     return by_deadline(arrival, duration, arrival + duration + slack, need, weight)
 
 
 def draw_mix(key: jax.Array, num_jobs: int, limits: Limits) -> Instance:
-    """One instance of a family that is drawn too, each as likely."""
+    """One instance of a family that is drawn too, each with the same probability.
+
+    Args:
+      key: of the draw.
+      num_jobs: K.
+      limits: of the shop.
+    """
     key_family, key_jobs = jax.random.split(key)
     rows = [dataclasses.astuple(family) for family in FAMILIES.values()]
     index = jax.random.randint(key_family, (), 0, len(rows), jnp.int32)
@@ -84,7 +100,16 @@ def by_deadline(
     weight: jax.Array,
     bound: float | jax.Array = 1.0,
 ) -> Instance:
-    """The instance, jobs in the order of their deadlines, in the rules' dtypes."""
+    """The instance, jobs in the order of their deadlines, in the rules' dtypes.
+
+    Args:
+      arrival: [K], ticks.
+      duration: [K], ticks.
+      deadline: [K], ticks, of the completion.
+      need: [K], units of resource.
+      weight: [K].
+      bound: [], a return that no schedule exceeds.
+    """
     order = jnp.argsort(deadline)
     arrival, duration, deadline, need = (
         x[order].astype(jnp.int32) for x in (arrival, duration, deadline, need)
@@ -116,11 +141,11 @@ class Toy:
         keys = jax.random.split(key, 4)
         good = self._good(keys[0], limits)
         decoys = self._decoys(keys[1], limits)
-        together = {k: jnp.concatenate([good[k], decoys[k]]) for k in good}
-        order = jax.random.permutation(keys[2], together["need"].shape[0])
-        together = {k: x[order] for k, x in together.items()}
+        jobs = {k: jnp.concatenate([good[k], decoys[k]]) for k in good}
+        order = jax.random.permutation(keys[2], jobs["need"].shape[0])
+        jobs = trees.take(jobs, order)
         gain, loss = jnp.sum(good["weight"]), jnp.sum(decoys["weight"])
-        return by_deadline(**together, bound=(gain - loss) / (gain + loss))
+        return by_deadline(**jobs, bound=(gain - loss) / (gain + loss))
 
     def _good(self, key: jax.Array, limits: Limits) -> dict[str, jax.Array]:
         key_need, key_weight = jax.random.split(key)

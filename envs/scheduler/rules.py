@@ -95,16 +95,16 @@ def free(board: Board, limits: Limits) -> jax.Array:
 
 def queue(board: Board, limits: Limits) -> Queue:
     """The waiting jobs that can be seen, and which of them can start now."""
-    here = waiting(board)
-    place = jnp.cumsum(here.astype(jnp.int32)) - 1
+    waits = waiting(board)
+    place = jnp.cumsum(waits.astype(jnp.int32)) - 1
     slots = jnp.arange(limits.num_slots, dtype=jnp.int32)
-    job = here[None, :] & (place[None, :] == slots[:, None])
+    job = waits[None, :] & (place[None, :] == slots[:, None])
 
     def look_up(values: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(job, values[None, :], 0), axis=1, dtype=values.dtype)
 
     instance = board.instance
-    present = slots < jnp.sum(here.astype(jnp.int32))
+    present = slots < jnp.sum(waits.astype(jnp.int32))
     need = look_up(instance.need)
     return Queue(
         job=job,
@@ -118,7 +118,13 @@ def queue(board: Board, limits: Limits) -> Queue:
 
 
 def best_fit(board: Board, need: jax.Array, limits: Limits) -> jax.Array:
-    """The machine with the least free resource that still suffices, one-hot [M]."""
+    """The machine with the least free resource that still suffices, one-hot [M].
+
+    Args:
+      board: the shop.
+      need: int32 [], units of resource.
+      limits: the static facts.
+    """
     room = free(board, limits)
     machine = jnp.argmin(jnp.where(room >= need, room, limits.capacity + 1))
     return jnp.arange(limits.num_machines) == machine
@@ -127,15 +133,21 @@ def best_fit(board: Board, need: jax.Array, limits: Limits) -> jax.Array:
 def play(
     board: Board, line: Queue, slot: jax.Array, starts: jax.Array, limits: Limits
 ) -> Board:
-    """Start the job in that slot where `starts`, which takes no time; else one tick.
+    """Start the job in a slot, which takes no time, or let one tick pass.
 
-    The caller makes sure that the job is startable where `starts`.
+    Args:
+      board: the shop before.
+      line: its queue.
+      slot: int32 [], from 0.
+      starts: bool [], whether the job in that slot starts; the caller makes sure that
+        it can. Else a tick passes.
+      limits: the static facts.
     """
     duration, need = line.duration[slot], line.need[slot]
     ticks = jnp.arange(limits.max_duration, dtype=jnp.int32)
     machine = best_fit(board, need, limits)
     block = jnp.where(machine[:, None] & (ticks < duration)[None, :], need, 0)
-    later = jnp.pad(board.used[:, 1:], ((0, 0), (0, 1)))
+    next_tick = jnp.pad(board.used[:, 1:], ((0, 0), (0, 1)))
     time = board.time + jnp.where(starts, 0, 1)
     start = jnp.where(line.job[slot] & starts, board.time, board.start)
     start = jnp.where(
@@ -144,18 +156,24 @@ def play(
     return board.replace(
         time=time,
         start=start,
-        used=jnp.where(starts, board.used + block, later),
+        used=jnp.where(starts, board.used + block, next_tick),
     )
 
 
 def too_late(instance: Instance, time: jax.Array, limits: Limits) -> jax.Array:
-    """Jobs that are worth no more if they start at that tick than if never, [K]."""
+    """Jobs that are worth no more if they start at that tick than if never, bool [K].
+
+    Args:
+      instance: the jobs.
+      time: int32 [], the tick.
+      limits: the static facts.
+    """
     late = time + instance.duration - instance.deadline >= limits.patience
     return late | (time >= limits.horizon)
 
 
 def tardiness(board: Board, limits: Limits) -> jax.Array:
-    """Of each settled job, in units of the patience: 0 on time, 1 lost. [K]"""
+    """Tardiness of each settled job in units of the patience: 0 on time, 1 lost. [K]"""
     instance = board.instance
     late = board.start + instance.duration - instance.deadline
     late = jnp.clip(late, 0, limits.patience).astype(jnp.float32) / limits.patience

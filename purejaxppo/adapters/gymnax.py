@@ -9,16 +9,67 @@ is a truncation. gymnax's auto-reset is not used: ours keeps the final observati
 """
 
 import dataclasses
-from typing import Any
+from typing import Protocol, runtime_checkable
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from purejaxppo.env import Action, Box, Discrete, EnvSpec, Head, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
 from purejaxppo.numerics import permissive_numerics, strong
+
+
+class Params(Protocol):
+    """What is used of gymnax's `EnvParams`."""
+
+    @property
+    def max_steps_in_episode(self) -> float: ...
+
+    def replace(self, **changes: float) -> "Params": ...
+
+
+@runtime_checkable
+class DiscreteSpace(Protocol):
+    """What is used of gymnax's `Discrete`."""
+
+    n: int
+
+
+@runtime_checkable
+class BoxSpace(Protocol):
+    """What is used of gymnax's `Box`."""
+
+    low: ArrayLike
+    high: ArrayLike
+    shape: tuple[int, ...]
+
+
+Space = DiscreteSpace | BoxSpace
+
+
+class Environment(Protocol):
+    """What is used of gymnax's `Environment`, of either version."""
+
+    def reset_env(
+        self, key: jax.Array, params: Params
+    ) -> tuple[jax.Array, chex.ArrayTree]: ...
+
+    def step_env(
+        self, key: jax.Array, state: chex.ArrayTree, action: jax.Array, params: Params
+    ) -> tuple[jax.Array, chex.ArrayTree, jax.Array, jax.Array, object]: ...
+
+    def is_terminal(self, state: chex.ArrayTree, params: Params) -> jax.Array: ...
+
+
+@runtime_checkable
+class TruncatingEnvironment(Protocol):
+    """What 1.x has on top: it tells a time limit from an end by the rules."""
+
+    def is_truncated(self, state: chex.ArrayTree, params: Params) -> jax.Array: ...
 
 
 class Data(struct.PyTreeNode):
@@ -29,7 +80,7 @@ class Data(struct.PyTreeNode):
     of the time of a step.
     """
 
-    inner: Any
+    inner: chex.ArrayTree
     key: jax.Array
     steps: jax.Array  # int32 []
 
@@ -41,10 +92,10 @@ class GymnaxEnv:
     The spaces are made once, outside any trace: inside one their bounds are traced.
     """
 
-    env: Any
-    params: Any
-    observation_space: Any
-    action_space: Any
+    env: Environment
+    params: Params
+    observation_space: Space
+    action_space: Space
     spec: EnvSpec
 
     def reset(self, key: jax.Array) -> State:
@@ -78,36 +129,38 @@ class GymnaxEnv:
             truncated=truncated,
         )
 
-    def _observation(self, obs: Any) -> jax.Array:
-        if hasattr(self.observation_space, "n"):
+    def _observation(self, obs: ArrayLike) -> jax.Array:
+        if isinstance(self.observation_space, DiscreteSpace):
             return jax.nn.one_hot(obs, self.observation_space.n, dtype=jnp.float32)
         return jnp.asarray(obs, jnp.float32).reshape(-1)
 
     def _action(self, action: jax.Array) -> jax.Array:
-        if isinstance(self.spec.heads["action"], Discrete):
+        if isinstance(self.action_space, DiscreteSpace):
             return action
         low, high = map(jnp.asarray, _bounds(self.action_space))
         scaled = low + (action + 1.0) * ((high - low) / 2.0)
         return scaled.reshape(self.action_space.shape)
 
-    def _ending(self, inner: Any, ended: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _ending(
+        self, inner: chex.ArrayTree, ended: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Whether it ended by the rules, and whether by the time limit alone."""
         ended = jnp.asarray(ended, bool).reshape(())
-        if hasattr(self.env, "is_truncated"):  # 1.x tells the two apart
+        if isinstance(self.env, TruncatingEnvironment):
             truncated = self.env.is_truncated(inner, self.params)
             return ended, jnp.asarray(truncated, bool).reshape(()) & ~ended
-        # 0.0.9 does not: what would not have ended without a limit was cut.
+        # Version 0.0.9: what would not have ended without a limit was cut.
         forever = self.params.replace(max_steps_in_episode=np.iinfo(np.int32).max)
         by_rules = self.env.is_terminal(inner, forever)
         terminated = ended & jnp.asarray(by_rules, bool).reshape(())
         return terminated, ended & ~terminated
 
 
-def _like(leaf: Any, before: jax.Array) -> jax.Array:
+def _like(leaf: ArrayLike, before: jax.Array) -> jax.Array:
     return jnp.asarray(leaf, before.dtype).reshape(before.shape)
 
 
-def _bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(space: BoxSpace) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest action, flat: [A] each."""
     low, high = (
         np.broadcast_to(np.asarray(bound, np.float32), space.shape).reshape(-1)
@@ -116,15 +169,15 @@ def _bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _head(name: str, space: Any) -> Head:
-    if hasattr(space, "n"):
+def _head(name: str, space: object) -> Head:
+    if isinstance(space, DiscreteSpace):
         return Discrete(int(space.n))
-    if not hasattr(space, "low") or not np.all(np.isfinite(_bounds(space))):
+    if not isinstance(space, BoxSpace) or not np.all(np.isfinite(_bounds(space))):
         raise ConfigError("env", name, "one with discrete or bounded actions")
     return Box(int(np.prod(space.shape)))
 
 
-def make(name: str | None = None, **params: Any) -> GymnaxEnv:
+def make(name: str | None = None, **params: float) -> GymnaxEnv:
     """The environment that gymnax registers under that name.
 
     Args:

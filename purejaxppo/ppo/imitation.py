@@ -12,7 +12,7 @@ from flax import struct
 
 from purejaxppo import trees
 from purejaxppo.config import Config
-from purejaxppo.env import Action, Box, Env, Obs, State
+from purejaxppo.env import Action, Box, DemonstratedEnv, Env, Obs, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Params, Policy, Stored
@@ -60,7 +60,7 @@ def collect(task: Task, key: jax.Array) -> Demonstrations:
       ConfigError: the environment has no demonstrator, success or time limit.
     """
     env, config = task.env, task.config
-    if not hasattr(env, "demonstrator"):
+    if not isinstance(env, DemonstratedEnv):
         raise ConfigError("env", env.spec.name, "an environment with a demonstrator")
     outcome, limit = env.spec.success, env.spec.max_episode_steps
     if outcome is None or limit is None:

@@ -1,0 +1,99 @@
+"""`check_env`: the contract that every environment keeps, ours and yours.
+
+    from purejaxppo.check import check_env
+    check_env(MyEnv())
+
+It raises one sentence about the first thing that is wrong, and returns None.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from purejaxppo import trees
+from purejaxppo.check.actions import random_action as random_action
+from purejaxppo.check.demonstrator import check_demonstrator
+from purejaxppo.check.signature import check_spec, check_types
+from purejaxppo.check.values import check_equal, check_starts, check_states
+from purejaxppo.env import Action, DemonstratedEnv, Env, State
+
+
+def check_env(
+    env: Env,
+    *,
+    num_envs: int = 8,
+    num_steps: int = 32,
+    seed: int = 0,
+    random_start: bool = True,
+) -> None:
+    """Check specification, types, values and purity of an environment.
+
+    Args:
+      env: what to check.
+      num_envs: how many environments are stepped side by side.
+      num_steps: how many steps each of them takes, with random allowed actions.
+      seed: of the keys.
+      random_start: False for an environment that always starts in one state.
+
+    Raises:
+      ConfigError: the first breach of the contract: where, what it is, what is allowed.
+    """
+    name = env.spec.name
+    check_spec(name, env.spec)
+    check_types(name, env)
+    key_reset, key_steps = jax.random.split(jax.random.key(seed))
+    keys = jax.random.split(key_reset, num_envs)
+    play = jax.jit(_make_play(env, num_envs, num_steps))
+    played = play(keys, key_steps)
+    check_starts(name, played.start, random_start)
+    check_states(f"{name}.reset", env.spec.heads, played.start)
+    check_states(f"{name}.step", env.spec.heads, played.after)
+    check_equal(f"{name}: the same key", played, play(keys, key_steps))
+    _check_unbatched(name, env, keys[0], played)
+    if isinstance(env, DemonstratedEnv):
+        check_demonstrator(name, env, played.start)
+        check_demonstrator(name, env, trees.merge_axes(played.after))
+
+
+class _Played(NamedTuple):
+    """T random steps of N environments, each reset where an episode ended."""
+
+    start: State  # [N]
+    after: State  # [T, N], as each step left it, before any reset
+    action: Action  # [T, N], that led there
+
+
+def _make_play(
+    env: Env, num_envs: int, num_steps: int
+) -> Callable[[jax.Array, jax.Array], _Played]:
+    """(keys [N] of the starts, key of the steps) -> the steps."""
+
+    def one_step(state: State, key: jax.Array) -> tuple[State, tuple[State, Action]]:
+        key_action, key_start = jax.random.split(key)
+        action = jax.vmap(lambda state, key: random_action(env, state, key))(
+            state, jax.random.split(key_action, num_envs)
+        )
+        after = jax.vmap(env.step)(state, action)
+        fresh = jax.vmap(env.reset)(jax.random.split(key_start, num_envs))
+        done = after.terminated | after.truncated
+        return trees.where(done, fresh, after), (after, action)
+
+    def play(keys: jax.Array, key: jax.Array) -> _Played:
+        start = jax.vmap(env.reset)(keys)
+        step_keys = jax.random.split(key, num_steps)
+        _, (after, action) = jax.lax.scan(one_step, start, step_keys)
+        return _Played(start, after, action)
+
+    return play
+
+
+def _check_unbatched(name: str, env: Env, key: jax.Array, played: _Played) -> None:
+    """One environment alone does what the first of a batch did, up to rounding."""
+    first = trees.take(played.start, 0)
+    check_equal(
+        f"{name}: reset with and without vmap", jax.jit(env.reset)(key), first, 1e-4
+    )
+    action, after = trees.take(trees.take((played.action, played.after), 0), 0)
+    stepped = jax.jit(env.step)(first, action)
+    check_equal(f"{name}: step with and without vmap", stepped, after, 1e-3)

@@ -1,0 +1,155 @@
+"""What specification and tracing show of an environment: heads, shapes and types."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from purejaxppo.check.actions import random_action
+from purejaxppo.env import Box, Choice, Custom, Discrete, Env, EnvSpec, Head, State
+from purejaxppo.errors import ConfigError
+from purejaxppo.policy import custom
+
+FLAGS = ("terminated", "truncated")
+
+
+def check_spec(name: str, spec: EnvSpec) -> None:
+    """The heads and the time limit.
+
+    Raises:
+      ConfigError: the first that cannot be used.
+    """
+    if not spec.heads:
+        raise ConfigError(f"{name}.spec.heads", dict(spec.heads), "at least one head")
+    earlier: dict[str, Head] = {}
+    for head_name, head in spec.heads.items():
+        _check_head(f"{name}.spec.heads.{head_name}", head, earlier)
+        earlier[head_name] = head
+    limit = spec.max_episode_steps
+    if limit is not None and not (isinstance(limit, int) and limit >= 1):
+        raise ConfigError(
+            f"{name}.spec.max_episode_steps", limit, "None or a whole number above 0"
+        )
+
+
+def _check_head(field: str, head: Head, earlier: Mapping[str, Head]) -> None:
+    if isinstance(head, Box):
+        if head.size < 1:
+            raise ConfigError(field, head, "a Box of at least one number")
+    elif isinstance(head, Choice):
+        if not 1 <= head.k <= head.n:
+            raise ConfigError(field, head, "a Choice with 1 <= k <= n")
+    elif isinstance(head, Discrete):
+        _check_discrete(field, head, earlier)
+    elif isinstance(head, Custom):
+        if head.num_outputs < 1:
+            raise ConfigError(field, head, "a Custom of at least one number")
+        custom.describe(field, head.distribution, (head.num_outputs,))
+    else:
+        raise ConfigError(field, head, "a Box, a Discrete, a Choice or a Custom")
+
+
+def _check_discrete(field: str, head: Discrete, earlier: Mapping[str, Head]) -> None:
+    if head.n < 1:
+        raise ConfigError(field, head, "a Discrete of at least one value")
+    if head.parent is None:
+        if head.active_when is not None:
+            raise ConfigError(field, head, "active_when with a parent alone")
+        return
+    parent = earlier.get(head.parent)
+    if not isinstance(parent, Discrete):
+        raise ConfigError(field, head, "a parent that is a Discrete head before it")
+    if any(not 0 <= value < parent.n for value in head.active_when or ()):
+        raise ConfigError(field, head, f"active_when within 0 to {parent.n - 1}")
+
+
+def check_types(name: str, env: Env) -> None:
+    """Shapes and types of `reset` and `step`, from tracing alone.
+
+    Raises:
+      ConfigError: the first that is not what the protocol says, or that differs
+        between the two.
+    """
+    key = jax.random.key(0)
+    reset = jax.eval_shape(env.reset, key)
+    if not isinstance(reset, State):
+        raise ConfigError(f"{name}.reset", type(reset).__name__, "an env.State")
+    _check_fields(name, env.spec, reset)
+    action = jax.eval_shape(lambda s, k: random_action(env, s, k), reset, key)
+    step = jax.eval_shape(env.step, reset, action)
+    if jax.tree.structure(reset) != jax.tree.structure(step):
+        raise ConfigError(
+            f"{name}.step", jax.tree.structure(step), "the structure that reset has"
+        )
+    before, after = (jax.tree_util.tree_leaves_with_path(x) for x in (reset, step))
+    for (path, a), (_, b) in zip(before, after, strict=True):
+        field = f"{name}.step: state{jax.tree_util.keystr(path)}"
+        if describe(a) != describe(b):
+            raise ConfigError(field, describe(b), f"what reset gives, {describe(a)}")
+        if getattr(b, "weak_type", False):
+            raise ConfigError(field, describe(b), f"{b.dtype} with its type stated")
+
+
+def describe(x: jax.Array) -> str:
+    """Type and shape of an array, or of what tracing knows of one."""
+    weak = " (weakly typed)" if getattr(x, "weak_type", False) else ""
+    return f"{x.dtype} {list(x.shape)}{weak}"
+
+
+def expect(field: str, x: jax.Array, dtype: str, shape: tuple[int, ...]) -> None:
+    """Refuses an array of another type or shape.
+
+    Args:
+      field: how the array is called in the error.
+      x: the array.
+      dtype: the name of the type that is allowed.
+      shape: the shape that is allowed.
+
+    Raises:
+      ConfigError: it has another.
+    """
+    if x.dtype != dtype or x.shape != shape:
+        raise ConfigError(field, describe(x), f"{dtype} {list(shape)}")
+
+
+def _check_fields(name: str, spec: EnvSpec, state: State) -> None:
+    obs = state.obs if isinstance(state.obs, dict) else {"obs": state.obs}
+    if isinstance(state.obs, dict) and set(obs) != {"actor", "critic"}:
+        raise ConfigError(f"{name}.obs", sorted(obs), "an array, or actor and critic")
+    for part, x in obs.items():
+        if x.dtype != jnp.float32 or x.ndim != 1:
+            raise ConfigError(f"{name}.{part}", describe(x), "float32 [D]")
+    expect(f"{name}.reward", state.reward, "float32", ())
+    for flag in FLAGS:
+        expect(f"{name}.{flag}", getattr(state, flag), "bool", ())
+    for metric, x in state.metrics.items():
+        expect(f"{name}.metrics.{metric}", x, "float32", ())
+    if spec.success is not None and spec.success not in state.metrics:
+        allowed = f"one of the metrics {[*state.metrics]}"
+        raise ConfigError(f"{name}.spec.success", spec.success, allowed)
+    _check_masks(name, spec.heads, state)
+
+
+def _parent(heads: Mapping[str, Head], head: Head) -> Discrete | None:
+    """The head whose choice the masks and the activity of `head` depend on."""
+    if not isinstance(head, Discrete) or head.parent is None:
+        return None
+    parent = heads[head.parent]
+    assert isinstance(parent, Discrete)  # `check_spec` has seen it
+    return parent
+
+
+def _check_masks(name: str, heads: Mapping[str, Head], state: State) -> None:
+    for head_name in (*state.action_mask, *state.active):
+        if head_name not in heads:
+            raise ConfigError(f"{name}.action_mask, active", head_name, "a head's name")
+    for head_name, active in state.active.items():
+        expect(f"{name}.active.{head_name}", active, "bool", ())
+    for head_name, mask in state.action_mask.items():
+        head, field = heads[head_name], f"{name}.action_mask.{head_name}"
+        if isinstance(head, Box | Custom):
+            kind = "continuous" if isinstance(head, Box) else "custom"
+            raise ConfigError(field, describe(mask), f"no mask on a {kind} head")
+        parent = _parent(heads, head)
+        rows = (parent.n,) if parent is not None and mask.ndim == 2 else ()
+        expect(field, mask, "bool", (*rows, head.n))
