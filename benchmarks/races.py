@@ -6,7 +6,7 @@ name, so that all do the same work.
 
 from typing import Any
 
-from benchmarks.compare import Competitor
+from benchmarks.harness.compare import Competitor
 
 Common = dict[str, Any]
 
@@ -77,7 +77,7 @@ LIGHT = {
     "ours": OURS,
     "rejax": Competitor("rejax_ppo.py", "rejax"),
     "sb3": Competitor("sb3.py", "sb3"),
-    "sbx": Competitor("sbx_ppo.py", "sb3"),
+    "sbx": Competitor("sb3.py", "sb3", {"sb3": {"ppo": "sbx"}}),
 }
 IN_JAX = {name: LIGHT[name] for name in ("ours", "rejax")}
 IN_PYTHON = {name: LIGHT[name] for name in ("ours", "sb3", "sbx")}
@@ -86,12 +86,12 @@ METAWORLD = {
     "ours": OURS,
     # Few environments for many steps: what one thread of Python does best.
     "sb3, Meta-World": Competitor(
-        "sb3_metaworld.py",
+        "sb3.py",
         "sb3_metaworld",
-        {"sb3": {"vector": "dummy", "num_envs": 8, "num_steps": 512}},
+        {"sb3": {"vector": "metaworld", "num_envs": 8, "num_steps": 512}},
     ),
     "sb3, EnvPool": Competitor(
-        "sb3_metaworld.py", "sb3_metaworld", {"sb3": {"vector": "envpool"}}
+        "sb3.py", "sb3_metaworld", {"sb3": {"vector": "envpool"}}
     ),
 }
 SIMULATION = {

@@ -24,58 +24,20 @@ def random_actions(config: worker.Json, num_steps: int) -> np.ndarray:
 
 
 def ours(config: worker.Json) -> Prepare:
+    """As many steps as in a rollout, and as a rollout restarts episodes."""
     import jax
 
-    from purejaxppo import autoreset
-    from purejaxppo.env import make_env
+    from benchmarks import stages
+    from benchmarks.peers import in_jax
+    from benchmarks.peers.ours import make_config
 
-    env = make_env(config["env"], **config.get("env_kwargs", {}))
-    num_envs, limit = config["num_envs"], env.spec.max_episode_steps
-    ((head, _),) = env.spec.heads.items()
+    prepared = stages.prepare(make_config(config))
+    step, key = stages.random_rollout(prepared), jax.random.key(config.get("seed", 0))
 
-    def begin(key: jax.Array) -> Any:
-        return autoreset.init(env, "pool", limit, False, key)
+    def run(episodes: Any, num: int) -> Any:
+        return jax.lax.scan(step, episodes, jax.random.split(key, num))
 
-    def unit(episodes: Any, key: jax.Array) -> Any:
-        """As many steps as in a rollout, and as a rollout restarts episodes."""
-        key_starts, key_next = jax.random.split(key)
-        starts = autoreset.draw_starts(env, "pool", num_envs, key_starts)
-        draw = jax.vmap(lambda k: autoreset.draw_next(env, "pool", starts, k))
-        following = jax.vmap(draw)(jax.random.split(key_next, actions.shape[:2]))
-
-        def step(episode: Any, action: jax.Array, following: Any) -> Any:
-            executed = {head: action}
-            after, now = autoreset.step(
-                env, episode, executed, starts, limit, following
-            )
-            # What a learner would look at: else it need not be computed.
-            return after, (now.final_obs, now.reward)
-
-        episodes, seen = jax.lax.scan(
-            lambda episodes, xs: jax.vmap(step)(episodes, *xs),
-            episodes,
-            (actions, following),
-        )
-        return episodes, jax.tree.map(lambda x: x.sum(), seen)
-
-    actions = jax.numpy.asarray(random_actions(config, config["num_steps"]))
-    keys = jax.random.split(jax.random.key(config.get("seed", 0)), num_envs)
-    episodes = jax.jit(jax.vmap(begin))(keys)
-
-    def prepare(num: int) -> Callable[[], None]:
-        @jax.jit
-        def block(episodes: Any, key: jax.Array) -> Any:
-            return jax.lax.scan(unit, episodes, jax.random.split(key, num))
-
-        compiled = block.lower(episodes, keys[0]).compile()
-
-        def run() -> None:
-            nonlocal episodes
-            episodes, _ = jax.block_until_ready(compiled(episodes, keys[0]))
-
-        return run
-
-    return prepare
+    return in_jax.in_blocks(run, prepared.state.episodes).prepare
 
 
 def envpool(config: worker.Json) -> Prepare:
@@ -114,7 +76,7 @@ def envpool(config: worker.Json) -> Prepare:
 
 
 def metaworld(config: worker.Json) -> Prepare:
-    from benchmarks.peers.metaworld_vectors import official
+    from benchmarks.peers.hammers import official
 
     env = official(config.get("seed", 0))
     actions = random_actions(config, config["num_steps"]).reshape(-1, 4)

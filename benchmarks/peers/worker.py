@@ -25,8 +25,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+T = TypeVar("T")
 Json = dict[str, Any]
 BLOCK_SECONDS = 2.0
 
@@ -74,6 +75,22 @@ def seconds_of(call: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
+def trained(
+    run: Callable[[], T], mean_return: Callable[[T], float | None], steps: int
+) -> Json:
+    """The answer to `train`.
+
+    Args:
+      run: trains from scratch to the end.
+      mean_return: of what `run` gives; not timed.
+      steps: that `run` takes.
+    """
+    begin = time.perf_counter()
+    state = run()
+    seconds = time.perf_counter() - begin
+    return {"return": mean_return(state), "steps": steps, "seconds": seconds}
+
+
 def peak_memory_bytes() -> int:
     """The largest resident size that this process has had."""
     try:
@@ -93,7 +110,14 @@ def serve(
     commands: Iterable[str],
     send: Callable[[Json], None],
 ) -> None:
-    """Set the task up, then answer each command until `finish` or the last one."""
+    """Set the task up, then answer each command until `finish` or the last one.
+
+    Args:
+      make: the task of a configuration.
+      config: the keys that all competitors share, and the peer's own.
+      commands: lines.
+      send: takes an answer.
+    """
     task = make(config)
     block, units, ready = _warm_up(task, config.get("block_seconds", BLOCK_SECONDS))
     send(ready)

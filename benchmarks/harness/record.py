@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 _PACKAGES = "jax jaxlib flax optax mujoco mujoco-mjx warp-lang numpy purejaxppo".split()
 
 
@@ -59,30 +59,43 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(
-    name: str,
-    results: dict[str, Any],
-    folder: Path | None = None,
-    on: dict[str, Any] | None = None,
-) -> Path:
+def load(name: str, folder: Path | None = None) -> dict[str, Any] | None:
+    """A record under results/, or in another folder; None where there is none."""
+    path = (folder or RESULTS) / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def write(name: str, results: dict[str, Any], folder: Path | None = None) -> Path:
     """Write benchmarks/results/NAME.json, with where it came from.
 
     Args:
+      name: of the file.
+      results: what was measured.
       folder: another place for it.
-      on: the machine, of a caller that must not start JAX itself.
     """
-    folder = RESULTS if folder is None else folder
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
     record = {
         "command": " ".join(["python -m", _module(), *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in _PACKAGES},
         "revision": _revision(),
-        "machine": machine() if on is None else on,
+        "machine": machine(),
         "results": results,
     }
+    return store(name, record, folder)
+
+
+def store(name: str, record: dict[str, Any], folder: Path | None = None) -> Path:
+    """Write a record as it is.
+
+    Args:
+      name: of the file.
+      record: what `load` gives.
+      folder: another place for it than results/.
+    """
+    folder = RESULTS if folder is None else folder
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
 

@@ -1,26 +1,21 @@
-"""Official Meta-World and EnvPool's, many at once, as Stable-Baselines3 takes them.
-
-`make_vector` by kind: "dummy" (one process), "subproc" (a process each), both of the
-official package, and "envpool" (EnvPool's C++ version, threads).
-"""
+"""The hammer of Meta-World and of EnvPool, many at once, for Stable-Baselines3."""
 # pyright: reportMissingImports=false
 
 import functools
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 
-def official(seed: int, task: str = "hammer-v3") -> Any:
+def official(seed: int) -> Any:
     """One environment, as Meta-World's documentation makes it."""
     import gymnasium
     import metaworld  # noqa: F401 (registers it)
 
     # Without gymnasium's check of each step, which is for those who write environments.
     return gymnasium.make(
-        "Meta-World/MT1", env_name=task, seed=seed, disable_env_checker=True
+        "Meta-World/MT1", env_name="hammer-v3", seed=seed, disable_env_checker=True
     )
 
 
@@ -31,11 +26,11 @@ class EnvPoolVector(VecEnv):
     Meta-World does, later ones less for the same states (whichever way it is reset).
     """
 
-    def __init__(self, num_envs: int, seed: int, **kwargs: Any):
+    def __init__(self, num_envs: int, seed: int):
         import envpool
 
         self.pool = envpool.make_gymnasium(
-            "MetaWorld/Hammer-v3", num_envs=num_envs, seed=seed, **kwargs
+            "MetaWorld/Hammer-v3", num_envs=num_envs, seed=seed
         )
         super().__init__(num_envs, self.pool.observation_space, self.pool.action_space)
 
@@ -75,35 +70,13 @@ class EnvPoolVector(VecEnv):
 
 
 def make_vector(kind: str, num_envs: int, seed: int) -> VecEnv:
-    """That many environments of a kind; seeds follow on from the first."""
+    """That many environments of a kind.
+
+    Args:
+      kind: "metaworld" (the official package, one process) or "envpool".
+      num_envs: how many.
+      seed: of the first; the others follow on from it.
+    """
     if kind == "envpool":
         return EnvPoolVector(num_envs, seed)
-    makers: Sequence[Callable[[], Any]] = [
-        functools.partial(official, seed + i) for i in range(num_envs)
-    ]
-    if kind == "dummy":
-        return DummyVecEnv(list(makers))
-    if kind == "subproc":
-        return SubprocVecEnv(list(makers))
-    raise ValueError(f"vector: got {kind!r}; allowed is dummy, subproc or envpool")
-
-
-def play(model: Any, envs: VecEnv, episodes: int) -> tuple[float, float]:
-    """Mean return and share of successes of the policy's mode.
-
-    An episode succeeded if any of its steps did, as Meta-World counts it.
-    """
-    returns: list[float] = []
-    successes: list[float] = []
-    total, success = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
-    obs: Any = envs.reset()
-    while len(returns) < episodes:
-        action, _ = model.predict(obs, deterministic=True)
-        obs, reward, done, infos = envs.step(action)
-        total += reward
-        success = np.maximum(success, [info["success"] for info in infos])
-        for i in np.flatnonzero(done):
-            returns.append(float(total[i]))
-            successes.append(float(success[i]))
-            total[i] = success[i] = 0.0
-    return float(np.mean(returns)), float(np.mean(successes))
+    return DummyVecEnv([functools.partial(official, seed + i) for i in range(num_envs)])

@@ -1,27 +1,25 @@
 """What only a memory can learn: a cue at step 0 decides what pays at step T.
 
-    python -m benchmarks.memory [--seeds 5]
-
 Every episode shows a sign, then nothing; at step T the action must agree with the sign.
 A policy without memory is right half of the time, whatever it does. All seeds of one
-kind are one vmapped program. Writes benchmarks/results/memory.json.
+kind are one vmapped program.
 """
 
-import argparse
+import itertools
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import record
 from purejaxppo.config import Config, Hypers
 from purejaxppo.env import Action, Discrete, EnvSpec, State
 from purejaxppo.ppo.learner import make_train
 
+Json = dict[str, Any]
 DELAYS = (8, 32)
 Core = Literal["none", "lstm", "gru"]
-KINDS: tuple[Core, ...] = ("none", "gru", "lstm")
+CORES: tuple[Core, ...] = ("none", "gru", "lstm")
 NUM_ENVS = 64
 
 
@@ -34,10 +32,10 @@ class Cue:
 
     def _state(self, sign: jax.Array, step: jax.Array, reward: jax.Array) -> State:
         cue = jnp.where(step == 0, sign, 0.0)
-        now = (step == self.delay).astype(jnp.float32)
+        pays = (step == self.delay).astype(jnp.float32)
         return State(
             data=(sign, step),
-            obs=jnp.stack([cue, now]),
+            obs=jnp.stack([cue, pays]),
             reward=reward,
             terminated=step > self.delay,
             truncated=jnp.zeros((), bool),
@@ -51,13 +49,18 @@ class Cue:
     def step(self, state: State, action: Action) -> State:
         sign, step = state.data
         move = 2.0 * action["move"].astype(jnp.float32) - 1.0
-        return self._state(
-            sign, step + 1, jnp.where(step == self.delay, move * sign, 0)
-        )
+        reward = jnp.where(step == self.delay, move * sign, 0)
+        return self._state(sign, step + 1, reward)
 
 
-def config_of(delay: int, core: Core, total_timesteps: int) -> Config:
-    """The same samples, networks and optimiser for every kind; the core is all."""
+def cue_config(delay: int, core: Core, total_timesteps: int) -> Config:
+    """The same samples, networks and optimiser for every kind; the core is all.
+
+    Args:
+      delay: steps from the cue to the action that pays.
+      core: kind of memory.
+      total_timesteps: environment steps of a seed.
+    """
     return Config(
         env="cue",
         core=core,
@@ -79,34 +82,33 @@ def config_of(delay: int, core: Core, total_timesteps: int) -> Config:
     )
 
 
+def solved(cases: list[Json]) -> dict[str, dict[str, int]]:
+    """Delay -> core -> how many seeds end with 95 % success or more."""
+    counts: dict[str, dict[str, int]] = {}
+    for case in cases:
+        of_delay = counts.setdefault(str(case["delay"]), {})
+        of_delay[case["core"]] = sum(share >= 0.95 for share in case["final"])
+    return counts
+
+
 def measure(
-    seeds: int, updates: int = 300, delays: tuple[int, ...] = DELAYS
-) -> dict[str, Any]:
-    """Share of episodes that end well, per delay, kind and seed, at each evaluation."""
-    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
-    results: dict[str, Any] = {"seeds": seeds, "updates": updates}
-    for delay in delays:
-        steps = NUM_ENVS * 2 * (delay + 1) * updates
-        for core in KINDS:
-            train = make_train(config_of(delay, core, steps), Cue(delay))
-            _, metrics = jax.jit(jax.vmap(train))(keys)
-            curve = np.asarray(metrics["eval/episode_success"])  # [seeds, evaluations]
-            results[f"delay {delay}, core {core}"] = {
-                "final": curve[:, -1].round(4).tolist(),
-                "curve": curve.round(4).tolist(),
-                "steps": steps,
-            }
-            print(f"delay {delay:>2}, core {core:<4} success {curve[:, -1].round(3)}")
-    return results
+    num_seeds: int, num_updates: int = 300, delays: tuple[int, ...] = DELAYS
+) -> Json:
+    """Share of episodes that end well at each evaluation, per delay, core and seed.
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What only a memory can learn.")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--updates", type=int, default=300)
-    arguments = parser.parse_args()
-    print(record.write("memory", measure(arguments.seeds, arguments.updates)))
-
-
-if __name__ == "__main__":
-    main()
+    Args:
+      num_seeds: trained side by side.
+      num_updates: of each seed.
+      delays: steps from the cue to the action that pays.
+    """
+    keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
+    cases = []
+    for delay, core in itertools.product(delays, CORES):
+        steps = NUM_ENVS * 2 * (delay + 1) * num_updates
+        train = make_train(cue_config(delay, core, steps), Cue(delay))
+        _, metrics = jax.jit(jax.vmap(train))(keys)
+        curve = np.asarray(metrics["eval/episode_success"]).round(4)  # [S, evaluations]
+        curves = {"final": curve[:, -1].tolist(), "curve": curve.tolist()}
+        cases.append({"delay": delay, "core": core, "steps": steps, **curves})
+    sizes = {"num_seeds": num_seeds, "updates": num_updates}
+    return {**sizes, "solved": solved(cases), "cases": cases}

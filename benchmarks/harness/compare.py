@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import timing
+from benchmarks.harness import timing
+from benchmarks.harness.processes import ROOT, Program, ProgramFailed, ask, end, running
 from benchmarks.peers.setup import python_of
-from benchmarks.processes import ROOT, Program, ProgramFailed, ask, end, running
 from purejaxppo.run.progress import Progress
 
 OURS = "ours"

@@ -1,6 +1,6 @@
 """One part of a workload, in a process of its own.
 
-    python -m benchmarks.part NAME JSON
+    python -m benchmarks.harness.part NAME JSON
 
 The answer is one line of JSON. `benchmarks.workloads` starts it; the environment says
 where compiled programs are kept.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import purejaxppo  # noqa: F401 (first: it prepares XLA)
-from benchmarks import layers, seeds, stages
+from benchmarks import stages
 from benchmarks.peers import ours
 from purejaxppo.config import Config
 
@@ -25,6 +25,8 @@ def config_of(
     """The configuration of a case.
 
     Args:
+      env: name of the environment.
+      preset: of that environment.
       common: the keys that all competitors of a race share, instead of the others.
       **values: fields of `Config` and `Hypers`; JSON has lists where they have tuples.
     """
@@ -34,27 +36,20 @@ def config_of(
     return Config.preset(env, preset, **values)
 
 
-def speed(case: Json, rounds: int) -> Json:
-    return stages.speed(config_of(**case), rounds)
+def speed(case: Json, **sizes: Any) -> Json:
+    return stages.speed(config_of(**case), **sizes)
 
 
 def training(case: Json) -> Json:
     return stages.training(config_of(**case))
 
 
-def several_seeds(cases: dict[str, Json], num_seeds: int, rounds: int) -> Json:
-    measured = {
-        name: seeds.measure(config_of(**case), num_seeds, rounds)
-        for name, case in cases.items()
-    }
-    return {"cases": measured}
+def seeds(case: Json, **sizes: Any) -> Json:
+    return stages.seeds(config_of(**case), **sizes)
 
 
 PARTS: dict[str, Callable[..., Json]] = {
-    "speed": speed,
-    "training": training,
-    "seeds": several_seeds,
-    "layers": layers.measure,
+    part.__name__: part for part in (speed, training, seeds)
 }
 
 

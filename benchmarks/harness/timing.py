@@ -5,12 +5,13 @@ neighbours; things are compared within a round, and the ratios do not drift with
 """
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 Rates = dict[str, list[float]]  # name -> amount per second, a figure a round
+Spread = dict[str, float]  # median, min, max
 
 
 class Block(NamedTuple):
@@ -21,9 +22,10 @@ class Block(NamedTuple):
 
 
 Task = Callable[[], Block | None]
+Work = Callable[[], object]  # returns when its results are there
 
 
-def timed(work: Callable[[], Any], amount: float) -> Task:
+def timed(work: Work, amount: float) -> Task:
     """A task of `work`, which must return only when its results are there."""
 
     def task() -> Block:
@@ -34,14 +36,17 @@ def timed(work: Callable[[], Any], amount: float) -> Task:
     return task
 
 
-def interleave(tasks: Mapping[str, Task], rounds: int, warm_up: bool = True) -> Rates:
-    """Rates of every task, `rounds` times in turn.
+def rates_by_round(
+    tasks: Mapping[str, Task], num_rounds: int, warm_up: bool = True
+) -> Iterator[Rates]:
+    """The rates of every task so far, after each round.
 
     Each round begins with another task, so that none is always behind the same one.
     A task that returns None has dropped out: it is not called again.
 
     Args:
       tasks: name -> task.
+      num_rounds: how often every task is timed.
       warm_up: call each once before the first round.
     """
     if warm_up:
@@ -50,7 +55,7 @@ def interleave(tasks: Mapping[str, Task], rounds: int, warm_up: bool = True) -> 
     names = list(tasks)
     rates: Rates = {name: [] for name in names}
     dropped: set[str] = set()
-    for index in range(rounds):
+    for index in range(num_rounds):
         shift = index % max(len(names), 1)
         for name in names[shift:] + names[:shift]:
             block = None if name in dropped else tasks[name]()
@@ -58,26 +63,44 @@ def interleave(tasks: Mapping[str, Task], rounds: int, warm_up: bool = True) -> 
                 dropped.add(name)
             else:
                 rates[name].append(block.amount / block.seconds)
+        yield rates
+
+
+def interleave(
+    tasks: Mapping[str, Task], num_rounds: int, warm_up: bool = True
+) -> Rates:
+    """The rates of every task after all rounds.
+
+    Args:
+      tasks, num_rounds, warm_up: see `rates_by_round`.
+    """
+    *_, rates = rates_by_round(tasks, num_rounds, warm_up)
     return rates
 
 
-def median_and_spread(values: list[float]) -> dict[str, float]:
+def median_and_spread(values: list[float]) -> Spread:
     """Median, smallest and largest."""
     low, middle, high = np.percentile(values, [0, 50, 100])
     return {"median": float(middle), "min": float(low), "max": float(high)}
 
 
-def spreads(rates: Rates) -> dict[str, dict[str, float]]:
-    """Median and spread of every task that has a rate."""
-    return {n: median_and_spread(values) for n, values in rates.items() if values}
+def ratio(rates: Rates, numerator: str, denominator: str) -> Spread:
+    """Median and spread of one rate over another, taken within each round.
 
-
-def ratios_over(rates: Rates, below: str) -> dict[str, dict[str, float]]:
-    """Every other task's rate over that of one, as NAME_over_ONE."""
-    return {f"{n}_over_{below}": ratio(rates, n, below) for n in rates if n != below}
-
-
-def ratio(rates: Rates, above: str, below: str) -> dict[str, float]:
-    """Median and spread of one rate over another, taken within each round."""
-    pairs = zip(rates[above], rates[below], strict=True)
+    Args:
+      rates: of both, for the same rounds.
+      numerator, denominator: names of tasks.
+    """
+    pairs = zip(rates[numerator], rates[denominator], strict=True)
     return median_and_spread([a / b for a, b in pairs])
+
+
+def figures(rates: Rates, baseline: str) -> dict[str, dict[str, Spread]]:
+    """Rates, and the ratio of every other rate to the baseline's, for the record."""
+    spreads = {n: median_and_spread(values) for n, values in rates.items() if values}
+    ratios = {
+        f"{name}_over_{baseline}": ratio(rates, name, baseline)
+        for name in rates
+        if name != baseline
+    }
+    return {"steps_per_second": spreads, "ratios": ratios}

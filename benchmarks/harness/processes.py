@@ -12,11 +12,14 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
+_LOOK = 0.05  # seconds between two looks at what a program does
 _PATIENCE = 5.0  # seconds from asking a program to end until it is killed
 
 
@@ -112,6 +115,8 @@ def ask(
     """Send a line, if there is one, and wait for the answer.
 
     Args:
+      program: from `running`.
+      request: the line; None only waits.
       timeout: seconds.
       required: names that the answer must have.
 
@@ -156,8 +161,36 @@ def answer_of(
 ) -> dict[str, Any]:
     """Run a program that gives one answer.
 
+    Args:
+      command: the program and its arguments.
+      timeout: seconds until it must have answered.
+      extra: environment variables besides our own.
+
     Raises:
       ProgramFailed: it gave none.
     """
     with running(command, extra) as program:
         return ask(program, None, timeout)
+
+
+def wait_until(program: Program, look: Callable[[], T | None], timeout: float) -> T:
+    """What `look` finds, as soon as it is not None, while the program runs.
+
+    Args:
+      program: whose work is looked at, in its files.
+      look: called twenty times a second.
+      timeout: seconds.
+
+    Raises:
+      ProgramFailed: it ended, or the time was up, before that.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        ended = program.process.poll() is not None
+        if (found := look()) is not None:
+            return found
+        if ended:
+            raise ProgramFailed(_obituary(program))
+        if time.monotonic() > deadline:
+            raise ProgramFailed(f"was not there in {timeout:g} s")
+        time.sleep(_LOOK)

@@ -1,0 +1,298 @@
+"""Trained players against baselines, and against each other, on the same episodes.
+
+These episodes are not those that chose a run's best policy: their seed is another one.
+"""
+
+import functools
+import importlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from benchmarks.learning.runs import Json, over_seeds, train
+from purejaxppo.env import Env, make_env
+from purejaxppo.envs.scheduler.env import optimal_return
+from purejaxppo.envs.scheduler.generator import FAMILIES
+from purejaxppo.ppo import evaluation
+from purejaxppo.run.trained import Loaded, Which, load_policy
+
+EVAL_SEED = 777  # no evaluation in training plays these episodes
+
+
+class Player(NamedTuple):
+    """A policy and the games that it plays once it is trained.
+
+    Attributes:
+      about: for the reader.
+      preset: of the command line; players of one preset are one training.
+      games: name -> arguments of the environment.
+      which: the run's best policy by its own evaluations, or its last.
+    """
+
+    about: str
+    preset: str
+    games: dict[str, Json]
+    which: Which = "best"
+
+
+class Match(NamedTuple):
+    """A study of trained players and of baselines on the same episodes.
+
+    Attributes:
+      metric: of an episode, in what `play` tells.
+      episodes: of each game.
+      players: trained ones.
+      hosts: players whose games the baselines play too.
+      claims: (player, player or baseline): the first is better.
+      optimum: (start states) -> the best return that there is, where it is known.
+    """
+
+    env: str
+    metric: str
+    episodes: int
+    players: dict[str, Player]
+    hosts: tuple[str, ...]
+    claims: tuple[tuple[str, str], ...]
+    optimum: Callable[[Any], jax.Array] | None = None
+
+
+_GARDEN = {"lifecycle": {}}
+_POLICY_TAKES, _CHANCE_TAKES = ({"deck": {"choice": c}} for c in ("policy", "random"))
+MATCHES = {
+    "scheduler": Match(
+        env="scheduler",
+        metric="return",
+        episodes=500,
+        players={
+            "mix": Player("PPO", "default", {f: {"family": f} for f in FAMILIES}),
+            "toy": Player("PPO", "toy", {"toy": {"family": "toy"}}),
+        },
+        hosts=("mix", "toy"),
+        claims=(("mix", "edf"), ("toy", "edf")),
+        optimum=optimal_return,
+    ),
+    "lifecycle": Match(
+        env="lifecycle",
+        metric="return",
+        episodes=10_000,
+        players={
+            "feedforward": Player("PPO, feedforward", "feedforward", _GARDEN, "latest"),
+            "recurrent": Player("PPO, recurrent", "default", _GARDEN, "latest"),
+        },
+        hosts=("recurrent",),
+        claims=(("recurrent", "feedforward"), ("recurrent", "gardener")),
+    ),
+    "deck": Match(
+        env="deck",
+        metric="success",
+        episodes=1000,
+        players={
+            "trained": Player("PPO, both heads", "default", _POLICY_TAKES),
+            "replaced": Player(
+                "the same agents, cards taken by chance", "default", _CHANCE_TAKES
+            ),
+            "untaught": Player(
+                "PPO trained with cards taken by chance", "random", _CHANCE_TAKES
+            ),
+        },
+        hosts=("trained",),
+        claims=(("trained", "replaced"), ("trained", "untaught")),
+    ),
+}
+
+
+def episode_keys(episodes: int) -> jax.Array:
+    """The same episodes for every seed and every baseline."""
+    return jax.random.split(jax.random.key(EVAL_SEED), episodes)
+
+
+def play(loaded: Loaded, env: Env, keys: jax.Array) -> dict[str, jax.Array]:
+    """Return, length and metrics of a trained policy, deterministic: [E] each.
+
+    Args:
+      loaded: the policy.
+      env: where it plays; its heads are those of its training.
+      keys: [E], one for each episode.
+    """
+
+    @jax.jit
+    def run(params: Any, obs_stats: Any, keys: jax.Array) -> dict[str, jax.Array]:
+        policy = loaded.learner.policy
+        run = evaluation.run_episodes(env, policy, params, obs_stats, keys)
+        return {"return": run.episode_return, "length": run.length, **run.metrics}
+
+    return run(loaded.state.params, loaded.state.obs_stats, keys)
+
+
+def baselines_of(env: str) -> Any:
+    """The module of an environment's baselines."""
+    return importlib.import_module(f"purejaxppo.envs.{env}.baselines")
+
+
+def play_baseline(match: Match, name: str, env: Env, keys: jax.Array) -> Json:
+    """What `play` tells, of a baseline.
+
+    Args:
+      match: for its environment's baselines.
+      name: of one of them.
+      env: where it plays.
+      keys: [E], one for each episode.
+    """
+    module = baselines_of(match.env)
+    score = functools.partial(module.evaluate, env, module.BASELINES[name])
+    return jax.jit(score)(keys)
+
+
+def scores(
+    match: Match,
+    games: dict[str, Json],
+    episodes: int,
+    play_game: Callable[[Env, jax.Array], dict[str, jax.Array]],
+) -> Json:
+    """Means over episodes game by game, and the mean and the worst game.
+
+    Args:
+      match: for its metric and optimum.
+      games: name -> arguments of the environment.
+      episodes: of each game.
+      play_game: (environment, keys [E]) -> figures of each episode, [E].
+    """
+    keys, found = episode_keys(episodes), {}
+    for game, arguments in games.items():
+        env = make_env(match.env, **arguments)
+        outcome = play_game(env, keys)
+        figures = {name: float(np.mean(values)) for name, values in outcome.items()}
+        error = np.std(outcome[match.metric]) / np.sqrt(episodes)
+        figures[f"{match.metric}_standard_error"] = float(error)
+        if match.optimum is not None:
+            best = float(np.mean(match.optimum(jax.vmap(env.reset)(keys))))
+            figures["of_optimum"] = figures[match.metric] / best
+        found[game] = figures
+    return totals(match, found)
+
+
+def totals(match: Match, games: Json) -> Json:
+    """The mean and the worst game, beside the games themselves."""
+    values = {game: figures[match.metric] for game, figures in games.items()}
+    worst = min(values, key=lambda game: values[game])
+    mean = sum(values.values()) / len(values)
+    return {"mean": mean, "worst": values[worst], "worst_game": worst, "games": games}
+
+
+def summarise(match: Match, results: Json) -> Json:
+    """Each player over seeds, and by how much the claims hold.
+
+    A claim holds where the difference of the means is above `spread`, the largest
+    range of a player over seeds; one seed has none, and shows nothing.
+    `worst_over_best` is the first's worst seed less the second's best.
+    """
+    players, baselines = results["players"], results["baselines"]
+    values = {n: [seed["mean"] for seed in seeds] for n, seeds in players.items()}
+    spread = max(max(v) - min(v) for v in values.values())
+    margins = {}
+    for player, other in match.claims:
+        ours = values[player]
+        theirs = values.get(other) or [baselines[player][other]["mean"]]
+        margins[f"{player} over {other}"] = {
+            "means": float(np.mean(ours) - np.mean(theirs)),
+            "worst_over_best": min(ours) - max(theirs),
+            "holds": bool(np.mean(ours) - np.mean(theirs) > spread) and len(ours) > 1,
+        }
+    games = [
+        g for seeds in players.values() for s in seeds for g in s["games"].values()
+    ]
+    return {
+        "players": {
+            name: {
+                figure: over_seeds([seed[figure] for seed in seeds])
+                for figure in ("mean", "worst")
+            }
+            for name, seeds in players.items()
+        },
+        "invalid_frac": max(game["invalid_frac"] for game in games),
+        "margins": margins,
+        "spread": spread,
+        "holds": all(margin["holds"] for margin in margins.values()),
+    }
+
+
+def run_seed(match: Match, seed: int, episodes: int, flags: list[str]) -> Json:
+    """The trainings of a seed, and what the players that come of them score.
+
+    Args:
+      match: who is trained, and plays what.
+      seed: of the runs.
+      episodes: of each game.
+      flags: of the command line, after the preset.
+    """
+    presets = dict.fromkeys(player.preset for player in match.players.values())
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {preset: Path(folder) / preset for preset in presets}
+        runs = {
+            preset: train(match.env, ["--preset", preset, *flags], seed, path)
+            for preset, path in paths.items()
+        }
+        players = {}
+        for name, player in match.players.items():
+            loaded = load_policy(paths[player.preset], player.which)
+            play_game = functools.partial(play, loaded)
+            players[name] = scores(match, player.games, episodes, play_game)
+    return {"runs": runs, "players": players}
+
+
+def score_baselines(match: Match, episodes: int) -> Json:
+    """Host -> baseline -> what it scores in the host's games."""
+    return {
+        host: {
+            name: scores(
+                match,
+                match.players[host].games,
+                episodes,
+                functools.partial(play_baseline, match, name),
+            )
+            for name in baselines_of(match.env).BASELINES
+        }
+        for host in match.hosts
+    }
+
+
+def measure(
+    match: Match, num_seeds: int, episodes: int, flags: list[str]
+) -> Iterator[Json]:
+    """The results after each seed: baselines, players and their runs.
+
+    Args:
+      match: who plays what.
+      num_seeds: trainings of each preset.
+      episodes: of each game.
+      flags: of the command line, after the preset.
+    """
+    results: Json = {
+        "metric": match.metric,
+        "episodes": episodes,
+        "about": {name: player.about for name, player in match.players.items()},
+        "baselines": score_baselines(match, episodes),
+        "players": {name: [] for name in match.players},
+        "runs": [],
+    }
+    for seed in range(num_seeds):
+        found = run_seed(match, seed, episodes, flags)
+        results["runs"].append(found["runs"])
+        for name, figures in found["players"].items():
+            results["players"][name].append({"seed": seed, **figures})
+        yield results | {"summary": summarise(match, results)}
+
+
+def again(match: Match, results: Json) -> Json:
+    """Figures anew, from the stored scores of each game."""
+    for seeds in results["players"].values():
+        for seed in seeds:
+            seed |= totals(match, seed["games"])
+    for baselines in results["baselines"].values():
+        for baseline in baselines.values():
+            baseline |= totals(match, baseline["games"])
+    return results | {"summary": summarise(match, results)}
