@@ -23,25 +23,22 @@ WORST_BLOCK = "eval/min_block_hammered"
 MARKS = {"config.json": "run_folder", "metrics.csv": "first_update"}
 
 
-def training(flags: list[str], folder: Path, cache: Path):
-    """The command line at work on a run in `folder`, with that compilation cache."""
-    command = [sys.executable, "-m", "purejaxppo.train", *flags]
-    command += ["--run-dir", str(folder), "--no-tensorboard"]
-    return running(command, {"JAX_COMPILATION_CACHE_DIR": str(cache)})
-
-
 def run_once(flags: list[str], folder: Path, cache: Path, timeout: float) -> Json:
     """One run: seconds from its start, and what it compiled.
 
     Args:
-      flags, folder, cache: see `training`.
+      flags: of the command line.
+      folder: of the run.
+      cache: folder of compiled programs.
       timeout: seconds that each mark may take.
 
     Raises:
       ProgramFailed: it did not end well, or in time.
     """
+    command = [sys.executable, "-m", "purejaxppo.train", *flags]
+    command += ["--run-dir", str(folder), "--no-tensorboard"]
     begin, seconds = time.monotonic(), {}
-    with training(flags, folder, cache) as program:
+    with running(command, {"JAX_COMPILATION_CACHE_DIR": str(cache)}) as program:
         for file, mark in MARKS.items():
             path = folder / file
             wait_until(program, lambda path=path: path.exists() or None, timeout)
@@ -92,7 +89,7 @@ def _summary(runs: list[Json]) -> Json:
 
 
 def seconds_to_bar(flags: list[str], bar: float, timeout: float) -> Json:
-    """Seconds and steps to a worst block at the bar, demonstrations included.
+    """Seconds of the run and its steps to a worst block at the bar.
 
     Args:
       flags: of the command line.
@@ -100,26 +97,15 @@ def seconds_to_bar(flags: list[str], bar: float, timeout: float) -> Json:
       timeout: seconds.
 
     Raises:
-      ProgramFailed: the run ended, or its time was up, before that.
+      ProgramFailed: the run did not end in time, or was never there.
     """
-    begin = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"
-
-        def look() -> dict[str, str] | None:
+        run_once(flags, folder, Path(name) / "cache", timeout)
+        with (folder / "evals.csv").open(newline="") as file:
             # The first row is the cloned policy, before PPO; block means are float32.
-            rows = whole_rows(folder / "evals.csv")[1:]
-            return next((r for r in rows if float(r[WORST_BLOCK]) > bar - 1e-6), None)
-
-        with training(flags, folder, Path(name) / "cache") as program:
-            row = wait_until(program, look, timeout)
-    reached = {"seconds": time.monotonic() - begin, "steps": int(row["steps"])}
-    return {"reached": reached, "flags": flags}
-
-
-def whole_rows(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a table that is being written."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+            for row in list(csv.DictReader(file))[1:]:
+                if float(row[WORST_BLOCK]) > bar - 1e-6:
+                    reached = {name: float(row[name]) for name in ("seconds", "steps")}
+                    return {"reached": reached, "flags": flags}
+    raise ProgramFailed(f"was never at {bar}")

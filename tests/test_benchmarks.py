@@ -104,9 +104,9 @@ def test_a_policy_is_compared_with_baselines_on_the_same_episodes(monkeypatch):
     families = {family: {"family": family} for family in ("light", "tight")}
     player = match.players["mix"]._replace(games=families)
     match = match._replace(
-        players={"mix": player}, hosts=("mix",), claims=(("mix", "edf"),)
+        players={"mix": player}, hosts=("mix",), claims=(("mix", "edf"),), episodes=8
     )
-    module = matches.baselines_of("scheduler")
+    module = matches.baselines_of(match)
     monkeypatch.setattr(module, "BASELINES", {"edf": module.BASELINES["edf"]})
     monkeypatch.setattr(matches, "train", lambda *_: {"command": "none"})
     monkeypatch.setattr(
@@ -114,7 +114,7 @@ def test_a_policy_is_compared_with_baselines_on_the_same_episodes(monkeypatch):
         "load_policy",
         lambda path, which: untrained(path.parent / "scheduler" / "run", which),
     )
-    (results,) = matches.measure(match, num_seeds=1, episodes=8, flags=[])
+    (results,) = matches.measure(match, num_seeds=1, flags=[])
     (seed,) = results["players"]["mix"]
     returns = [seed["games"][family]["return"] for family in families]
     assert seed["mean"] == pytest.approx(sum(returns) / 2)

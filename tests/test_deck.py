@@ -538,11 +538,11 @@ def test_benchmark_trains_two_agents_and_lets_three_play(monkeypatch):
     monkeypatch.setattr(matches, "play", lambda loaded: loaded)
     monkeypatch.setattr(matches, "scores", lambda *arguments: arguments)
     monkeypatch.setattr(matches.functools, "partial", lambda f, loaded: loaded)
-    players = matches.run_seed(MATCH, 3, 9, ["--num-envs", "4"])["players"]
+    players = matches.run_seed(MATCH, 3, ["--num-envs", "4"])["players"]
     policy, chance = ({"deck": {"choice": choice}} for choice in ("policy", "random"))
-    assert players["trained"] == (MATCH, policy, 9, "default")
-    assert players["replaced"] == (MATCH, chance, 9, "default")
-    assert players["untaught"] == (MATCH, chance, 9, "random")
+    assert players["trained"] == (MATCH, policy, "default")
+    assert players["replaced"] == (MATCH, chance, "default")
+    assert players["untaught"] == (MATCH, chance, "random")
     assert trained == [
         ("deck", ["--preset", preset, "--num-envs", "4"], 3, preset)
         for preset in ("default", "random")
@@ -555,7 +555,7 @@ def test_benchmark_plays_a_policy_where_chance_takes_cards():
     state, _ = quick_jit(learner.init)(jax.random.key(0))
     play = functools.partial(matches.play, Loaded(learner, state, print, 0))
     games = {"deck": {"choice": "random"}}
-    figures = matches.scores(MATCH, games, 4, play)["games"]["deck"]
+    figures = matches.scores(MATCH._replace(episodes=4), games, play)["games"]["deck"]
     assert figures["invalid_frac"] == 0.0
     assert figures["length"] > 4.0
     assert figures["return"] == figures["combats_won"] / LIMITS.num_combats

@@ -102,24 +102,15 @@ def test_its_cases_are_configurations():
     assert (config.num_envs, config.env_kwargs) == (4, {"engine": "mujoco"})
 
 
-def test_a_row_that_is_being_written_is_not_read(tmp_path):
-    path = tmp_path / "evals.csv"
-    assert startup.whole_rows(path) == []
-    path.write_text("steps,worst\n0,0.5\n64,0.")
-    assert startup.whole_rows(path) == [{"steps": "0", "worst": "0.5"}]
-
-
 def test_seconds_to_a_bar_leave_the_cloned_policy_out(monkeypatch):
-    import contextlib
-
-    @contextlib.contextmanager
-    def training(flags, folder, cache):
+    def run_once(flags, folder, cache, timeout):
         folder.mkdir()
-        lines = f"steps,{startup.WORST_BLOCK}\n0,1.0\n64,0.94\n128,0.949999988\n"
-        (folder / "evals.csv").write_text(lines)
-        yield
+        rows = ("1,0,1.0", "2,64,0.94", "3,128,0.949999988")
+        lines = "\n".join([f"seconds,steps,{startup.WORST_BLOCK}", *rows])
+        (folder / "evals.csv").write_text(lines + "\n")
 
-    monkeypatch.setattr(startup, "training", training)
-    monkeypatch.setattr(startup, "wait_until", lambda program, look, timeout: look())
-    reached = startup.seconds_to_bar([], 0.95, 1.0)["reached"]
-    assert reached["steps"] == 128
+    monkeypatch.setattr(startup, "run_once", run_once)
+    found = startup.seconds_to_bar([], 0.95, 1.0)
+    assert found["reached"] == {"seconds": 3.0, "steps": 128.0}
+    with pytest.raises(ProgramFailed, match="never at 1"):
+        startup.seconds_to_bar([], 1.0, 1.0)

@@ -415,7 +415,7 @@ def test_benchmark_plays_policies_with_and_without_memory(monkeypatch):
     monkeypatch.setattr(matches, "train", lambda *_: {"command": "none"})
     monkeypatch.setattr(matches, "load_policy", untrained)
     monkeypatch.setattr(baselines, "BASELINES", {"gardener": baselines.gardener})
-    (results,) = matches.measure(MATCH, 1, 20, [])
+    (results,) = matches.measure(MATCH._replace(episodes=20), 1, [])
     summary, players = results["summary"], results["players"]
     with_memory, without = (players[name][0]["mean"] for name in MATCH.players)
     assert with_memory != without

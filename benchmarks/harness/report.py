@@ -43,31 +43,27 @@ def file_of(workload: str) -> str:
     return workload.replace("-", "_") + "_speed"
 
 
-def as_text(name: str, figures: dict[str, Any]) -> str:
-    """For the terminal: columns aligned, numbers to the right."""
-    blocks = [f"{name}: {figures['about']}" if name in WORKLOADS else name]
-    for table in tables.tables_of(figures):
-        widths = [max(map(len, column)) for column in zip(*table.rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if i else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in table.rows
-        ]
-        blocks.append("\n".join([*lines, *table.notes]))
-    return "\n\n".join(blocks) + "\n"
-
-
 def as_markdown(table: tables.Table) -> list[str]:
-    """Lines of Markdown, an empty one behind the table and each sentence."""
+    """Aligned lines of Markdown, an empty one behind the table and each sentence."""
     lines = []
     if table.rows:
-        header, *rows = table.rows
-        rule = ["---", *["---:"] * (len(header) - 1)]
-        lines += [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
+        widths = [max(3, *map(len, column)) for column in zip(*table.rows, strict=True)]
+        rule = [
+            "-" * (width - bool(i)) + ":" * bool(i) for i, width in enumerate(widths)
+        ]
+        for row in (table.rows[0], rule, *table.rows[1:]):
+            cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append(f"| {' | '.join([row[0].ljust(widths[0]), *cells[1:]])} |")
         lines.append("")
     return lines + [line for note in table.notes for line in (note, "")]
+
+
+def as_text(name: str, figures: dict[str, Any]) -> str:
+    """For the terminal."""
+    lines = [f"{name}: {figures.get('about', '')}", ""]
+    for table in tables.tables_of(figures):
+        lines += as_markdown(table)
+    return "\n".join(lines)
 
 
 def ratios_of(workload: str) -> dict[str, dict[str, float]]:

@@ -190,7 +190,7 @@ def gpu(measured: Figures) -> Table:
             cells = [_spoken(what), number(rate), ratio(share) if share else "1"]
             rows.append([name, *cells, mebibytes(result["peak_memory_bytes"])])
         if reached := result.get("reached"):
-            time = f"{reached['seconds']:.1f} s and {reached['steps']:,} steps"
+            time = f"{reached['seconds']:.1f} s and {reached['steps']:,.0f} steps"
             notes.append(f"{name}: a worst block of .95 after {time}.")
         if "reason" in result:
             notes.append(f"{name}: {result['reason']}.")

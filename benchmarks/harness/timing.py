@@ -5,7 +5,7 @@ neighbours; things are compared within a round, and the ratios do not drift with
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -36,10 +36,10 @@ def timed(work: Work, amount: float) -> Task:
     return task
 
 
-def rates_by_round(
+def interleave(
     tasks: Mapping[str, Task], num_rounds: int, warm_up: bool = True
-) -> Iterator[Rates]:
-    """The rates of every task so far, after each round.
+) -> Rates:
+    """Rates of every task, `num_rounds` times in turn.
 
     Each round begins with another task, so that none is always behind the same one.
     A task that returns None has dropped out: it is not called again.
@@ -49,12 +49,10 @@ def rates_by_round(
       num_rounds: how often every task is timed.
       warm_up: call each once before the first round.
     """
-    if warm_up:
-        for task in tasks.values():
-            task()
-    names = list(tasks)
+    for task in tasks.values() if warm_up else ():
+        task()
+    names, dropped = list(tasks), set()
     rates: Rates = {name: [] for name in names}
-    dropped: set[str] = set()
     for index in range(num_rounds):
         shift = index % max(len(names), 1)
         for name in names[shift:] + names[:shift]:
@@ -63,18 +61,6 @@ def rates_by_round(
                 dropped.add(name)
             else:
                 rates[name].append(block.amount / block.seconds)
-        yield rates
-
-
-def interleave(
-    tasks: Mapping[str, Task], num_rounds: int, warm_up: bool = True
-) -> Rates:
-    """The rates of every task after all rounds.
-
-    Args:
-      tasks, num_rounds, warm_up: see `rates_by_round`.
-    """
-    *_, rates = rates_by_round(tasks, num_rounds, warm_up)
     return rates
 
 

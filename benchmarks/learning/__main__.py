@@ -47,8 +47,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[Json]:
         yield from curves.measure(curves.CURVES[name], num_seeds, flags)
     elif name in matches.MATCHES:
         match = matches.MATCHES[name]
-        episodes = arguments.episodes or match.episodes
-        yield from matches.measure(match, num_seeds, episodes, flags)
+        match = match._replace(episodes=arguments.episodes or match.episodes)
+        yield from matches.measure(match, num_seeds, flags)
     else:
         yield memory.measure(num_seeds)
 

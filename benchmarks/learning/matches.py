@@ -20,6 +20,7 @@ from purejaxppo.envs.scheduler.generator import FAMILIES
 from purejaxppo.ppo import evaluation
 from purejaxppo.run.trained import Loaded, Which, load_policy
 
+Outcome = dict[str, jax.Array]  # figure -> [E] episodes
 EVAL_SEED = 777  # no evaluation in training plays these episodes
 
 
@@ -105,68 +106,54 @@ MATCHES = {
 }
 
 
-def episode_keys(episodes: int) -> jax.Array:
-    """The same episodes for every seed and every baseline."""
-    return jax.random.split(jax.random.key(EVAL_SEED), episodes)
-
-
-def play(loaded: Loaded, env: Env, keys: jax.Array) -> dict[str, jax.Array]:
-    """Return, length and metrics of a trained policy, deterministic: [E] each.
+def play(loaded: Loaded, env: Env, keys: jax.Array) -> Outcome:
+    """Return, length and metrics of a trained policy, deterministic.
 
     Args:
       loaded: the policy.
       env: where it plays; its heads are those of its training.
       keys: [E], one for each episode.
     """
+    policy, state = loaded.learner.policy, loaded.state
 
     @jax.jit
-    def run(params: Any, obs_stats: Any, keys: jax.Array) -> dict[str, jax.Array]:
-        policy = loaded.learner.policy
+    def run(params: Any, obs_stats: Any, keys: jax.Array) -> Outcome:
         run = evaluation.run_episodes(env, policy, params, obs_stats, keys)
         return {"return": run.episode_return, "length": run.length, **run.metrics}
 
-    return run(loaded.state.params, loaded.state.obs_stats, keys)
+    return run(state.params, state.obs_stats, keys)
 
 
-def baselines_of(env: str) -> Any:
-    """The module of an environment's baselines."""
-    return importlib.import_module(f"purejaxppo.envs.{env}.baselines")
+def baselines_of(match: Match) -> Any:
+    """The module of the environment's baselines."""
+    return importlib.import_module(f"purejaxppo.envs.{match.env}.baselines")
 
 
-def play_baseline(match: Match, name: str, env: Env, keys: jax.Array) -> Json:
-    """What `play` tells, of a baseline.
-
-    Args:
-      match: for its environment's baselines.
-      name: of one of them.
-      env: where it plays.
-      keys: [E], one for each episode.
-    """
-    module = baselines_of(match.env)
-    score = functools.partial(module.evaluate, env, module.BASELINES[name])
-    return jax.jit(score)(keys)
+def play_baseline(match: Match, name: str, env: Env, keys: jax.Array) -> Outcome:
+    """What `play` tells, of the baseline of that name; see there for the others."""
+    module = baselines_of(match)
+    return jax.jit(lambda keys: module.evaluate(env, module.BASELINES[name], keys))(
+        keys
+    )
 
 
 def scores(
-    match: Match,
-    games: dict[str, Json],
-    episodes: int,
-    play_game: Callable[[Env, jax.Array], dict[str, jax.Array]],
+    match: Match, games: dict[str, Json], play_game: Callable[[Env, jax.Array], Outcome]
 ) -> Json:
     """Means over episodes game by game, and the mean and the worst game.
 
     Args:
-      match: for its metric and optimum.
+      match: for its metric, episodes and optimum.
       games: name -> arguments of the environment.
-      episodes: of each game.
-      play_game: (environment, keys [E]) -> figures of each episode, [E].
+      play_game: (environment, keys [E]) -> figures of each episode.
     """
-    keys, found = episode_keys(episodes), {}
+    # The same episodes for every seed and every baseline.
+    keys, found = jax.random.split(jax.random.key(EVAL_SEED), match.episodes), {}
     for game, arguments in games.items():
         env = make_env(match.env, **arguments)
         outcome = play_game(env, keys)
         figures = {name: float(np.mean(values)) for name, values in outcome.items()}
-        error = np.std(outcome[match.metric]) / np.sqrt(episodes)
+        error = np.std(outcome[match.metric]) / np.sqrt(match.episodes)
         figures[f"{match.metric}_standard_error"] = float(error)
         if match.optimum is not None:
             best = float(np.mean(match.optimum(jax.vmap(env.reset)(keys))))
@@ -191,42 +178,42 @@ def summarise(match: Match, results: Json) -> Json:
     `worst_over_best` is the first's worst seed less the second's best.
     """
     players, baselines = results["players"], results["baselines"]
-    values = {n: [seed["mean"] for seed in seeds] for n, seeds in players.items()}
-    spread = max(max(v) - min(v) for v in values.values())
-    margins = {}
-    for player, other in match.claims:
-        ours = values[player]
-        theirs = values.get(other) or [baselines[player][other]["mean"]]
-        margins[f"{player} over {other}"] = {
-            "means": float(np.mean(ours) - np.mean(theirs)),
-            "worst_over_best": min(ours) - max(theirs),
-            "holds": bool(np.mean(ours) - np.mean(theirs) > spread) and len(ours) > 1,
+    seeds = [seed for of_player in players.values() for seed in of_player]
+    over = {
+        name: {
+            figure: over_seeds([seed[figure] for seed in of_player])
+            for figure in ("mean", "worst")
         }
-    games = [
-        g for seeds in players.values() for s in seeds for g in s["games"].values()
-    ]
+        for name, of_player in players.items()
+    }
+    spread = max(o["mean"]["max"] - o["mean"]["min"] for o in over.values())
+    margins, several = {}, len(seeds) > len(players)
+    for player, other in match.claims:
+        ours = over[player]["mean"]
+        theirs = over[other]["mean"] if other in over else None
+        theirs = theirs or over_seeds([baselines[player][other]["mean"]])
+        difference = ours["mean"] - theirs["mean"]
+        margins[f"{player} over {other}"] = {
+            "means": difference,
+            "worst_over_best": ours["min"] - theirs["max"],
+            "holds": several and difference > spread,
+        }
+    invalid = [g["invalid_frac"] for seed in seeds for g in seed["games"].values()]
     return {
-        "players": {
-            name: {
-                figure: over_seeds([seed[figure] for seed in seeds])
-                for figure in ("mean", "worst")
-            }
-            for name, seeds in players.items()
-        },
-        "invalid_frac": max(game["invalid_frac"] for game in games),
+        "players": over,
+        "invalid_frac": max(invalid),
         "margins": margins,
         "spread": spread,
         "holds": all(margin["holds"] for margin in margins.values()),
     }
 
 
-def run_seed(match: Match, seed: int, episodes: int, flags: list[str]) -> Json:
+def run_seed(match: Match, seed: int, flags: list[str]) -> Json:
     """The trainings of a seed, and what the players that come of them score.
 
     Args:
       match: who is trained, and plays what.
       seed: of the runs.
-      episodes: of each game.
       flags: of the command line, after the preset.
     """
     presets = dict.fromkeys(player.preset for player in match.players.values())
@@ -240,47 +227,39 @@ def run_seed(match: Match, seed: int, episodes: int, flags: list[str]) -> Json:
         for name, player in match.players.items():
             loaded = load_policy(paths[player.preset], player.which)
             play_game = functools.partial(play, loaded)
-            players[name] = scores(match, player.games, episodes, play_game)
+            players[name] = scores(match, player.games, play_game)
     return {"runs": runs, "players": players}
 
 
-def score_baselines(match: Match, episodes: int) -> Json:
-    """Host -> baseline -> what it scores in the host's games."""
+def score_baselines(match: Match, games: dict[str, Json]) -> Json:
+    """Baseline -> what it scores in these games."""
     return {
-        host: {
-            name: scores(
-                match,
-                match.players[host].games,
-                episodes,
-                functools.partial(play_baseline, match, name),
-            )
-            for name in baselines_of(match.env).BASELINES
-        }
-        for host in match.hosts
+        name: scores(match, games, functools.partial(play_baseline, match, name))
+        for name in baselines_of(match).BASELINES
     }
 
 
-def measure(
-    match: Match, num_seeds: int, episodes: int, flags: list[str]
-) -> Iterator[Json]:
+def measure(match: Match, num_seeds: int, flags: list[str]) -> Iterator[Json]:
     """The results after each seed: baselines, players and their runs.
 
     Args:
       match: who plays what.
       num_seeds: trainings of each preset.
-      episodes: of each game.
       flags: of the command line, after the preset.
     """
     results: Json = {
         "metric": match.metric,
-        "episodes": episodes,
+        "episodes": match.episodes,
         "about": {name: player.about for name, player in match.players.items()},
-        "baselines": score_baselines(match, episodes),
+        "baselines": {
+            host: score_baselines(match, match.players[host].games)
+            for host in match.hosts
+        },
         "players": {name: [] for name in match.players},
         "runs": [],
     }
     for seed in range(num_seeds):
-        found = run_seed(match, seed, episodes, flags)
+        found = run_seed(match, seed, flags)
         results["runs"].append(found["runs"])
         for name, figures in found["players"].items():
             results["players"][name].append({"seed": seed, **figures})
@@ -289,10 +268,9 @@ def measure(
 
 def again(match: Match, results: Json) -> Json:
     """Figures anew, from the stored scores of each game."""
-    for seeds in results["players"].values():
-        for seed in seeds:
-            seed |= totals(match, seed["games"])
-    for baselines in results["baselines"].values():
-        for baseline in baselines.values():
-            baseline |= totals(match, baseline["games"])
+    baselines = [
+        b for of_host in results["baselines"].values() for b in of_host.values()
+    ]
+    for scored in [*sum(results["players"].values(), []), *baselines]:
+        scored |= totals(match, scored["games"])
     return results | {"summary": summarise(match, results)}

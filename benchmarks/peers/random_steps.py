@@ -41,38 +41,18 @@ def ours(config: worker.Json) -> Prepare:
 
 
 def envpool(config: worker.Json) -> Prepare:
-    """Asynchronous where the key "batch_size", of what is waited for, is smaller."""
     import envpool
 
-    num_envs = config["num_envs"]
-    size = config.get("batch_size", num_envs)
-    pool = envpool.make_gymnasium(
-        "MetaWorld/Hammer-v3",
-        num_envs=num_envs,
-        batch_size=size,
-        seed=config.get("seed", 0),
-    )
+    sizes = {"num_envs": config["num_envs"], "seed": config.get("seed", 0)}
+    pool = envpool.make_gymnasium("MetaWorld/Hammer-v3", **sizes)
     actions = random_actions(config, config["num_steps"])
+    pool.reset()
 
-    def received() -> list[np.ndarray]:
-        """The numbers of all environments, as they come in."""
-        return [pool.recv()[-1]["env_id"] for _ in range(num_envs // size)]
+    def unit() -> None:
+        for action in actions:
+            pool.step(action)
 
-    pool.async_reset()
-    waiting = received()
-
-    def prepare(num: int) -> Callable[[], None]:
-        def run() -> None:
-            nonlocal waiting
-            for i in range(num * len(actions) * num_envs // size):
-                ids = waiting.pop() if waiting else pool.recv()[-1]["env_id"]
-                pool.send(actions[i % len(actions), :size], ids)
-            # All of it: nothing goes on while another is timed.
-            waiting = received()
-
-        return run
-
-    return prepare
+    return repeated(unit)
 
 
 def metaworld(config: worker.Json) -> Prepare:
@@ -82,17 +62,18 @@ def metaworld(config: worker.Json) -> Prepare:
     actions = random_actions(config, config["num_steps"]).reshape(-1, 4)
     env.reset()
 
-    def prepare(num: int) -> Callable[[], None]:
-        def run() -> None:
-            for _ in range(num):
-                for action in actions:
-                    _, _, terminated, truncated, _ = env.step(action)
-                    if terminated or truncated:
-                        env.reset()
+    def unit() -> None:
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
 
-        return run
+    return repeated(unit)
 
-    return prepare
+
+def repeated(unit: Callable[[], None]) -> Prepare:
+    """Blocks of that many units."""
+    return lambda num: lambda: [unit() for _ in range(num)] and None
 
 
 STACKS = {"ours": ours, "envpool": envpool, "metaworld": metaworld}
