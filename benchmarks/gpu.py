@@ -73,30 +73,30 @@ def plan(engines: Sequence[str], rounds: int, quick: bool) -> list[Measurement]:
     first, *others = (4,) if quick else NUM_ENVS
     bar, flags = (0.0, _QUICK_FLAGS) if quick else (0.95, _FLAGS)
 
-    def speed(engine: str, num_envs: int) -> Measurement:
-        names = ["physics", "rollout", "end_to_end"]
-        case = {"case": hammer(engine, num_envs), "rounds": rounds, "names": names}
-        return Measurement(f"speed {engine} {num_envs}", "speed", case)
+    def speed(name: str, engine: str, num_envs: int, stages: str, **variables: str):
+        case, names = hammer(engine, num_envs), stages.split()
+        request = {"case": case, "rounds": rounds, "names": names}
+        return Measurement(f"{name} {engine}", "speed", request, variables)
 
-    def precision(engine: str, name: str, variables: dict[str, str]) -> Measurement:
-        names = ["update", "end_to_end"]
-        case = {"case": hammer(engine, first), "rounds": rounds, "names": names}
-        return Measurement(f"precision {engine} {name}", "speed", case, variables)
+    def size(engine: str, num_envs: int) -> Measurement:
+        stages = "physics rollout end_to_end"
+        return speed(f"{num_envs} environments", engine, num_envs, stages)
 
     found = []
     for engine in engines:
         command = ["--env", "hammer", "--engine", engine, *flags.split()]
         case = {"case": hammer(engine, 2 if quick else 1024), "rounds": rounds}
         seeds = case | {"counts": (1, 2) if quick else NUM_SEEDS}
+        update = (engine, first, "update end_to_end")
         found += [
-            speed(engine, first),
+            size(engine, first),
             Measurement(f"learning {engine}", "", {"flags": command, "bar": bar}),
-            *(speed(engine, num_envs) for num_envs in others[:2]),
-            precision(engine, "default", {}),
-            precision(engine, "highest", _HIGHEST),
+            *(size(engine, num_envs) for num_envs in others[:2]),
+            speed("default precision", *update),
+            speed("highest precision", *update, **_HIGHEST),
             Measurement(f"seeds {engine}", "seeds", seeds),
         ]
-    return found + [speed(e, num_envs) for e in engines for num_envs in others[2:]]
+    return found + [size(e, num_envs) for e in engines for num_envs in others[2:]]
 
 
 def answer(measurement: Measurement, seconds: float) -> Json:

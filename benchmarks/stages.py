@@ -31,7 +31,6 @@ from purejaxppo.autoreset import Episode
 from purejaxppo.check import random_action
 from purejaxppo.config import Config, Hypers
 from purejaxppo.env import Env
-from purejaxppo.policy.policy import Policy
 from purejaxppo.ppo.batch import make_batch
 from purejaxppo.ppo.learner import Learner, as_arrays, make_learner, run_updates
 from purejaxppo.ppo.rollout import rollout
@@ -59,17 +58,9 @@ class Prepared(NamedTuple):
     update: Callable[..., tuple[TrainState, Metrics]]
     state: TrainState
 
-    @property
-    def env(self) -> Env:
-        return self.learner.env
-
-    @property
-    def policy(self) -> Policy:
-        return self.learner.policy
-
-    @property
-    def config(self) -> Config:
-        return self.learner.config
+    env = property(lambda self: self.learner.env)
+    policy = property(lambda self: self.learner.policy)
+    config = property(lambda self: self.learner.config)
 
     @property
     def has_c_engine(self) -> bool:
@@ -96,16 +87,6 @@ def repeated(once: Callable[..., Any], repeats: int) -> Callable[..., Any]:
     if repeats == 1:
         return once
     return lambda carry, key: jax.lax.scan(once, carry, jax.random.split(key, repeats))
-
-
-def physics_alone(prepared: Prepared, repeats: int = 1) -> Work:
-    """What the other stages are compared with: all that is not PPO's."""
-    if not prepared.has_c_engine:
-        return environment_alone(prepared, repeats)
-    # Here, because not every Python environment of a peer has MuJoCo.
-    from benchmarks.physics import replayed
-
-    return replayed(prepared)
 
 
 def random_rollout(prepared: Prepared) -> Callable[..., Any]:
@@ -146,12 +127,16 @@ def random_rollout(prepared: Prepared) -> Callable[..., Any]:
     return run
 
 
-def environment_alone(prepared: Prepared, repeats: int = 1) -> Work:
-    """The environment in a scan, under random actions."""
+def physics_alone(prepared: Prepared, repeats: int = 1) -> Work:
+    """What the other stages are compared with: all that is not PPO's."""
+    if prepared.has_c_engine:
+        # Here, because not every Python environment of a peer has MuJoCo.
+        from benchmarks.physics import replayed
+
+        return replayed(prepared)
+    run = repeated(random_rollout(prepared), repeats)
     args = prepared.state.episodes, jax.random.key(_KEY)
-    return prepared.work(
-        "environment", repeated(random_rollout(prepared), repeats), *args
-    )
+    return prepared.work("environment", run, *args)
 
 
 def _collect(prepared: Prepared, state: TrainState, key: jax.Array):
@@ -287,14 +272,11 @@ def _wait(f: Callable[..., Any], *args: Any) -> Any:
 
 def described(config: Config) -> Json:
     """The sizes that a figure depends on."""
+    names = ("env", "num_envs", "num_steps", "num_minibatches", "core")
     return {
-        "env": config.env,
-        "num_envs": config.num_envs,
-        "num_steps": config.num_steps,
+        **{name: getattr(config, name) for name in names},
         "num_epochs": config.epochs,
-        "num_minibatches": config.num_minibatches,
-        "networks": [list(config.hidden_sizes), list(config.critic_hidden_sizes)],
-        "core": config.core,
+        "networks": [config.hidden_sizes, config.critic_hidden_sizes],
         "threads": len(os.sched_getaffinity(0)),
     }
 
@@ -310,19 +292,18 @@ def training(config: Config) -> Json:
     for _ in range(config.num_updates):
         state, _ = update(state, hypers)
     jax.block_until_ready(state)
-    seconds = time.perf_counter() - begin
-    # Now: an evaluation may have more environments than training.
-    memory = peak_memory_bytes()
+    trained: Json = {
+        "steps": config.num_updates * config.batch_size,
+        "seconds": time.perf_counter() - begin,
+        # Now: an evaluation may have more environments than training.
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
     metrics = jax.jit(learner.evaluate)(state)
-    names = ("eval/mean_return", f"eval/episode_{prepared.env.spec.success}")
+    names = {"eval/mean_return", f"eval/episode_{prepared.env.spec.success}"}
+    trained |= {n: float(np.asarray(metrics[n])) for n in names & set(metrics)}
     return {
         "compile_seconds": {"cached": compile.ledger["update"]},
-        "training": {
-            "steps": config.num_updates * config.batch_size,
-            "seconds": seconds,
-            "peak_memory_bytes": memory,
-            **{n: float(np.asarray(metrics[n])) for n in names if n in metrics},
-        },
+        "training": trained,
     }
 
 

@@ -42,13 +42,8 @@ class Workload(NamedTuple):
 
 def _answer(part: str, request: Figures, options: Options, cache: str) -> Figures:
     """What one part says, in a process of its own with that compilation cache."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.harness.part",
-        part,
-        json.dumps(request),
-    ]
+    command = [sys.executable, "-m", "benchmarks.harness.part"]
+    command += [part, json.dumps(request)]
     # As kept by the command line, however fast it compiled: the second process must not
     # compile what the first has.
     extra = {

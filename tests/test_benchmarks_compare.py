@@ -14,7 +14,6 @@ from benchmarks import races, workloads
 from benchmarks.harness import compare, plot, processes, record, report, tables, timing
 from benchmarks.harness.compare import Competitor
 from benchmarks.harness.processes import ProgramFailed
-from benchmarks.peers import setup
 from purejaxppo.errors import ConfigError
 from purejaxppo.run.progress import Progress
 
@@ -60,7 +59,7 @@ def test_ratios_are_taken_within_rounds(rows):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("no venv", "python -m benchmarks.peers.setup no-such-venv"),
+        ("no venv", "environment no-such-venv is missing"),
         ("no script", "no_such_worker.py is missing"),
         ("refuses", "nothing to work with"),
         ("dies", "ended with exit code 1: out of breath"),
@@ -343,7 +342,8 @@ def test_competitors_have_a_worker_and_an_environment(competitors):
     assert next(iter(competitors)) == compare.OURS
     for competitor in competitors.values():
         assert (compare.PEERS / competitor.script).exists()
-        assert competitor.venv in {None, *setup.names()}
+        pins = compare.REQUIREMENTS / f"{competitor.venv}.txt"
+        assert competitor.venv is None or pins.exists()
 
 
 def test_every_workload_has_a_file_of_its_own():

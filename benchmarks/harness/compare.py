@@ -10,17 +10,18 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness import timing
 from benchmarks.harness.processes import ROOT, Program, ProgramFailed, ask, end, running
-from benchmarks.peers.setup import python_of
 from purejaxppo.run.progress import Progress
 
 OURS = "ours"
 PEERS = ROOT / "benchmarks" / "peers"
+REQUIREMENTS = PEERS / "requirements"  # NAME.txt: the pins of .peers/NAME
+FINISH = ("return", "peak_memory_bytes", "steps", "seconds")
 Config = dict[str, Any]
 
 
@@ -46,12 +47,12 @@ class Competitor:
         """
         script, python = PEERS / self.script, Path(sys.executable)
         if self.venv is not None:
-            python = python_of(self.venv)
-            if not python.exists():
-                raise ProgramFailed(
-                    "its Python environment is missing: "
-                    f"`python -m benchmarks.peers.setup {self.venv}` makes it"
-                )
+            python = ROOT / ".peers" / self.venv / "bin" / "python"
+        if not python.exists():
+            where = "benchmarks/README.md says how it is made"
+            raise ProgramFailed(
+                f"its Python environment {self.venv} is missing: {where}"
+            )
         if not script.exists():
             raise ProgramFailed(f"its worker {script.name} is missing")
         return [str(python), str(script), json.dumps({**config, **self.changes})]
@@ -69,10 +70,14 @@ class Limits(NamedTuple):
 Rows = dict[str, dict[str, Any]]  # competitor -> what is known of it
 
 
-def _fail(row: dict[str, Any], error: ProgramFailed) -> None:
-    """Keep only why: figures of what broke off would mislead."""
-    row.clear()
-    row["error"] = str(error)
+@contextlib.contextmanager
+def _failing(row: dict[str, Any]) -> Iterator[None]:
+    """Of what fails keep only why: figures of what broke off would mislead."""
+    try:
+        yield
+    except ProgramFailed as error:
+        row.clear()
+        row["error"] = str(error)
 
 
 def _start(
@@ -91,13 +96,11 @@ def _task(program: Program, row: dict[str, Any], limits: Limits) -> timing.Task:
     """One block of a worker; None once it has failed."""
 
     def task() -> timing.Block | None:
-        try:
+        with _failing(row):
             answer = ask(program, "run", limits.run, ("steps", "seconds"))
-        except ProgramFailed as error:
-            _fail(row, error)
-            end(program.process)  # one that hangs may be busy, and slow the others
-            return None
-        return timing.Block(answer["steps"], answer["seconds"])
+            return timing.Block(answer["steps"], answer["seconds"])
+        end(program.process)  # one that hangs may be busy, and slow the others
+        return None
 
     return task
 
@@ -113,37 +116,30 @@ def race(
 
     Workers start one after another, so that none compiles beside another. One that
     fails leaves its one sentence as `error`, and the others go on.
+
+    Args:
+      competitors: by name.
+      config: the keys that all share.
+      rounds: timed blocks of each.
+      progress: says what is going on.
+      limits: to their patience.
     """
     rows: Rows = {name: {} for name in competitors}
     with contextlib.ExitStack() as stack:
         programs = {}
         for name, competitor in competitors.items():
-            with progress.ticking(f"starting {name}"):
-                try:
-                    programs[name], rows[name] = _start(
-                        stack, competitor, config, limits
-                    )
-                except ProgramFailed as error:
-                    _fail(rows[name], error)
+            with progress.ticking(f"starting {name}"), _failing(rows[name]):
+                program, rows[name] = _start(stack, competitor, config, limits)
+                programs[name] = program
         tasks = {n: _task(p, rows[n], limits) for n, p in programs.items()}
         with progress.ticking(f"{rounds} rounds of {', '.join(tasks) or 'nobody'}"):
             rates = timing.interleave(tasks, rounds, warm_up=False)
         for name, program in programs.items():
             if "error" not in rows[name]:
-                with progress.ticking(f"finishing {name}"):
-                    _finish(rows[name], program, limits)
+                with progress.ticking(f"finishing {name}"), _failing(rows[name]):
+                    rows[name] |= ask(program, "finish", limits.finish, FINISH)
     _compare(rows, rates)
     return rows
-
-
-def _finish(row: dict[str, Any], program: Program, limits: Limits) -> None:
-    kept = ("return", "peak_memory_bytes", "steps", "seconds")
-    try:
-        answer = ask(program, "finish", limits.finish, kept)
-    except ProgramFailed as error:
-        _fail(row, error)
-        return
-    row |= {name: answer[name] for name in kept}
 
 
 def _compare(rows: Rows, rates: timing.Rates) -> None:
@@ -166,22 +162,23 @@ def train(
     """Training from scratch to the same number of steps, by seed: returns reached.
 
     Each in a new worker, one at a time. A competitor that failed is not tried again.
+
+    Args:
+      competitors, config, progress, limits: see `race`.
+      seeds: of the trainings.
     """
     rows: Rows = {name: {} for name in competitors}
     for name, competitor in competitors.items():
         runs = []
-        try:
+        with _failing(rows[name]):
             for seed in seeds:
                 with progress.ticking(f"training {name}, seed {seed}"):
                     runs.append(_train(competitor, {**config, "seed": seed}, limits))
-        except ProgramFailed as error:
-            _fail(rows[name], error)
-            continue
-        rows[name] = {
-            "returns": [run["return"] for run in runs],
-            "steps": runs[0]["steps"],
-            "seconds": timing.median_and_spread([run["seconds"] for run in runs]),
-        }
+            rows[name] = {
+                "returns": [run["return"] for run in runs],
+                "steps": runs[0]["steps"],
+                "seconds": timing.median_and_spread([run["seconds"] for run in runs]),
+            }
     return rows
 
 

@@ -25,18 +25,20 @@ def peer_bars() -> Bars:
     return dict(sorted(bars.items(), key=lambda pair: -pair[1]["median"]))
 
 
+def results(name: str) -> dict[str, Any]:
+    return (record.load(name) or {"results": {}})["results"]
+
+
 def stage_bars() -> Bars:
     """Steps/s of the hammer's stages."""
-    stored = record.load(file_of("hammer")) or {"results": {}}
-    rates = stored["results"].get("steps_per_second", {})
+    rates = results(file_of("hammer")).get("steps_per_second", {})
     labels = {"physics": "physics alone (C)", "end_to_end": "training, end to end"}
     return {labels.get(n, f"{n} alone"): rates[n] for n in tables.STAGES if n in rates}
 
 
 def learning_curves() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Steps [K], and shares of success [seeds, K] by name, of the hammer."""
-    stored = record.load("learning_hammer") or {"results": {"seeds": []}}
-    curves = [seed["curve"] for seed in stored["results"]["seeds"]]
+    curves = [seed["curve"] for seed in results("learning_hammer").get("seeds", [])]
     steps = np.array([point["steps"] for point in curves[0]] if curves else [])
     names = {"mean": "all episodes", "worst_block": "worst block"}
     return steps, {
@@ -77,15 +79,8 @@ def _bars(
     above = [bar["max"] for bar in bars.values()] - medians
     error = {"elinewidth": 1.0, "ecolor": "black", "capsize": 2.5}
     rows = np.arange(len(bars))
-    axis.barh(
-        rows,
-        medians - origin,
-        left=origin,
-        xerr=(below, above),
-        color=colors,
-        height=0.7,
-        error_kw=error,
-    )
+    style = {"color": colors, "height": 0.7, "error_kw": error}
+    axis.barh(rows, medians - origin, left=origin, xerr=(below, above), **style)
     axis.set_yticks(rows, list(bars))
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(len(bars) - 0.5, -0.5)

@@ -48,9 +48,7 @@ def as_markdown(table: tables.Table) -> list[str]:
     lines = []
     if table.rows:
         widths = [max(3, *map(len, column)) for column in zip(*table.rows, strict=True)]
-        rule = [
-            "-" * (width - bool(i)) + ":" * bool(i) for i, width in enumerate(widths)
-        ]
+        rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
         for row in (table.rows[0], rule, *table.rows[1:]):
             cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
             lines.append(f"| {' | '.join([row[0].ljust(widths[0]), *cells[1:]])} |")

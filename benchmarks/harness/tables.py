@@ -1,6 +1,6 @@
 """Figures as tables: the same rows for the terminal and for Markdown."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 Figures = dict[str, Any]
@@ -96,31 +96,24 @@ def _trained(figures: Figures) -> Iterator[str]:
 
 def peers(figures: Figures) -> Table:
     """Workers: rates, ratios, compile seconds, memory, returns."""
-    header = ["", "steps/s", "ours over it", "compile s", "peak MiB", "return"]
+    rows = [["", "steps/s", "ours over it", "compile s", "peak MiB", "return"]]
+    workers = figures["workers"]
+    for name, row in workers.items():
+        cells = ["-"] * 5
+        if "error" not in row:
+            cells = [
+                number(row.get("steps_per_second")),
+                "1" if name == "ours" else ratio(row.get("ours_over_it")),
+                _maybe(row["compile_seconds"], ".1f"),
+                mebibytes(row["peak_memory_bytes"]),
+                f"{_maybe(row['return'], '.1f')} at {row['steps']:,} steps",
+            ]
+        rows.append([name, *cells])
+    return Table(rows, [*_versions(workers), *_failures(workers)])
 
-    def cells(name: str, row: Figures) -> list[str]:
-        return [
-            number(row.get("steps_per_second")),
-            "1" if name == "ours" else ratio(row.get("ours_over_it")),
-            _maybe(row["compile_seconds"], ".1f"),
-            mebibytes(row["peak_memory_bytes"]),
-            f"{_maybe(row['return'], '.1f')} at {row['steps']:,} steps",
-        ]
 
-    rows, failures = _of_competitors(figures["workers"], cells, len(header) - 1)
-    return Table([header, *rows], [*_versions(figures["workers"]), *failures])
-
-
-def _of_competitors(
-    found: dict[str, Figures], cells: Callable[[str, Figures], list[str]], width: int
-) -> tuple[list[list[str]], list[str]]:
-    """A row for each competitor, and a sentence for each that failed."""
-    rows, failures = [], []
-    for name, row in found.items():
-        if "error" in row:
-            failures.append(f"{name}: {row['error']}.")
-        rows.append([name, *(["-"] * width if "error" in row else cells(name, row))])
-    return rows, failures
+def _failures(found: dict[str, Figures]) -> list[str]:
+    return [f"{n}: {row['error']}." for n, row in found.items() if "error" in row]
 
 
 def _versions(workers: dict[str, Figures]) -> Iterator[str]:
@@ -135,14 +128,15 @@ def _versions(workers: dict[str, Figures]) -> Iterator[str]:
 
 def training(figures: Figures) -> Table:
     """Returns reached by training from scratch, to the same number of steps."""
-    header = ["", "steps", "seconds", *(f"seed {s}" for s in figures["seeds"])]
-
-    def cells(name: str, row: Figures) -> list[str]:
-        returns = [_maybe(value, ".1f") for value in row["returns"]]
-        return [f"{row['steps']:,}", f"{row['seconds']['median']:.1f}", *returns]
-
-    rows, failures = _of_competitors(figures["training"], cells, len(header) - 1)
-    return Table([header, *rows], failures)
+    rows = [["", "steps", "seconds", *(f"seed {s}" for s in figures["seeds"])]]
+    for name, row in figures["training"].items():
+        cells = ["-"] * (2 + len(figures["seeds"]))
+        if "error" not in row:
+            returns = [_maybe(value, ".1f") for value in row["returns"]]
+            seconds = f"{row['seconds']['median']:.1f}"
+            cells = [f"{row['steps']:,}", seconds, *returns]
+        rows.append([name, *cells])
+    return Table(rows, _failures(figures["training"]))
 
 
 def layers(figures: Figures) -> Table:

@@ -5,6 +5,7 @@ These episodes are not those that chose a run's best policy: their seed is anoth
 
 import functools
 import importlib
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,9 +133,8 @@ def baselines_of(match: Match) -> Any:
 def play_baseline(match: Match, name: str, env: Env, keys: jax.Array) -> Outcome:
     """What `play` tells, of the baseline of that name; see there for the others."""
     module = baselines_of(match)
-    return jax.jit(lambda keys: module.evaluate(env, module.BASELINES[name], keys))(
-        keys
-    )
+    score = functools.partial(module.evaluate, env, module.BASELINES[name])
+    return jax.jit(score)(keys)
 
 
 def scores(
@@ -268,9 +268,7 @@ def measure(match: Match, num_seeds: int, flags: list[str]) -> Iterator[Json]:
 
 def again(match: Match, results: Json) -> Json:
     """Figures anew, from the stored scores of each game."""
-    baselines = [
-        b for of_host in results["baselines"].values() for b in of_host.values()
-    ]
-    for scored in [*sum(results["players"].values(), []), *baselines]:
+    baselines = [found.values() for found in results["baselines"].values()]
+    for scored in itertools.chain(*results["players"].values(), *baselines):
         scored |= totals(match, scored["games"])
     return results | {"summary": summarise(match, results)}

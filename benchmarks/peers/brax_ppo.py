@@ -14,7 +14,6 @@ import functools
 import queue
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -95,9 +94,8 @@ class Training:
         self.make_policy: Any = None
         self._orders: queue.Queue[bool] = queue.Queue()
         self._done: queue.Queue[Exception | None] = queue.Queue()
-        arguments = {"restore_params": params, "policy_params_fn": self._on_params}
         self._thread = threading.Thread(
-            target=self._run, args=(start, updates, arguments), daemon=True
+            target=self._run, args=(start, updates), daemon=True
         )
         self._thread.start()
         self._wait()  # until it is compiled
@@ -115,9 +113,10 @@ class Training:
         if (error := self._done.get()) is not None:
             raise error
 
-    def _run(self, start: Callable[..., Any], updates: int, arguments: Any) -> None:
+    def _run(self, start: Callable[..., Any], updates: int) -> None:
+        callbacks = {"restore_params": self.params, "policy_params_fn": self._on_params}
         try:
-            start(updates, self._pause, **arguments)
+            start(updates, self._pause, **callbacks)
         except Stopped:
             pass
         except Exception as error:
@@ -194,14 +193,14 @@ def make(config: worker.Json) -> worker.Task:
     arguments = options(config, env)
     steps = config["num_envs"] * config["num_steps"]
 
-    def start(updates: int, pause: Callable[[], None], **more: Any) -> None:
+    def start(updates: int, pause: Callable[[], None], **callbacks: Any) -> None:
         compile_first(pause)
         ppo.train(
             brax_env,
             num_timesteps=EPOCHS * updates * steps,
             num_evals=EPOCHS + 1,
             **arguments,
-            **more,
+            **callbacks,
         )
 
     training: Any = None  # a Training, once prepared
@@ -232,12 +231,11 @@ def make(config: worker.Json) -> worker.Task:
     def train() -> worker.Json:
         updates = config["total_steps"] // steps
         whole = Training(start, updates, None)
-        begin = time.perf_counter()
-        whole.epoch()
-        seconds = time.perf_counter() - begin
+        answer = worker.trained(
+            whole.epoch, lambda _: mean_return(whole), updates * steps
+        )
         whole.stop()
-        reached = mean_return(whole)
-        return {"return": reached, "steps": updates * steps, "seconds": seconds}
+        return answer
 
     return worker.Task(
         prepare=prepare,

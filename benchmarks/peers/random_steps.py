@@ -6,6 +6,7 @@ package, one environment in one thread). A unit is num_envs x num_steps steps.
 """
 # pyright: reportMissingImports=false
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +74,12 @@ def metaworld(config: worker.Json) -> Prepare:
 
 def repeated(unit: Callable[[], None]) -> Prepare:
     """Blocks of that many units."""
-    return lambda num: lambda: [unit() for _ in range(num)] and None
+
+    def block(num: int) -> None:
+        for _ in range(num):
+            unit()
+
+    return lambda num: functools.partial(block, num)
 
 
 STACKS = {"ours": ours, "envpool": envpool, "metaworld": metaworld}

@@ -103,9 +103,8 @@ def make(config: worker.Json) -> worker.Task:
     torch.manual_seed(config.get("seed", 0))
     torch.set_num_threads(config.get("torch_threads", os.cpu_count() or 1))
     model = ActorCritic(config["hidden_sizes"], _ACTIVATIONS[config["activation"]])
-    kind = {config.get("torch_adam", "fused"): True}
     rate = config["learning_rate"]
-    optimiser = torch.optim.Adam(model.parameters(), lr=rate, eps=1e-5, **kind)
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate, eps=1e-5, fused=True)
     batch = sample_batch(model, config["num_envs"] * config["num_steps"])
 
     def prepare(num_updates: int):

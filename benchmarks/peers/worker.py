@@ -141,20 +141,22 @@ def serve(
             raise ValueError(f"command: got {command!r}; allowed is what the task has")
 
 
-def _prepared(task: Task, units: int) -> tuple[Callable[[], None], float]:
-    begin = time.perf_counter()
-    return task.prepare(units), time.perf_counter() - begin
-
-
 def _warm_up(task: Task, block_seconds: float) -> tuple[Callable[[], None], int, Json]:
     """A block of about that many seconds, its units, and what to say of it."""
-    block, compile_seconds = _prepared(task, 1)
-    took = [seconds_of(block) for _ in range(3)]
+    took: list[float] = []
+
+    def prepared(units: int, calls: int) -> tuple[Callable[[], None], float]:
+        begin = time.perf_counter()
+        block = task.prepare(units)
+        seconds = time.perf_counter() - begin
+        took.extend(seconds_of(block) for _ in range(calls))
+        return block, seconds
+
+    block, compile_seconds = prepared(1, calls=3)
     # The first call may do what later ones need not.
     units = max(1, round(block_seconds / min(took[1:])))
     if units > 1:
-        block, compile_seconds = _prepared(task, units)
-        took.append(seconds_of(block))
+        block, compile_seconds = prepared(units, calls=1)
     ready = {
         "ready": True,
         "versions": task.versions,
