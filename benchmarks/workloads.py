@@ -8,15 +8,14 @@ those against peers start workers (`benchmarks.harness.compare`).
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks import gpu, races, startup
+from benchmarks import gpu, startup
 from benchmarks.harness import compare
-from benchmarks.harness.compare import Competitor
 from benchmarks.harness.options import Figures, Options
 from benchmarks.harness.processes import ProgramFailed, answer_of
-from benchmarks.races import FEW
+from benchmarks.races import FEW, RACES, Race
 
 ROUNDS, QUICK_ROUNDS = 15, 2
 STARTS = 5  # of the command line
@@ -83,41 +82,44 @@ def trained_by_preset(env: str, **quick: Any) -> Part:
     return ours({"env": env}, QUICK | quick)
 
 
-def our_side(common: Figures, in_quick: bool = False) -> Part:
-    """Our side of a race, taken apart; under --quick only where `in_quick` says so."""
+def our_side(race: Race) -> Part:
+    """Our side of a race, taken apart, where it says so."""
+    common = race.configuration
     part = ours({"common": common}, {"common": common | FEW})
-    return lambda options: {} if options.quick and not in_quick else part(options)
+
+    def run(options: Options) -> Figures:
+        wanted = ("always",) if options.quick else ("always", "full")
+        return part(options) if race.stages in wanted else {}
+
+    return run
 
 
-def against(
-    competitors: Mapping[str, Competitor],
-    common: Figures,
-    seeds: Sequence[int] = (0, 1, 2),
-    block_seconds: float = 2.0,
-) -> Part:
+def against(race: Race, block_seconds: float = 2.0) -> Part:
     """Workers in turn; then each trains from scratch, once a seed.
 
     Args:
-      competitors: by name, ours among them.
-      common: the keys of the configuration that all share.
-      seeds: none where only speed is compared.
+      race: who takes part, on what.
       block_seconds: about what one timed block takes.
     """
 
     def run(options: Options) -> Figures:
-        asked, wanted = {**common, "block_seconds": block_seconds}, seeds
+        asked, seeds = (
+            {**race.configuration, "block_seconds": block_seconds},
+            race.seeds,
+        )
         if options.quick:
-            asked, wanted = asked | FEW, seeds[:1]
-        rows = compare.race(competitors, asked, options.rounds, options.progress)
+            asked, seeds = asked | FEW, seeds[:1]
+        competitors, progress = race.competitors, options.progress
+        rows = compare.race(competitors, asked, options.rounds, progress)
         figures = {"config": asked, "rounds": options.rounds, "workers": rows}
         able = {
             name: competitor
             for name, competitor in competitors.items()
             if "error" not in rows[name] and (name == compare.OURS or not options.quick)
         }
-        if wanted:
-            figures["training"] = compare.train(able, asked, wanted, options.progress)
-            figures["seeds"] = list(wanted)
+        if seeds:
+            figures["training"] = compare.train(able, asked, seeds, progress)
+            figures["seeds"] = list(seeds)
         return {"peers": figures}
 
     return run
@@ -153,50 +155,10 @@ WORKLOADS: dict[str, Workload] = {
         "A card game, and k of n cards without replacement.",
         (trained_by_preset("deck"),),
     ),
-    "cartpole": Workload(
-        "CartPole in JAX by gymnax, 64 environments x 128 steps, networks 2 x 64.",
-        (
-            our_side(races.CARTPOLE, in_quick=True),
-            against(races.IN_JAX, races.CARTPOLE),
-        ),
-    ),
-    "cartpole-8": Workload(
-        "CartPole, 8 environments x 128 steps; in Python for SB3 and SBX.",
-        (
-            our_side(races.CARTPOLE_8),
-            against(races.IN_PYTHON, races.CARTPOLE_8),
-        ),
-    ),
-    "cartpole-4": Workload(
-        "CartPole, 4 environments x 128 steps.",
-        (our_side(races.CARTPOLE_4), against(races.IN_JAX, races.CARTPOLE_4)),
-    ),
-    "pendulum": Workload(
-        "Pendulum: continuous actions, in JAX by gymnax.",
-        (our_side(races.PENDULUM), against(races.IN_JAX, races.PENDULUM)),
-    ),
-    "brax-pendulum": Workload(
-        "Brax's inverted pendulum on MJX, 512 environments, Brax's PPO and ours.",
-        (our_side(races.BRAX_PENDULUM), against(races.BRAX, races.BRAX_PENDULUM)),
-    ),
-    # From scratch, with a sparse reward and no demonstrations, none of them learns.
-    "brax-hammer": Workload(
-        "Our hammer, Brax's PPO and ours.",
-        (against(races.BRAX, races.BRAX_HAMMER, seeds=()),),
-    ),
-    "metaworld": Workload(
-        "The hammer as Meta-World and EnvPool have it under SB3, and ours.",
-        (against(races.METAWORLD, races.HAMMER, seeds=()),),
-    ),
-    "simulation": Workload(
-        "The hammer under random actions, nobody learning: ours, EnvPool, Meta-World.",
-        (against(races.SIMULATION, races.HAMMER, seeds=()),),
-    ),
-    "update": Workload(
-        "Epochs, losses and optimiser on a fixed batch of 32,768 samples, networks "
-        "2 x 256; amounts are sample passes.",
-        (against(races.UPDATE, races.NOISE, seeds=()),),
-    ),
+    **{
+        name: Workload(race.about, (our_side(race), against(race)))
+        for name, race in RACES.items()
+    },
     "startup": Workload(
         "`python -m purejaxppo.train --env hammer`, to the end of its first update.",
         (start_up,),

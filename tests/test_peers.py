@@ -14,6 +14,7 @@ from helpers import QUICK
 from benchmarks.harness.compare import REQUIREMENTS
 from benchmarks.peers import ours, ours_update, worker
 
+PINS = sorted(REQUIREMENTS.glob("*.txt"))
 ROOT = Path(worker.__file__).parents[2]
 
 # Its units only count; one prints, as libraries do.
@@ -165,7 +166,7 @@ def test_ours_runs_blocks(peer):
     assert second["seconds"] > 0.0
 
 
-@pytest.mark.parametrize("path", REQUIREMENTS.glob("*.txt"), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", PINS, ids=lambda path: path.stem)
 def test_every_package_of_a_peer_is_pinned(path):
     lines = path.read_text().splitlines()
     packages = [re.fullmatch(r"([\w.-]+)==[\w.]+", line) for line in lines]

@@ -49,10 +49,8 @@ class Competitor:
         if self.venv is not None:
             python = ROOT / ".peers" / self.venv / "bin" / "python"
         if not python.exists():
-            where = "benchmarks/README.md says how it is made"
-            raise ProgramFailed(
-                f"its Python environment {self.venv} is missing: {where}"
-            )
+            name = f"{self.venv} is missing: see benchmarks/README.md"
+            raise ProgramFailed(f"its Python environment {name}")
         if not script.exists():
             raise ProgramFailed(f"its worker {script.name} is missing")
         return [str(python), str(script), json.dumps({**config, **self.changes})]

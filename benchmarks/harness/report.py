@@ -7,6 +7,7 @@ one table of the most telling figures in the top one, everything else in
 benchmarks/README.md. No figure is typed in; a test holds that they agree.
 """
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from benchmarks.harness import record, tables
 from benchmarks.harness.tables import ratio, span
+from benchmarks.learning.runs import STUDIES
 from benchmarks.workloads import WORKLOADS
 
 Record = dict[str, Any]
@@ -21,16 +23,6 @@ BENCHMARKS = Path(__file__).parents[1]
 README = BENCHMARKS.parent / "README.md"
 START, END = "<!-- results -->", "<!-- end of results -->"
 
-# Studies of learning: file -> title.
-LEARNING = {
-    "hammer": "The hammer: sparse reward, few demonstrations",
-    "cs224r": "The hammer by the course's protocol, `--preset cs224r`",
-    "dense": "The hammer: dense reward, no demonstrations",
-    "scheduler": "Scheduler: return over workload families, 1 is all weight on time",
-    "lifecycle": "Lifecycle: with memory and without",
-    "deck": "Deck: share of runs won, and what the cards taken are worth",
-    "memory": "Memory: a cue at step 0 decides what pays at step T",
-}
 # Studies that led to a decision and are not repeated: file -> title.
 SETTLED = {
     "layers": "Dense layers: ours and flax's",
@@ -97,10 +89,10 @@ def section(title: str, about: str, found: Record, command: str) -> list[str]:
 def everything() -> list[str]:
     """What benchmarks/README.md shows: learning, speed, settled studies."""
     lines = []
-    for name, title in LEARNING.items():
+    for name, study in itertools.chain(*(kind.items() for kind in STUDIES.values())):
         if found := record.load(f"learning_{name}"):
             command = f"`{found.get('command_today', found['command'])}`"
-            lines += section(title, "", found, command)
+            lines += section(study["title"], "", found, command)
     for name, workload in WORKLOADS.items():
         if found := record.load(file_of(name)):
             command = f"`python -m benchmarks {name}`"

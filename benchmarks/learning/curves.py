@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.learning.runs import Json, over_seeds, train
+from benchmarks.learning.runs import STUDIES, Json, over_seeds, train
 
 Point = dict[str, float]
 
@@ -17,21 +17,19 @@ class Curve(NamedTuple):
     """A study of how one preset of the hammer gets better with its steps.
 
     Attributes:
+      title: for the reader.
       flags: of the command line.
       metric: the environment's metric that the claim is about.
       frames: steps of the environment in a step of the agent.
     """
 
-    flags: tuple[str, ...]
+    title: str
+    flags: list[str]
     metric: str
-    frames: int = 1
+    frames: int
 
 
-CURVES = {
-    "hammer": Curve((), "hammered"),
-    "cs224r": Curve(("--preset", "cs224r"), "success", frames=2),
-    "dense": Curve(("--preset", "dense"), "success"),
-}
+CURVES = {name: Curve(**study) for name, study in STUDIES["curves"].items()}
 
 
 def points_of(rows: list[dict[str, str]], study: Curve) -> list[Point]:

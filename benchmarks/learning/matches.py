@@ -7,17 +7,16 @@ import functools
 import importlib
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from benchmarks.learning.runs import Json, over_seeds, train
+from benchmarks.learning.runs import STUDIES, Json, over_seeds, train
 from purejaxppo.env import Env, make_env
 from purejaxppo.envs.scheduler.env import optimal_return
-from purejaxppo.envs.scheduler.generator import FAMILIES
 from purejaxppo.ppo import evaluation
 from purejaxppo.run.trained import Loaded, Which, load_policy
 
@@ -45,66 +44,35 @@ class Match(NamedTuple):
     """A study of trained players and of baselines on the same episodes.
 
     Attributes:
+      env: its name.
+      title: for the reader.
       metric: of an episode, in what `play` tells.
       episodes: of each game.
-      players: trained ones.
       hosts: players whose games the baselines play too.
       claims: (player, player or baseline): the first is better.
+      players: trained ones.
       optimum: (start states) -> the best return that there is, where it is known.
     """
 
     env: str
+    title: str
     metric: str
     episodes: int
+    hosts: Sequence[str]
+    claims: Sequence[tuple[str, str]]
     players: dict[str, Player]
-    hosts: tuple[str, ...]
-    claims: tuple[tuple[str, str], ...]
     optimum: Callable[[Any], jax.Array] | None = None
 
 
-_GARDEN = {"lifecycle": {}}
-_POLICY_TAKES, _CHANCE_TAKES = ({"deck": {"choice": c}} for c in ("policy", "random"))
-MATCHES = {
-    "scheduler": Match(
-        env="scheduler",
-        metric="return",
-        episodes=500,
-        players={
-            "mix": Player("PPO", "default", {f: {"family": f} for f in FAMILIES}),
-            "toy": Player("PPO", "toy", {"toy": {"family": "toy"}}),
-        },
-        hosts=("mix", "toy"),
-        claims=(("mix", "edf"), ("toy", "edf")),
-        optimum=optimal_return,
-    ),
-    "lifecycle": Match(
-        env="lifecycle",
-        metric="return",
-        episodes=10_000,
-        players={
-            "feedforward": Player("PPO, feedforward", "feedforward", _GARDEN, "latest"),
-            "recurrent": Player("PPO, recurrent", "default", _GARDEN, "latest"),
-        },
-        hosts=("recurrent",),
-        claims=(("recurrent", "feedforward"), ("recurrent", "gardener")),
-    ),
-    "deck": Match(
-        env="deck",
-        metric="success",
-        episodes=1000,
-        players={
-            "trained": Player("PPO, both heads", "default", _POLICY_TAKES),
-            "replaced": Player(
-                "the same agents, cards taken by chance", "default", _CHANCE_TAKES
-            ),
-            "untaught": Player(
-                "PPO trained with cards taken by chance", "random", _CHANCE_TAKES
-            ),
-        },
-        hosts=("trained",),
-        claims=(("trained", "replaced"), ("trained", "untaught")),
-    ),
-}
+OPTIMA = {"scheduler": optimal_return}
+
+
+def _match(env: str, study: Json) -> Match:
+    players = {name: Player(**player) for name, player in study["players"].items()}
+    return Match(env, **{**study, "players": players}, optimum=OPTIMA.get(env))
+
+
+MATCHES = {name: _match(name, study) for name, study in STUDIES["matches"].items()}
 
 
 def play(loaded: Loaded, env: Env, keys: jax.Array) -> Outcome:

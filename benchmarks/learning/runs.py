@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Json = dict[str, Any]
+STUDIES = tomllib.loads(Path(__file__).with_name("studies.toml").read_text())
 
 
 def train(env: str, flags: Sequence[str], seed: int, path: Path) -> Json:
