@@ -161,20 +161,11 @@ def options(config: worker.Json, env: Env) -> worker.Json:
     """The arguments of `ppo.train` that the JSON keys stand for."""
     sizes = tuple(config["hidden_sizes"])
     return {
-        "num_envs": config["num_envs"],
+        **worker.named(config, "brax"),
         "episode_length": env.spec.max_episode_steps,
-        "unroll_length": config["num_steps"],
-        "num_minibatches": config["num_minibatches"],
         "batch_size": config["num_envs"] // config["num_minibatches"],
-        "num_updates_per_batch": config["num_epochs"],
-        "learning_rate": config["learning_rate"],
-        "discounting": config["gamma"],
-        "gae_lambda": config["gae_lambda"],
-        "clipping_epsilon": config["clip_range"],
-        "entropy_cost": config["entropy_coef"],
         # Brax halves the squared error, and we do not.
         "vf_loss_coefficient": 2 * config["value_coef"],
-        "max_grad_norm": config["max_grad_norm"],
         "seed": config.get("seed", 0),
         "network_factory": functools.partial(
             ppo_networks.make_ppo_networks,

@@ -15,24 +15,6 @@ from purejaxppo.config import Config, with_overrides
 from purejaxppo.ppo.learner import make_learner, make_train, run_updates
 from purejaxppo.ppo.types import TrainState
 
-# JSON key -> field of Config or Hypers; hidden_sizes are the critic's too.
-_FIELDS = {
-    "env": "env",
-    "env_kwargs": "env_kwargs",
-    "num_envs": "num_envs",
-    "num_steps": "num_steps",
-    "num_epochs": "num_epochs",
-    "num_minibatches": "num_minibatches",
-    "activation": "activation",
-    "learning_rate": "learning_rate",
-    "gamma": "gamma",
-    "gae_lambda": "gae_lambda",
-    "clip_range": "clip_eps",
-    "entropy_coef": "entropy_coef",
-    "value_coef": "value_coef",
-    "max_grad_norm": "max_grad_norm",
-    "total_steps": "total_timesteps",
-}
 # What no peer has by default, switched off, so that the same work is compared.
 _AS_PEERS = {
     "critic_layer_norm": False,
@@ -48,7 +30,7 @@ def make_config(config: worker.Json) -> Config:
     if "hidden_sizes" in config:
         sizes = tuple(config["hidden_sizes"])
         values |= {"hidden_sizes": sizes, "critic_hidden_sizes": sizes}
-    values |= {_FIELDS[key]: config[key] for key in config if key in _FIELDS}
+    values |= worker.named(config, "ours")
     return with_overrides(Config(), values | config.get("ours", {}))
 
 

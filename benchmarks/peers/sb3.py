@@ -59,16 +59,8 @@ def make_model(config: worker.Json) -> Any:
     return ppo(
         "MlpPolicy",
         make_envs(config, num_envs, seed),
-        n_steps=num_steps,
+        **worker.named(config, "sb3"),
         batch_size=num_envs * num_steps // config["num_minibatches"],
-        n_epochs=config["num_epochs"],
-        learning_rate=config["learning_rate"],
-        gamma=config["gamma"],
-        gae_lambda=config["gae_lambda"],
-        clip_range=config["clip_range"],
-        ent_coef=config["entropy_coef"],
-        vf_coef=config["value_coef"],
-        max_grad_norm=config["max_grad_norm"],
         policy_kwargs={
             "net_arch": list(config["hidden_sizes"]),
             "activation_fn": activation,

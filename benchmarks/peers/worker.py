@@ -23,8 +23,10 @@ import os
 import resource
 import sys
 import time
+import tomllib
 import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -54,6 +56,12 @@ class Task(NamedTuple):
     compiles: bool = True
     evaluate: Callable[[], float | None] = lambda: None
     train: Callable[[], Json] | None = None
+
+
+def named(config: Json, stack: str) -> Json:
+    """The shared keys that a configuration has, under the stack's own names."""
+    names = tomllib.loads(Path(__file__).with_name("names.toml").read_text())[stack]
+    return {name: config[key] for key, name in names.items() if key in config}
 
 
 def versions(*packages: str) -> dict[str, str | None]:
