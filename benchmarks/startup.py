@@ -107,5 +107,5 @@ def seconds_to_bar(flags: list[str], bar: float, timeout: float) -> Json:
             for row in list(csv.DictReader(file))[1:]:
                 if float(row[WORST_BLOCK]) > bar - 1e-6:
                     reached = {name: float(row[name]) for name in ("seconds", "steps")}
-                    return {"reached": reached, "flags": flags}
+                    return {"reached": reached, "bar": bar, "flags": flags}
     raise ProgramFailed(f"was never at {bar}")

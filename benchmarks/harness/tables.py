@@ -185,7 +185,7 @@ def gpu(measured: Figures) -> Table:
             rows.append([name, *cells, mebibytes(result["peak_memory_bytes"])])
         if reached := result.get("reached"):
             time = f"{reached['seconds']:.1f} s and {reached['steps']:,.0f} steps"
-            notes.append(f"{name}: a worst block of .95 after {time}.")
+            notes.append(f"{name}: a worst block of {result['bar']} after {time}.")
         if "reason" in result:
             notes.append(f"{name}: {result['reason']}.")
     return Table(rows, notes)
