@@ -1,7 +1,7 @@
 """The workload `gpu`: what is to be known of a GPU, in the ten minutes it is there.
 
 The hammer on each engine: physics, rollout and whole updates at 1,024 to 32,768
-environments, memory, precision of matrix products, seconds from the command to 95 % of
+environments, memory, precision of matrix products, seconds that a run takes to 95 % of
 the worst block, seeds side by side. The most important comes first; each measurement is
 a process with a time of its own, and is on disk before the next one begins.
 

@@ -1,4 +1,4 @@
-"""Seconds from the command, as a user waits: to the first update, or to a good policy.
+"""Seconds that a user waits: from the command to the first update, to a good policy.
 
 The real command line, each time in a process of its own, with one folder for compiled
 programs: empty at first (cold), then as the first run left it (cached).

@@ -98,7 +98,7 @@ def _draw_peers(axis: Any, bars: Bars) -> None:
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick <= 1.6 * largest]
     axis.set_xticks(ticks, map(str, ticks))
     axis.minorticks_off()
-    axis.set_title("steps/s of ours over theirs, same work", loc="left", fontsize=11)
+    axis.set_title("speed of ours over theirs, same work", loc="left", fontsize=11)
 
 
 def _draw_stages(axis: Any, bars: Bars) -> None:
