@@ -2,16 +2,20 @@
 
 Measures workloads, all of them if none is named, prints a table of each, writes
 benchmarks/results/WORKLOAD_speed.json, and draws and writes what follows from these
-files: results/speed.png, benchmarks/README.md, and the results in the top README.
+files: results/benchmarks.png and the results in the READMEs (`harness.report`).
 """
 
 import argparse
+import functools
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 
-from benchmarks import record, tables
-from benchmarks.workloads import QUICK_ROUNDS, ROUNDS, WORKLOADS, Options, measure
+from benchmarks.harness import record, report
+from benchmarks.harness.options import Options
+from benchmarks.workloads import QUICK_ROUNDS, ROUNDS, WORKLOADS, measure
 from purejaxppo.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -42,12 +46,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         epilog=f"workloads:\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: does it run; writes nothing"
-    )
-    parser.add_argument("--rounds", type=int, help=f"timed rounds ({ROUNDS})")
-    parser.add_argument("--no-write", action="store_true", help="only print")
+    flag = parser.add_argument
+    flag("workloads", nargs="*", metavar="WORKLOAD")
+    flag("--quick", action="store_true", help="tiny sizes: does it run; writes nothing")
+    flag("--rounds", type=int, help=f"timed rounds ({ROUNDS})")
+    flag("--limit", type=float, default=float("inf"), help="seconds, of `gpu`")
+    flag("--out", type=Path, help="another folder for the results; READMEs stay")
+    flag("--no-write", action="store_true", help="only print")
     arguments = parser.parse_args(argv)
     for name in arguments.workloads:
         if name not in WORKLOADS:
@@ -60,19 +65,25 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
-    options = Options(arguments.rounds, arguments.quick, Progress())
+    progress = Progress()
     writes = not (arguments.quick or arguments.no_write)
-    for name in arguments.workloads or WORKLOADS:
-        options.progress.line(f"{name}: {WORKLOADS[name].about}")
-        figures = measure(WORKLOADS[name], options)
-        print(tables.as_text(name, figures), flush=True)
+    options = Options(
+        arguments.rounds, arguments.quick, progress, time.monotonic() + arguments.limit
+    )
+    everything = [name for name, w in WORKLOADS.items() if not w.by_name]
+    for name in arguments.workloads or everything:
+        progress.line(f"{name}: {WORKLOADS[name].about}")
+        file = report.file_of(name)
         if writes:
-            print(record.write(tables.file_of(name), figures), flush=True)
-    if writes:
-        from benchmarks import plot, readme
-
-        print(plot.draw())
-        readme.main([])
+            stored = record.load(file, arguments.out) or {"results": {}}
+            save = functools.partial(record.write, file, folder=arguments.out)
+            options = options._replace(stored=stored["results"], save=save)
+        figures = measure(WORKLOADS[name], options)
+        print(report.as_text(name, figures), flush=True)
+        if writes:
+            print(record.write(file, figures, arguments.out), flush=True)
+    if writes and arguments.out is None:
+        report.main([])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,69 +1,15 @@
-"""Who races whom, on what: competitors and the configurations that they share.
+"""Who races whom, on what: races.toml, read."""
 
-The keys are those of the protocol; every worker makes of them what it has under its own
-name, so that all do the same work.
-"""
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from typing import Any
-
-from benchmarks.compare import Competitor
+from benchmarks.harness.compare import Competitor
 
 Common = dict[str, Any]
+_DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 
-PPO: Common = {
-    "num_envs": 64,
-    "num_steps": 128,
-    "num_epochs": 4,
-    "num_minibatches": 4,
-    "hidden_sizes": [64, 64],
-    "activation": "tanh",
-    "learning_rate": 2.5e-4,
-    "gamma": 0.99,
-    "gae_lambda": 0.95,
-    "clip_range": 0.2,
-    "entropy_coef": 0.01,
-    "value_coef": 0.5,
-    "max_grad_norm": 0.5,
-    "total_steps": 500_000,
-}
-CARTPOLE: Common = {**PPO, "env": "gymnax:CartPole-v1"}
-CARTPOLE_8: Common = {**CARTPOLE, "num_envs": 8, "total_steps": 200_000}
-CARTPOLE_4: Common = {**CARTPOLE, "num_envs": 4, "total_steps": 100_000}
-PENDULUM: Common = {
-    **PPO,
-    "env": "gymnax:Pendulum-v1",
-    "num_epochs": 10,
-    "learning_rate": 1e-3,
-    "gamma": 0.95,
-    "entropy_coef": 0.0,
-}
-# Brax starts all episodes of an environment in the one state that it drew first.
-_AS_BRAX_STARTS: Common = {"ours": {"reset": "cached"}}
-BRAX_PENDULUM: Common = {
-    **PPO,
-    "env": "brax:inverted_pendulum",
-    "env_kwargs": {"backend": "mjx"},
-    "num_envs": 512,
-    "num_steps": 16,
-    "hidden_sizes": [256, 256],
-    **_AS_BRAX_STARTS,
-}
-HAMMER: Common = {
-    **PPO,
-    "env": "hammer",
-    "num_steps": 64,
-    "hidden_sizes": [256, 256],
-    "entropy_coef": 0.0,
-}
-BRAX_HAMMER: Common = {**HAMMER, **_AS_BRAX_STARTS}
-# 32,768 samples.
-NOISE: Common = {
-    **PPO,
-    "num_steps": 512,
-    "num_minibatches": 8,
-    "hidden_sizes": [256, 256],
-}
-# What --quick puts in their place.
+# What --quick puts in the place of a configuration's keys.
 FEW: Common = {
     "num_envs": 4,
     "num_steps": 32,
@@ -72,36 +18,38 @@ FEW: Common = {
     "ours": {"eval_blocks": 1, "eval_episodes": 2},
 }
 
-OURS = Competitor("ours.py")
-LIGHT = {
-    "ours": OURS,
-    "rejax": Competitor("rejax_ppo.py", "rejax"),
-    "sb3": Competitor("sb3.py", "sb3"),
-    "sbx": Competitor("sbx_ppo.py", "sb3"),
-}
-IN_JAX = {name: LIGHT[name] for name in ("ours", "rejax")}
-IN_PYTHON = {name: LIGHT[name] for name in ("ours", "sb3", "sbx")}
-BRAX = {"ours": OURS, "brax": Competitor("brax_ppo.py", "brax")}
-METAWORLD = {
-    "ours": OURS,
-    # Few environments for many steps: what one thread of Python does best.
-    "sb3, Meta-World": Competitor(
-        "sb3_metaworld.py",
-        "sb3_metaworld",
-        {"sb3": {"vector": "dummy", "num_envs": 8, "num_steps": 512}},
-    ),
-    "sb3, EnvPool": Competitor(
-        "sb3_metaworld.py", "sb3_metaworld", {"sb3": {"vector": "envpool"}}
-    ),
-}
-SIMULATION = {
-    "ours": Competitor("random_steps.py", None, {"stack": "ours"}),
-    "EnvPool": Competitor("random_steps.py", "sb3_metaworld", {"stack": "envpool"}),
-    "Meta-World": Competitor(
-        "random_steps.py", "sb3_metaworld", {"stack": "metaworld"}
-    ),
-}
-UPDATE = {
-    "ours": Competitor("ours_update.py"),
-    "torch": Competitor("torch_update.py", "sb3"),
-}
+
+class Race(NamedTuple):
+    """Competitors by their name in the tables, and the configuration that they share.
+
+    Attributes:
+      seeds: of trainings from scratch; none where only speed is compared.
+      stages: whether our side is also taken apart: never, full, always.
+    """
+
+    about: str
+    configuration: Common
+    competitors: dict[str, Competitor]
+    seeds: tuple[int, ...]
+    stages: str
+
+
+def configuration(name: str) -> Common:
+    """The keys of a configuration and of those that it builds on."""
+    keys = dict(_DATA["configurations"][name])
+    base = keys.pop("base", None)
+    return (configuration(base) if base else {}) | keys
+
+
+def _race(name: str, race: Common) -> Race:
+    workers = {n: Competitor(**worker) for n, worker in _DATA["workers"].items()}
+    return Race(
+        race["about"],
+        configuration(race.get("configuration", name)),
+        {label: workers[worker] for label, worker in race["competitors"].items()},
+        tuple(race.get("seeds", ())),
+        race.get("stages", "never"),
+    )
+
+
+RACES = {name: _race(name, race) for name, race in _DATA["races"].items()}

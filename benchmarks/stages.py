@@ -1,7 +1,7 @@
 """Where the time of training goes: one configuration, taken apart.
 
-`stages` gives the parts as callables that return when their results are there. Each
-does the work of one update, B = T * N environment steps, from the same state each time:
+Each stage does the work of one update, B = T * N environment steps, from the same state
+each time:
 
 - physics: C MuJoCo alone where the environment has it (`benchmarks.physics`); else the
   environment alone in a jitted scan, with random allowed actions and auto-reset.
@@ -13,20 +13,24 @@ Where that is so little work that calling a program would be most of it, each ca
 several, one after the other, as training does.
 """
 
+import functools
 import os
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import timing
+from benchmarks.harness import timing
+from benchmarks.harness.timing import Work
 from benchmarks.peers import worker
 from purejaxppo import autoreset
 from purejaxppo.autoreset import Episode
 from purejaxppo.check import random_action
-from purejaxppo.config import Config
+from purejaxppo.config import Config, Hypers
+from purejaxppo.env import Env
 from purejaxppo.ppo.batch import make_batch
 from purejaxppo.ppo.learner import (
     Learner,
@@ -40,46 +44,64 @@ from purejaxppo.ppo.types import Batch, Metrics, TrainState
 from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
 
-Work = Callable[[], Any]
+Json = dict[str, Any]
 _KEY = 2
 _LEAST = 4096  # environment steps of one call
 
 
-def several(once: Callable[..., Any], repeats: int) -> Callable[..., Any]:
+class Prepared(NamedTuple):
+    """A learner, its compiled update, and the state to measure from.
+
+    Attributes:
+      compile: keeps the seconds of all that is compiled with it.
+      update: (state, hypers) -> (state, metrics).
+    """
+
+    learner: Learner
+    hypers: Hypers
+    compile: Compiler
+    update: Callable[..., tuple[TrainState, Metrics]]
+    state: TrainState
+
+    env = property(lambda self: self.learner.task.env)
+    config = property(lambda self: self.learner.task.config)
+
+    @property
+    def has_c_engine(self) -> bool:
+        """Whether the environment steps C MuJoCo."""
+        return getattr(getattr(self.env, "engine", None), "name", None) == "mujoco"
+
+    def work(self, name: str, f: Callable[..., Any], *args: Any) -> Work:
+        """A call of the compiled `f` that returns when its results are there."""
+        return functools.partial(_wait, self.compile(name, f, *args), *args)
+
+
+def prepare(config: Config, env: Env | None = None) -> Prepared:
+    """The state that training begins with, demonstrations cloned."""
+    learner, hypers = make_learner(config, env), as_arrays(config.hypers)
+    compile = Compiler(Progress())
+    args = jax.random.key(0), hypers
+    state, _ = compile("init", learner.init, *args)(*args)
+    update = compile("update", learner.update, state, hypers)
+    return Prepared(learner, hypers, compile, update, state)
+
+
+def repeated(once: Callable[..., Any], repeats: int) -> Callable[..., Any]:
     """`once`, (carry, key) -> (carry, out), that often in one program."""
     if repeats == 1:
         return once
     return lambda carry, key: jax.lax.scan(once, carry, jax.random.split(key, repeats))
 
 
-def has_c_engine(learner: Learner) -> bool:
-    """Whether the environment steps C MuJoCo."""
-    return getattr(getattr(learner.task.env, "engine", None), "name", None) == "mujoco"
-
-
-def physics_alone(
-    learner: Learner, state: TrainState, compile: Compiler, repeats: int = 1
-) -> Work:
-    """What the other stages are compared with: all that is not PPO's."""
-    if not has_c_engine(learner):
-        return environment_alone(learner, state, compile, repeats)
-    # Here, because not every Python environment of a peer has MuJoCo.
-    from benchmarks.physics import replayed
-
-    return replayed(learner, state, compile)
-
-
-def environment_alone(
-    learner: Learner, state: TrainState, compile: Compiler, repeats: int = 1
-) -> Work:
-    """The environment in a scan, with random allowed actions: no policy.
+def random_rollout(prepared: Prepared) -> Callable[..., Any]:
+    """(episodes, key) -> (episodes, what is seen): random allowed actions, no policy.
 
     As in a rollout, what can be drawn before the scan is: starts, and actions where no
     mask depends on the state.
     """
-    env, config = learner.task.env, learner.task.config
+    env, config = prepared.env, prepared.config
     limit = autoreset.time_limit(env, config.train_episode_steps)
-    masked = bool(state.episodes.state.action_mask)
+    masked = bool(prepared.state.episodes.state.action_mask)
 
     def run(episodes: Episode, key: jax.Array):
         key_starts, key_steps = jax.random.split(key)
@@ -106,162 +128,187 @@ def environment_alone(
         drawn = jax.vmap(lambda keys: jax.vmap(draw)(episodes, keys))(keys)
         return jax.lax.scan(step, episodes, drawn)
 
-    args = state.episodes, jax.random.key(_KEY)
-    compiled = compile("environment", several(run, repeats), *args)
-    return lambda: jax.block_until_ready(compiled(*args))
+    return run
 
 
-def rollout_alone(
-    learner: Learner, state: TrainState, compile: Compiler, repeats: int = 1
-) -> Work:
+def physics_alone(prepared: Prepared, repeats: int = 1) -> Work:
+    """What the other stages are compared with: all that is not PPO's."""
+    if prepared.has_c_engine:
+        # Here, because not every Python environment of a peer has MuJoCo.
+        from benchmarks.physics import replayed
+
+        return replayed(prepared)
+    run = repeated(random_rollout(prepared), repeats)
+    args = prepared.state.episodes, jax.random.key(_KEY)
+    return prepared.work("environment", run, *args)
+
+
+def _collect(prepared: Prepared, state: TrainState, key: jax.Array):
+    """One rollout: the state after it, transitions, and what else it gives."""
+    env, config = prepared.env, prepared.config
+    key_starts, key = jax.random.split(key)
+    starts = autoreset.draw_starts(env, config.reset, config.num_starts, key_starts)
+    return rollout(prepared.learner.task, state, starts, key)
+
+
+def rollout_alone(prepared: Prepared, repeats: int = 1) -> Work:
     """The rollout of an update."""
-    env, config = learner.task.env, learner.task.config
 
     def run(state: TrainState, key: jax.Array):
-        key_starts, key = jax.random.split(key)
-        starts = autoreset.draw_starts(env, config.reset, config.num_starts, key_starts)
-        return rollout(learner.task, state, starts, key)[:2]
+        return _collect(prepared, state, key)[:2]
 
-    args = state, jax.random.key(_KEY)
-    compiled = compile("rollout", several(run, repeats), *args)
-    return lambda: jax.block_until_ready(compiled(*args))
+    args = prepared.state, jax.random.key(_KEY)
+    return prepared.work("rollout", repeated(run, repeats), *args)
 
 
-def fixed_batch(learner: Learner, state: TrainState, compile: Compiler) -> Batch:
+def fixed_batch(prepared: Prepared) -> Batch:
     """The batch of the state's next rollout."""
-    env, config = learner.task.env, learner.task.config
-    hypers = as_arrays(config.hypers)
 
-    def collect(state: TrainState, key: jax.Array) -> Batch:
-        starts = autoreset.draw_starts(env, config.reset, config.num_starts, key)
-        after, transitions, _, _ = rollout(learner.task, state, starts, key)
+    def collect(state: TrainState, hypers: Hypers, key: jax.Array) -> Batch:
+        after, transitions, *_ = _collect(prepared, state, key)
         carry = state.carry["critic"]
-        return make_batch(learner.task, after, transitions, carry, hypers)[0]
+        task = prepared.learner.task
+        return make_batch(task, after, transitions, carry, hypers)[0]
 
-    args = state, jax.random.key(_KEY)
-    return compile("batch", collect, *args)(*args)
+    args = prepared.state, prepared.hypers, jax.random.key(_KEY)
+    return prepared.compile("batch", collect, *args)(*args)
 
 
-def update_alone(
-    learner: Learner,
-    state: TrainState,
-    batch: Batch,
-    compile: Compiler,
-    repeats: int = 1,
-) -> Work:
-    """Epochs over a fixed batch."""
+def epochs(prepared: Prepared, repeats: int) -> Callable[..., Any]:
+    """(state, batch, hypers, key) -> (state, metrics): updates on a fixed batch."""
 
-    def run(state: TrainState, batch: Batch, hypers: Any, key: jax.Array):
+    def run(state: TrainState, batch: Batch, hypers: Hypers, key: jax.Array):
         def once(state: TrainState, key: jax.Array):
-            state, summary = optimise(learner.task, state, batch, hypers, key)
+            task = prepared.learner.task
+            state, summary = optimise(task, state, batch, hypers, key)
             return state, summary.logged
 
-        return several(once, repeats)(state, key)
+        return repeated(once, repeats)(state, key)
 
-    args = state, batch, as_arrays(learner.task.config.hypers), jax.random.key(_KEY)
-    compiled = compile("optimise", run, *args)
-    return lambda: jax.block_until_ready(compiled(*args))
+    return run
 
 
-def first_state(learner: Learner, compile: Compiler, seed: int = 0) -> TrainState:
-    """The state that training begins with, demonstrations cloned."""
-    args = jax.random.key(seed), as_arrays(learner.task.config.hypers)
-    return compile("init", learner.init, *args)(*args)[0]
+def update_alone(prepared: Prepared, repeats: int = 1) -> Work:
+    """Epochs over a fixed batch."""
+    batch, key = fixed_batch(prepared), jax.random.key(_KEY)
+    args = prepared.state, batch, prepared.hypers, key
+    return prepared.work("optimise", epochs(prepared, repeats), *args)
 
 
-def stages(
-    learner: Learner, state: TrainState, whole: Work, compile: Compiler, repeats: int
-) -> dict[str, Work]:
-    """The parts and the whole, by name.
+def whole_updates(prepared: Prepared, repeats: int = 1) -> Work:
+    """Whole updates; a single one is the program that training compiled."""
+    learner, args = prepared.learner, (prepared.state, prepared.hypers)
+    if repeats == 1:
+        return functools.partial(_wait, prepared.update, *args)
+
+    def run(state: TrainState, hypers: Hypers) -> tuple[TrainState, Metrics]:
+        return run_updates(learner.task, state, hypers, repeats)
+
+    return prepared.work("updates", run, *args)
+
+
+STAGES: dict[str, Callable[[Prepared, int], Work]] = {
+    "physics": physics_alone,
+    "rollout": rollout_alone,
+    "update": update_alone,
+    "end_to_end": whole_updates,
+}
+
+
+def speed(config: Config, rounds: int, names: Sequence[str] = tuple(STAGES)) -> Json:
+    """Steps/s of stages in turn, and their ratios to the first.
 
     Args:
-      state: that the update is timed from; past the critic's warm-up, in mid-episode.
-      whole: so many whole updates from that state.
-      repeats: how many.
+      config: of the training.
+      rounds: how often each is timed.
+      names: of the stages.
     """
-    batch = fixed_batch(learner, state, compile)
-    return {
-        "physics": physics_alone(learner, state, compile, repeats),
-        "rollout": rollout_alone(learner, state, compile, repeats),
-        "update": update_alone(learner, state, batch, compile, repeats),
-        "end_to_end": whole,
-    }
-
-
-def speed(config: Config, rounds: int) -> dict[str, Any]:
-    """Steps/s of every stage, `rounds` times in turn, and the ratios to physics."""
-    learner, hypers = make_learner(config), as_arrays(config.hypers)
-    compile = Compiler(Progress())
-    state = first_state(learner, compile)
-    update = compile("update", learner.update, state, hypers)
-    metrics: Metrics = {}
+    prepared, metrics = prepare(config), {}
+    # Past the critic's warm-up, and in mid-episode.
     for _ in range(config.critic_warmup + 4):
-        state, metrics = update(state, hypers)
-    repeats = 1 if has_c_engine(learner) else max(1, _LEAST // config.batch_size)
-    call = update
-    if repeats > 1:
-
-        def updates(state: TrainState, hypers: Any) -> tuple[TrainState, Metrics]:
-            return run_updates(learner.task, state, hypers, repeats)
-
-        call = compile("updates", updates, state, hypers)
-    whole = lambda: jax.block_until_ready(call(state, hypers))  # noqa: E731
-    works = stages(learner, state, whole, compile, repeats)
+        state, metrics = prepared.update(prepared.state, prepared.hypers)
+        prepared = prepared._replace(state=state)
+    least = 1 if prepared.has_c_engine else _LEAST
+    repeats = max(1, least // config.batch_size)
     amount = config.batch_size * repeats
-    tasks = {name: timing.timed(work, amount) for name, work in works.items()}
-    rates = timing.interleave(tasks, rounds)
+    tasks = {
+        name: timing.timed(STAGES[name](prepared, repeats), amount) for name in names
+    }
     return {
-        "steps_per_second": timing.spreads(rates),
-        "ratios": timing.ratios_over(rates, "physics"),
+        **timing.figures(timing.interleave(tasks, rounds), names[0]),
         "rounds": rounds,
         "updates_a_call": repeats,
-        "physics_is": "mujoco.rollout" if has_c_engine(learner) else "environment",
+        "physics_is": "mujoco.rollout" if prepared.has_c_engine else "environment",
         **described(config),
         "minibatches_run": float(metrics["update/minibatches"]),
-        "compile_seconds": {"cold": compile.ledger["update"]},
+        "first_minibatch_error": float(metrics["ratio/first_minibatch_error"]),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "compile_seconds": {"cold": prepared.compile.ledger["update"]},
     }
 
 
-def described(config: Config) -> dict[str, Any]:
-    """The sizes that a figure depends on."""
+def seeds(config: Config, counts: Sequence[int], rounds: int) -> Json:
+    """Seeds trained side by side by one program, in steps/s of all.
+
+    Args:
+      config: of each seed.
+      counts: how many seeds.
+      rounds: how often each number of seeds is timed.
+    """
+    learner, hypers = make_learner(config), as_arrays(config.hypers)
+    tasks = {}
+    for count in counts:
+        keys = jax.vmap(jax.random.key)(jnp.arange(count))
+        states = jax.jit(jax.vmap(lambda key: learner.init(key, hypers)[0]))(keys)
+        update = jax.jit(jax.vmap(learner.update, in_axes=(0, None)))
+        work = functools.partial(_wait, update, states, hypers)
+        tasks[f"{count} seeds"] = timing.timed(work, count * config.batch_size)
     return {
-        "env": config.env,
-        "num_envs": config.num_envs,
-        "num_steps": config.num_steps,
+        **timing.figures(timing.interleave(tasks, rounds), f"{counts[0]} seeds"),
+        "rounds": rounds,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def _wait(f: Callable[..., Any], *args: Any) -> Any:
+    """The results of `f`, once they are there."""
+    return jax.block_until_ready(f(*args))
+
+
+def described(config: Config) -> Json:
+    """The sizes that a figure depends on."""
+    names = ("env", "num_envs", "num_steps", "num_minibatches", "core")
+    return {
+        **{name: getattr(config, name) for name in names},
         "num_epochs": config.epochs,
-        "num_minibatches": config.num_minibatches,
-        "networks": [list(config.hidden_sizes), list(config.critic_hidden_sizes)],
-        "core": config.core,
+        "networks": [config.hidden_sizes, config.critic_hidden_sizes],
         "threads": len(os.sched_getaffinity(0)),
     }
 
 
-def training(config: Config) -> dict[str, Any]:
+def training(config: Config) -> Json:
     """Train to the end: the return reached, and the peak memory of doing so.
 
     Its update is the one that `speed` compiled: it comes from the persistent cache.
     """
-    learner, hypers = make_learner(config), as_arrays(config.hypers)
-    compile = Compiler(Progress())
-    state = first_state(learner, compile)
-    update = compile("update", learner.update, state, hypers)
+    prepared = prepare(config)
+    learner, hypers, compile, update, state = prepared
     begin = time.perf_counter()
     for _ in range(config.num_updates):
         state, _ = update(state, hypers)
     jax.block_until_ready(state)
-    seconds = time.perf_counter() - begin
-    # Now: an evaluation may have more environments than training.
-    memory = peak_memory_bytes()
+    trained: Json = {
+        "steps": config.num_updates * config.batch_size,
+        "seconds": time.perf_counter() - begin,
+        # Now: an evaluation may have more environments than training.
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
     metrics = jax.jit(learner.evaluate)(state)
-    names = ("eval/mean_return", f"eval/episode_{learner.task.env.spec.success}")
+    names = {"eval/mean_return", f"eval/episode_{prepared.env.spec.success}"}
+    trained |= {n: float(np.asarray(metrics[n])) for n in names & set(metrics)}
     return {
         "compile_seconds": {"cached": compile.ledger["update"]},
-        "training": {
-            "steps": config.num_updates * config.batch_size,
-            "seconds": seconds,
-            "peak_memory_bytes": memory,
-            **{n: float(np.asarray(metrics[n])) for n in names if n in metrics},
-        },
+        "training": trained,
     }
 
 

@@ -1,9 +1,10 @@
-"""From the command to the end of the first update, as a user waits for it.
+"""Seconds that a user waits: from the command to the first update, to a good policy.
 
 The real command line, each time in a process of its own, with one folder for compiled
 programs: empty at first (cold), then as the first run left it (cached).
 """
 
+import csv
 import json
 import subprocess
 import sys
@@ -12,29 +13,36 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import ProgramFailed, running
-from benchmarks.timing import median_and_spread
+from benchmarks.harness.processes import ProgramFailed, running, wait_until
+from benchmarks.harness.timing import median_and_spread
 
-_LOOK = 0.05  # seconds between two looks at the run's folder
+Json = dict[str, Any]
 TARGETS = {"cold": 20.0, "cached": 8.0}  # seconds, of the hammer
+WORST_BLOCK = "eval/min_block_hammered"
+# What a run has written -> the figure that says when.
+MARKS = {"config.json": "run_folder", "metrics.csv": "first_update"}
 
 
-def run_once(flags: list[str], folder: Path, cache: Path, timeout: float) -> dict:
+def run_once(flags: list[str], folder: Path, cache: Path, timeout: float) -> Json:
     """One run: seconds from its start, and what it compiled.
+
+    Args:
+      flags: of the command line.
+      folder: of the run.
+      cache: folder of compiled programs.
+      timeout: seconds that each mark may take.
 
     Raises:
       ProgramFailed: it did not end well, or in time.
     """
     command = [sys.executable, "-m", "purejaxppo.train", *flags]
     command += ["--run-dir", str(folder), "--no-tensorboard"]
-    begin = time.monotonic()
+    begin, seconds = time.monotonic(), {}
     with running(command, {"JAX_COMPILATION_CACHE_DIR": str(cache)}) as program:
-        marks = {}
-        for name, file in (("folder", "config.json"), ("first_update", "metrics.csv")):
-            while not (folder / file).exists():
-                _require(program.process, begin, timeout)
-                time.sleep(_LOOK)
-            marks[name] = time.monotonic() - begin
+        for file, mark in MARKS.items():
+            path = folder / file
+            wait_until(program, lambda path=path: path.exists() or None, timeout)
+            seconds[f"seconds_to_{mark}"] = time.monotonic() - begin
         try:
             code = program.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -42,24 +50,19 @@ def run_once(flags: list[str], folder: Path, cache: Path, timeout: float) -> dic
     if code != 0:
         raise ProgramFailed(f"ended with exit code {code}")
     summary = json.loads((folder / "summary.json").read_text())
-    return {
-        "seconds_to_run_folder": marks["folder"],
-        "seconds_to_first_update": marks["first_update"],
-        "seconds": time.monotonic() - begin,
-        "compile_seconds": summary["compile_seconds"],
-    }
+    seconds["seconds"] = time.monotonic() - begin
+    return {**seconds, "compile_seconds": summary["compile_seconds"]}
 
 
-def _require(process: subprocess.Popen, begin: float, timeout: float) -> None:
-    if process.poll() is not None:
-        raise ProgramFailed(f"ended with exit code {process.returncode}")
-    if time.monotonic() - begin > timeout:
-        raise ProgramFailed(f"had no first update in {timeout:g} s")
+def measure(flags: list[str], rounds: int, timeout: float = 600.0) -> Json:
+    """Cold starts, each followed by one with the cache that it left; the targets.
 
-
-def measure(flags: list[str], rounds: int, timeout: float = 600.0) -> dict[str, Any]:
-    """Cold starts, each followed by one with the cache that it left; the targets."""
-    runs: dict[str, list[dict]] = {case: [] for case in TARGETS}
+    Args:
+      flags: of the command line.
+      rounds: pairs of starts.
+      timeout: see `run_once`.
+    """
+    runs: dict[str, list[Json]] = {case: [] for case in TARGETS}
     cached: list[int] = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as name:
@@ -71,15 +74,38 @@ def measure(flags: list[str], rounds: int, timeout: float = 600.0) -> dict[str, 
         "flags": flags,
         "targets": TARGETS,
         "rounds": rounds,
-        **{case: _of_all(done) for case, done in runs.items()},
+        **{case: _summary(done) for case, done in runs.items()},
         "cache": {"files": len(cached), "bytes": sum(cached)},
     }
 
 
-def _of_all(runs: list[dict]) -> dict[str, Any]:
+def _summary(runs: list[Json]) -> Json:
     """Median and spread of each time; what compiled, of the last run."""
     times = [name for name in runs[0] if name.startswith("seconds")]
     return {
         **{name: median_and_spread([run[name] for run in runs]) for name in times},
         "compile_seconds": runs[-1]["compile_seconds"],
     }
+
+
+def seconds_to_bar(flags: list[str], bar: float, timeout: float) -> Json:
+    """Seconds of the run and its steps to a worst block at the bar.
+
+    Args:
+      flags: of the command line.
+      bar: share of successes in the worst block of an evaluation.
+      timeout: seconds.
+
+    Raises:
+      ProgramFailed: the run did not end in time, or was never there.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "run"
+        run_once(flags, folder, Path(name) / "cache", timeout)
+        with (folder / "evals.csv").open(newline="") as file:
+            # The first row is the cloned policy, before PPO; block means are float32.
+            for row in list(csv.DictReader(file))[1:]:
+                if float(row[WORST_BLOCK]) > bar - 1e-6:
+                    reached = {name: float(row[name]) for name in ("seconds", "steps")}
+                    return {"reached": reached, "bar": bar, "flags": flags}
+    raise ProgramFailed(f"was never at {bar}")

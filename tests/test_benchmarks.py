@@ -1,6 +1,8 @@
 """Each benchmark runs a tiny case, and computes what it says from what it read."""
 
 import functools
+import json
+from pathlib import Path
 
 import helpers
 import jax
@@ -9,20 +11,13 @@ import pytest
 from helpers import quick_jit, small_config
 from probe_envs import HeadsProbe
 
-from benchmarks import (
-    hammer_learning,
-    layers,
-    memory,
-    record,
-    scheduler,
-    seeds,
-    stages,
-    tables,
-)
+from benchmarks import stages
+from benchmarks.harness import record, tables
+from benchmarks.learning import __main__ as learning
+from benchmarks.learning import curves, matches, memory
 from purejaxppo.config import Config
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.run.compiler import Compiler
-from purejaxppo.run.progress import Progress
 from purejaxppo.run.trained import TrainedPolicy
 
 
@@ -33,18 +28,7 @@ def quick_compiler(monkeypatch):
     def make(progress):
         return Compiler(progress, helpers.QUICK)
 
-    for module in (stages, layers, seeds):
-        monkeypatch.setattr(module, "Compiler", make)
-
-
-@pytest.mark.usefixtures("quick_compiler")
-def test_layers_compares_ours_with_each_other():
-    results = layers.measure(rounds=1, hidden=8, num_envs=4)
-    assert set(results["passes_per_second"]) == set(layers.VARIANTS)
-    assert all(r["median"] > 0 for r in results["passes_per_second"].values())
-    assert set(results["ratios"]) == {
-        f"ours_over_{name}" for name in layers.VARIANTS if name != "ours"
-    }
+    monkeypatch.setattr(stages, "Compiler", make)
 
 
 @pytest.mark.usefixtures("quick_compiler")
@@ -70,60 +54,94 @@ def test_hammer_is_taken_apart_into_rates_of_the_same_work():
     ratio = results["ratios"]["end_to_end_over_physics"]["median"]
     assert ratio == pytest.approx(rates["end_to_end"] / rates["physics"])
     assert set(results["compile_seconds"]["cold"]) == {"trace", "lower", "compile"}
-    assert "end to end" in tables.as_text("hammer", results)
+    assert tables.stages(results).rows[-1][0] == "end to end"
 
 
 @pytest.mark.usefixtures("quick_compiler")
 def test_an_environment_without_physics_is_stepped_with_allowed_actions():
-    learner = make_learner(small_config(num_steps=16), HeadsProbe())
-    compile = stages.Compiler(Progress())
-    state = stages.first_state(learner, compile)
-    _, (reward, terminated, _) = stages.environment_alone(learner, state, compile)()
+    prepared = stages.prepare(small_config(num_steps=16), HeadsProbe())
+    _, (reward, terminated, _) = stages.physics_alone(prepared)()
     assert reward.shape == (16, 8)
     assert 0 < terminated.mean() < 1  # episodes end, and new ones begin
 
 
-@pytest.mark.usefixtures("quick_compiler")
-def test_ways_to_run_seeds_are_compared():
-    results = seeds.measure(small_config(num_epochs=1), num_seeds=2, rounds=1)
-    assert set(results["steps_per_second"]) == set(seeds.WAYS)
-    assert set(results["compile_seconds"]) == set(seeds.WAYS)
+def test_seeds_side_by_side_are_compared(monkeypatch):
+    quick = functools.partial(jax.jit, compiler_options=helpers.QUICK)
+    monkeypatch.setattr(stages.jax, "jit", quick)
+    results = stages.seeds(small_config(num_epochs=1), counts=(1, 2), rounds=1)
     rates = {name: rate["median"] for name, rate in results["steps_per_second"].items()}
-    ratio = results["ratios"]["vmap_over_one by one"]["median"]
-    assert ratio == pytest.approx(rates["vmap"] / rates["one by one"])
+    ratio = results["ratios"]["2 seeds_over_1 seeds"]["median"]
+    assert ratio == pytest.approx(rates["2 seeds"] / rates["1 seeds"])
 
 
 def test_memory_reports_every_kind_and_seed(monkeypatch):
     monkeypatch.setattr(
         memory.jax, "jit", functools.partial(jax.jit, compiler_options=helpers.QUICK)
     )
-    results = memory.measure(seeds=2, updates=10, delays=(1,))
-    for core in memory.KINDS:
-        figures = results[f"delay 1, core {core}"]
-        assert np.shape(figures["curve"]) == (2, 10)
-        assert figures["final"] == [curve[-1] for curve in figures["curve"]]
-    assert results["delay 1, core lstm"]["steps"] == memory.NUM_ENVS * 4 * 10
+    results = memory.measure(num_seeds=2, num_updates=10, delays=(1,))
+    assert [case["core"] for case in results["cases"]] == list(memory.CORES)
+    for case in results["cases"]:
+        assert np.shape(case["curve"]) == (2, 10)
+        assert case["final"] == [curve[-1] for curve in case["curve"]]
+        assert case["steps"] == memory.NUM_ENVS * 4 * 10
 
 
-def test_scheduler_compares_a_policy_with_baselines_on_the_same_episodes(monkeypatch):
-    def untrained(path):
-        config = small_config(env="scheduler", reset="fresh")
-        learner = make_learner(config)
-        state, _ = quick_jit(learner.init)(jax.random.key(0))
-        return TrainedPolicy(learner, state, lambda: None, 0)
+def test_seeds_that_solved_it_are_counted():
+    cases = [{"delay": 8, "core": "gru", "final": [0.95, 0.9, 1.0]}]
+    assert memory.solved(cases) == {"8": {"gru": 2}}
 
-    monkeypatch.setattr(scheduler, "train", lambda *_: {"command": "none"})
-    monkeypatch.setattr(scheduler, "load_policy", untrained)
-    edf = {"edf": scheduler.baselines.BASELINES["edf"]}
-    monkeypatch.setattr(scheduler.baselines, "BASELINES", edf)
-    results = scheduler.run_case(["light", "tight"], [], num_seeds=1, episodes=8)
-    (seed,) = results["seeds"]
-    returns = [seed["families"][family]["return"] for family in ("light", "tight")]
-    assert seed["mean_return"] == pytest.approx(sum(returns) / 2)
-    assert seed["worst_family_return"] == min(returns)
-    over = seed["mean_return"] - results["baselines"]["edf"]["mean_return"]
-    assert results["summary"]["mean_return_over_edf"] == pytest.approx(over)
+
+def untrained(path, which):
+    """A policy as it starts, of the environment in the run's path."""
+    config = small_config(env=path.parent.name, reset="fresh")
+    learner = make_learner(config)
+    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    return TrainedPolicy(learner, state, lambda: None, 0)
+
+
+def test_a_policy_is_compared_with_baselines_on_the_same_episodes(monkeypatch):
+    match = matches.MATCHES["scheduler"]
+    families = {family: {"family": family} for family in ("light", "tight")}
+    player = match.players["mix"]._replace(games=families)
+    match = match._replace(
+        players={"mix": player}, hosts=("mix",), claims=(("mix", "edf"),), episodes=8
+    )
+    module = matches.baselines_of(match)
+    monkeypatch.setattr(module, "BASELINES", {"edf": module.BASELINES["edf"]})
+    monkeypatch.setattr(matches, "train", lambda *_: {"command": "none"})
+    monkeypatch.setattr(
+        matches,
+        "load_policy",
+        lambda path, which: untrained(path.parent / "scheduler" / "run", which),
+    )
+    (results,) = matches.measure(match, num_seeds=1, flags=[])
+    (seed,) = results["players"]["mix"]
+    returns = [seed["games"][family]["return"] for family in families]
+    assert seed["mean"] == pytest.approx(sum(returns) / 2)
+    assert seed["worst"] == min(returns)
+    margin = results["summary"]["margins"]["mix over edf"]
+    over = seed["mean"] - results["baselines"]["mix"]["edf"]["mean"]
+    assert margin["means"] == pytest.approx(over)
     assert over < 0  # a policy that was not trained does not beat it
+    assert len(list(tables.tables_of(results))) == 2
+
+
+@pytest.mark.parametrize("name", [*curves.CURVES, *matches.MATCHES])
+def test_stored_summaries_are_those_of_the_stored_figures(name, tmp_path, monkeypatch):
+    stored = record.load(f"learning_{name}")
+    assert stored is not None
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    record.store(f"learning_{name}", stored)
+    learning.again(name)
+    anew = record.load(f"learning_{name}")
+    assert anew == stored
+
+
+@pytest.mark.parametrize("name", ["seeds", "layers", "physics_scene"])
+def test_a_settled_study_says_how_it_was_made(name):
+    stored = record.load(name)
+    assert stored is not None
+    assert f"benchmarks/{name}.py at " in stored["how"]
 
 
 def row(steps: int, mean: float, worst: float) -> dict[str, str]:
@@ -139,20 +157,52 @@ def row(steps: int, mean: float, worst: float) -> dict[str, str]:
 
 def test_learning_curve_leaves_the_cloned_policy_out_of_what_ppo_reached():
     rows = [row(0, 0.95, 0.95), row(100, 0.5, 0.4), row(200, 0.97, 0.949999988)]
-    _, mean, worst, _ = hammer_learning.CASES["default"]
-    points = hammer_learning.points_of({"rows": rows}, mean, worst, frames=2)
-    curve = hammer_learning.figures_of(points)
+    points = curves.points_of(rows, curves.CURVES["hammer"]._replace(frames=2))
+    curve = curves.figures_of(points)
     assert curve["before_ppo"]["mean"] == 0.95
     assert curve["best"]["steps"] == 400
     assert curve["first_worst_block_95"] == 400
     assert curve["first_mean_90"] == 400
-    summary = hammer_learning.summarise([curve, curve | {"last": {**curve["best"]}}])
-    assert summary["before_ppo_mean"] == {"mean": 0.95, "min": 0.95, "max": 0.95}
+    seeds = [curve, curve | {"last": {**curve["best"]}}]
+    summary = curves.summarise({"seeds": seeds})
+    assert summary["before_ppo_mean"] == {
+        "mean": 0.95,
+        "std": 0.0,
+        "min": 0.95,
+        "max": 0.95,
+    }
+    assert summary["steps_to_mean_90"] == 400
+
+
+def test_each_seed_is_a_training_by_the_command_line(monkeypatch):
+    commands = []
+
+    def run(command, check):
+        assert check
+        commands.append(command)
+        folder = learning_folder(command)
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text('{"steps_per_second": 1, "faults": []}')
+        rows = [row(0, 0.1, 0.0), row(100, 0.9, 0.8)]
+        lines = [",".join(line) for line in (rows[0], *(r.values() for r in rows))]
+        (folder / "evals.csv").write_text("\n".join(lines) + "\n")
+
+    monkeypatch.setattr("benchmarks.learning.runs.subprocess.run", run)
+    study = curves.CURVES["dense"]._replace(metric="hammered")
+    *_, results = curves.measure(study, num_seeds=2, flags=["--num-envs", "4"])
+    for seed, command in enumerate(commands):
+        text = " ".join(command)
+        assert "purejaxppo.train --env hammer --preset dense --num-envs 4" in text
+        assert f"--seed {seed} " in text
+    assert [seed["best"]["mean"] for seed in results["seeds"]] == [0.9, 0.9]
+    assert next(tables.tables_of(results)).rows[-1][0] == "mean (min to max)"
+
+
+def learning_folder(command: list[str]) -> Path:
+    return Path(command[command.index("--run-dir") + 1])
 
 
 def test_a_record_says_where_it_came_from(tmp_path, monkeypatch):
-    import json
-
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     written = json.loads(record.write("x", {"y": 1}).read_text())
     assert written["results"] == {"y": 1}

@@ -1,6 +1,5 @@
 """The harness against workers that behave and workers that do not; no JAX in them."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,19 +10,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import (
-    compare,
-    plot,
-    processes,
-    races,
-    record,
-    tables,
-    timing,
-    workloads,
-)
-from benchmarks.compare import Competitor
-from benchmarks.peers import setup
-from benchmarks.processes import ProgramFailed
+from benchmarks import races, workloads
+from benchmarks.harness import compare, plot, processes, record, report, tables, timing
+from benchmarks.harness.compare import Competitor
+from benchmarks.harness.processes import ProgramFailed
 from purejaxppo.errors import ConfigError
 from purejaxppo.run.progress import Progress
 
@@ -69,7 +59,7 @@ def test_ratios_are_taken_within_rounds(rows):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("no venv", "python -m benchmarks.peers.setup no-such-venv"),
+        ("no venv", "environment no-such-venv is missing"),
         ("no script", "no_such_worker.py is missing"),
         ("refuses", "nothing to work with"),
         ("dies", "ended with exit code 1: out of breath"),
@@ -111,6 +101,18 @@ def test_a_task_that_dropped_out_is_not_called_again():
     answers = iter([timing.Block(6, 2), None])
     rates = timing.interleave({"a": lambda: next(answers)}, 5, warm_up=False)
     assert rates == {"a": [3.0]}
+
+
+def test_what_a_program_does_is_waited_for(tmp_path):
+    code = f"import time; time.sleep(.2); open({str(tmp_path / 'x')!r}, 'w')"
+    look = lambda: (tmp_path / "x").exists() or None  # noqa: E731
+    with processes.running([sys.executable, "-c", code]) as program:
+        assert processes.wait_until(program, look, 20)
+    with (
+        processes.running([sys.executable, "-c", "exit('was tired')"]) as program,
+        pytest.raises(ProgramFailed, match="was tired"),
+    ):
+        processes.wait_until(program, lambda: None, 20)
 
 
 def test_a_timed_task_counts_its_amount():
@@ -161,7 +163,7 @@ def test_what_cannot_be_started_is_a_sentence():
 WAITING = """
 import os, sys
 from benchmarks import __main__ as command, workloads
-from benchmarks.processes import answer_of
+from benchmarks.harness.processes import answer_of
 
 child = "import os, time; open(os.environ['MARKER'], 'w').write(str(os.getpid()))"
 wait = [sys.executable, "-c", child + "; time.sleep(60)"]
@@ -205,14 +207,16 @@ def test_a_workload_that_fails_says_so_and_the_rest_goes_on(
     def broken(_):
         raise ProgramFailed("is out of order")
 
+    race = races.Race("", {"total_steps": 5}, {"ours": stand_in()}, (0,), "never")
     known = {
         "broken": workloads.Workload("Fails.", (broken,)),
         "peers": workloads.Workload(
             "Works.",
-            (workloads.against({"ours": stand_in()}, {"total_steps": 5}, (0,)),),
+            (workloads.against(race),),
         ),
     }
     monkeypatch.setattr(command, "WORKLOADS", known)
+    monkeypatch.setattr(report, "WORKLOADS", known)
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     command.run(command.parse(["--quick"]))
     said = capsys.readouterr().out
@@ -275,43 +279,76 @@ FIGURES = {
 
 
 def test_tables_say_what_the_figures_say():
-    text = tables.as_text("all", FIGURES)
+    text = report.as_text("hammer", FIGURES)
     assert "0.30 (0.20 to 0.40)" in text
     assert "cold: trace 1.0 s, lower 0.5 s, compile 8.0 s" in text
     assert "mean return 0.75; peak memory 512 MiB" in text
     assert "3.00 (2.50 to 3.50)" in text
     assert "brax: its Python environment is missing." in text
     assert "Versions: stable-baselines3 2.9." in text
-    markdown = tables.as_markdown(FIGURES)
-    assert (
-        "| sb3 | 100 | 3.00 (2.50 to 3.50) | - | 512 | - at 5,000 steps |" in markdown
-    )
+    lines = [line for t in tables.tables_of(FIGURES) for line in report.as_markdown(t)]
+    markdown = [" ".join(line.split()) for line in lines]
+    row = "| sb3 | 100 | 3.00 (2.50 to 3.50) | - | 512 | - at 5,000 steps |"
+    assert row in markdown
     assert "| ours | 50,000 | 1.0 | 490.0 | 500.0 |" in markdown
     for row in (line for line in markdown if line.startswith("|")):
         assert row.count("|") >= 4
 
 
-def test_plot_has_a_panel_for_each_kind_of_ratio(tmp_path, monkeypatch):
+def test_plot_shows_ratios_stages_and_curves(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    file = tmp_path / f"{tables.file_of('hammer')}.json"
-    file.write_text(json.dumps({"results": FIGURES}))
-    stages, peers = plot.panels()
-    assert list(stages.bars) == ["rollout", "end to end"]
-    assert peers.bars == {"sb3": {"median": 3.0, "min": 2.5, "max": 3.5}}
+    record.store(report.file_of("hammer"), {"results": FIGURES})
+    seeds = [
+        {"curve": [{"steps": k, "mean": m, "worst_block": 0.5} for k in (0, 8)]}
+        for m in (0.6, 0.8)
+    ]
+    record.store("learning_hammer", {"results": {"seeds": seeds}})
+    ratio = {"median": 3.0, "min": 2.5, "max": 3.5}
+    assert plot.peer_bars() == {"SB3 (hammer)": ratio}
+    labels = ["physics alone (C)", "rollout alone", "training, end to end"]
+    assert list(plot.stage_bars()) == labels
+    steps, curves = plot.learning_curves()
+    assert steps.tolist() == [0, 8]
+    assert curves["all episodes"].tolist() == [[0.6, 0.6], [0.8, 0.8]]
     assert plot.draw().read_bytes().startswith(b"\x89PNG")
 
 
-RACES = (races.LIGHT, races.BRAX, races.METAWORLD, races.SIMULATION, races.UPDATE)
+def test_the_front_page_formats_figures_by_their_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    figures = {
+        "a": {"8": {"median": 3.0, "min": 2.5, "max": 3.5}},
+        "b": {"mean": 0.5, "std": 0.1, "min": 0.25, "max": 1.0},
+    }
+    record.store("x", {"results": figures})
+    text = "{x[a][8]}; {x[b]}; {x[b][std]:.1f}".format_map(report.Shown())
+    assert text == "3.00 (2.50 to 3.50); 0.500 (0.25 to 1.00); 0.1"
 
 
-@pytest.mark.parametrize("competitors", RACES)
-def test_competitors_have_a_worker_and_an_environment(competitors):
-    assert next(iter(competitors)) == compare.OURS
-    for competitor in competitors.values():
+def test_the_front_page_has_one_table_of_at_most_sixteen_rows():
+    lines = report.front()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) - 2 <= 16
+    assert lines[: len(rows)] == rows
+
+
+@pytest.mark.parametrize("race", races.RACES.values(), ids=races.RACES)
+def test_competitors_have_a_worker_and_an_environment(race):
+    assert next(iter(race.competitors)) == compare.OURS
+    for competitor in race.competitors.values():
         assert (compare.PEERS / competitor.script).exists()
-        assert competitor.venv in {None, *setup.names()}
+        pins = compare.REQUIREMENTS / f"{competitor.venv}.txt"
+        assert competitor.venv is None or pins.exists()
+
+
+def test_a_configuration_builds_on_another():
+    assert races.configuration("cartpole-8") == {
+        **races.configuration("ppo"),
+        "env": "gymnax:CartPole-v1",
+        "num_envs": 8,
+        "total_steps": 200_000,
+    }
 
 
 def test_every_workload_has_a_file_of_its_own():
-    names = [tables.file_of(name) for name in workloads.WORKLOADS]
+    names = [report.file_of(name) for name in workloads.WORKLOADS]
     assert len(set(names)) == len(names)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import quick_jit, small_config
 
-from benchmarks import deck as benchmark
+from benchmarks.learning import matches
 from purejaxppo.check import check_env
 from purejaxppo.config import Config, with_overrides
 from purejaxppo.env import Choice, Discrete
@@ -525,24 +525,28 @@ def test_ppo_improves_and_reports_the_heads_that_were_active(choice):
 
 # --- the benchmark -----------------------------------------------------------------
 
+MATCH = matches.MATCHES["deck"]
+
 
 def test_benchmark_trains_two_agents_and_lets_three_play(monkeypatch):
     trained = []
 
-    def train(*arguments):
-        flags, seed, path = arguments[-3:]
-        trained.append((flags, seed, path.name))
+    def train(env, flags, seed, path):
+        trained.append((env, flags, seed, path.name))
         return {}
 
-    monkeypatch.setattr(benchmark, "train", train)
-    monkeypatch.setattr(benchmark, "load_policy", lambda path: path.name)
-    monkeypatch.setattr(benchmark, "of_policy", lambda *arguments: arguments)
-    seed = benchmark.run_seed(["--num-envs", "4"], seed=3, episodes=9)
-    assert seed["trained"] == ("default", "policy", 9)
-    assert seed["replaced"] == ("default", "random", 9)
-    assert seed["untaught"] == ("random", "random", 9)
+    monkeypatch.setattr(matches, "train", train)
+    monkeypatch.setattr(matches, "load_policy", lambda path, which: path.name)
+    monkeypatch.setattr(matches, "play", lambda loaded: loaded)
+    monkeypatch.setattr(matches, "scores", lambda *arguments: arguments)
+    monkeypatch.setattr(matches.functools, "partial", lambda f, loaded: loaded)
+    players = matches.run_seed(MATCH, 3, ["--num-envs", "4"])["players"]
+    policy, chance = ({"deck": {"choice": choice}} for choice in ("policy", "random"))
+    assert players["trained"] == (MATCH, policy, "default")
+    assert players["replaced"] == (MATCH, chance, "default")
+    assert players["untaught"] == (MATCH, chance, "random")
     assert trained == [
-        (["--preset", preset, "--num-envs", "4"], 3, preset)
+        ("deck", ["--preset", preset, "--num-envs", "4"], 3, preset)
         for preset in ("default", "random")
     ]
 
@@ -551,22 +555,28 @@ def test_benchmark_plays_a_policy_where_chance_takes_cards():
     """A policy as it starts, with the heads of one environment, in the other."""
     learner = make_learner(small_config(env="deck"))
     state, _ = quick_jit(learner.init)(jax.random.key(0))
-    figures = benchmark.of_policy(TrainedPolicy(learner, state, print, 0), "random", 4)
+    play = functools.partial(matches.play, TrainedPolicy(learner, state, print, 0))
+    games = {"deck": {"choice": "random"}}
+    figures = matches.scores(MATCH._replace(episodes=4), games, play)["games"]["deck"]
     assert figures["invalid_frac"] == 0.0
     assert figures["length"] > 4.0
     assert figures["return"] == figures["combats_won"] / LIMITS.num_combats
 
 
 def test_benchmark_compares_gains_with_the_spread():
-    def seed(*wins):
-        players = zip(benchmark.PLAYERS, wins, strict=True)
-        return {name: {"success": win} for name, win in players}
+    def summary_of(**wins):
+        def seed(win):
+            return matches.totals(MATCH, {"deck": {"success": win, "invalid_frac": 0}})
 
-    seeds = [seed(0.8, 0.4, 0.5), seed(0.9, 0.5, 0.4)]
-    summary = benchmark.summarise(seeds)
-    assert summary["gain"] == pytest.approx({"replaced": 0.4, "untaught": 0.4})
-    assert summary["gain_of_worst"] == pytest.approx({"replaced": 0.3, "untaught": 0.3})
+        players = {name: [seed(win) for win in values] for name, values in wins.items()}
+        return matches.summarise(MATCH, {"players": players, "baselines": {}})
+
+    summary = summary_of(trained=[0.8, 0.9], replaced=[0.4, 0.5], untaught=[0.5, 0.4])
+    for other in ("replaced", "untaught"):
+        margin = summary["margins"][f"trained over {other}"]
+        assert margin["means"] == pytest.approx(0.4)
+        assert margin["worst_over_best"] == pytest.approx(0.3)
     assert summary["spread"] == pytest.approx(0.1)
     assert summary["holds"]
-    assert not benchmark.summarise([*seeds, seed(0.8, 0.4, 0.85)])["holds"]
-    assert not benchmark.summarise(seeds[:1])["holds"]
+    wins = {"trained": [0.8, 0.9, 0.8], "replaced": [0.4, 0.5, 0.4]}
+    assert not summary_of(**wins, untaught=[0.5, 0.4, 0.85])["holds"]

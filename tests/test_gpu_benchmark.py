@@ -1,104 +1,116 @@
-"""The GPU's benchmark: what happens to a part that fails, and to one that is cut short.
+"""The GPU's workload: what happens to a measurement that fails, or has no time left.
 
-Its measurements need a machine of their own; they are rehearsed by
-`python -m benchmarks.gpu --quick`.
+Its measurements are parts of the harness, which other tests run; all are rehearsed by
+`python -m benchmarks gpu --quick`.
 """
 
-import json
+import io
+import time
 
 import pytest
 
-from benchmarks import gpu, record
-from benchmarks.processes import ProgramFailed
+from benchmarks import gpu, startup
+from benchmarks.harness import part, tables
+from benchmarks.harness.options import Options
+from benchmarks.harness.processes import ProgramFailed
+from purejaxppo.run.progress import Progress
 
-PARTS = [gpu.Part(name, "speed", {"n": i}, 9.0) for i, name in enumerate("abc")]
+MEASUREMENTS = [
+    gpu.Measurement(name, "speed", {"n": i}) for i, name in enumerate("abc")
+]
+RATES = {"p": {"median": 2.0, "min": 1.0, "max": 3.0}}
 
 
 @pytest.fixture
-def said(monkeypatch):
-    """Name -> what the part says; an exception is how it ends."""
-    script = {
-        "a": [{"machine": {"cpu": "x"}}, {"steps_per_second": {"p": {"median": 2.0}}}],
-        "b": [{"rounds": 1}, {"rounds": 2}, ProgramFailed("gave no answer in 9 s")],
-        "c": [{"rounds": 1}],
+def script(monkeypatch):
+    """Number of the request -> what the part answers; an exception is how it ends."""
+    answers = {
+        0: {"steps_per_second": RATES, "peak_memory_bytes": 2**20},
+        1: ProgramFailed("gave no answer in 9 s"),
+        2: {"rounds": 1},
     }
     asked = []
 
-    def answers(part, seconds):
-        assert seconds <= part.seconds
-        asked.append(part.name)
-        for answer in script[part.name]:
-            if isinstance(answer, Exception):
-                raise answer
-            yield answer
+    def answer_of(command, seconds, variables):
+        assert seconds <= gpu.SECONDS
+        number = int(command[-1][len('{"n": ') : -1])
+        asked.append("abc"[number])
+        if isinstance(answers[number], Exception):
+            raise answers[number]
+        return dict(answers[number])
 
-    monkeypatch.setattr(gpu, "answers", answers)
-    return script, asked
-
-
-def results_of(folder):
-    return json.loads((folder / "gpu.json").read_text())["results"]
+    monkeypatch.setattr(gpu, "answer_of", answer_of)
+    return answers, asked
 
 
-def test_a_part_that_fails_keeps_what_it_said_and_the_next_one_runs(said, tmp_path):
-    gpu.run(PARTS, tmp_path, limit=60.0)
-    results = results_of(tmp_path)
+def options(**changes) -> Options:
+    return Options(1, False, Progress(io.StringIO()), **changes)
+
+
+def test_a_measurement_that_fails_says_why_and_the_next_one_runs(script):
+    results = gpu.run(MEASUREMENTS, options())["gpu"]
     assert [r["status"] for r in results.values()] == ["done", "failed", "done"]
-    assert results["b"]["rounds"] == 2
     assert results["b"]["reason"] == "gave no answer in 9 s"
-    assert json.loads((tmp_path / "gpu.json").read_text())["machine"] == {"cpu": "x"}
+    table = tables.gpu(results)
+    assert table.rows[1] == ["a", "p", "2", "1", "1"]
+    assert table.notes == ["b: gave no answer in 9 s."]
 
 
-def test_started_again_it_does_what_is_not_done_and_failures_last(said, tmp_path):
-    script, asked = said
-    gpu.run(PARTS[:2], tmp_path, limit=60.0)
+def test_started_again_it_does_what_is_not_done_and_failures_last(script):
+    answers, asked = script
+    stored = gpu.run(MEASUREMENTS[:2], options())
     asked.clear()
-    script["b"] = [{"rounds": 3}]
-    gpu.run(PARTS, tmp_path, limit=60.0)
+    answers[1] = {"rounds": 3}
+    results = gpu.run(MEASUREMENTS, options(stored=stored))["gpu"]
     assert asked == ["c", "b"]
-    assert results_of(tmp_path)["b"]["status"] == "done"
-    assert "reason" not in results_of(tmp_path)["b"]
+    assert results["b"]["status"] == "done"
+    assert "reason" not in results["b"]
 
 
-def test_every_answer_is_on_disk_before_the_next_one(said, tmp_path, monkeypatch):
-    seen = []
-    write = record.write
-
-    def spy(name, results, *rest):
-        path = write(name, results, *rest)
-        seen.append(results_of(tmp_path)["b"].get("rounds"))
-        return path
-
-    monkeypatch.setattr(record, "write", spy)
-    gpu.run(PARTS[1:2], tmp_path, limit=60.0)
-    assert seen == [1, 2, 2]
+def test_every_result_is_kept_before_the_next_one(script):
+    kept = []
+    gpu.run(
+        MEASUREMENTS, options(save=lambda figures: kept.append(len(figures["gpu"])))
+    )
+    assert kept == [1, 2, 3]
 
 
-def test_no_part_begins_when_the_time_is_up(said, tmp_path, capsys):
-    _, asked = said
-    gpu.run(PARTS, tmp_path, limit=0.0)
+def test_no_measurement_begins_when_the_time_is_up(script):
+    _, asked = script
+    said = io.StringIO()
+    late = Options(1, False, Progress(said), deadline=time.monotonic())
+    assert gpu.run(MEASUREMENTS, late) == {"gpu": {}}
     assert asked == []
-    assert capsys.readouterr().out.count("the time is up") == 3
+    assert said.getvalue().count("the time is up") == 3
 
 
-def test_the_plan_has_every_measurement_once_and_both_engines_first():
-    parts = gpu.plan(["warp", "mjx"], gpu.FULL)
-    names = [part.name for part in parts]
+def test_the_plan_has_every_measurement_once_and_known_parts():
+    measurements = gpu.plan(["warp", "mjx"], rounds=5, quick=False)
+    names = [measurement.name for measurement in measurements]
     assert len(set(names)) == len(names)
-    assert parts[0].values == {
-        "engines": ["warp", "mjx"],
-        "num_envs": 8192,
-        "num_steps": gpu.FULL.num_steps,
-        "rounds": gpu.FULL.rounds,
-    }
-    sizes = {p.values["num_envs"] for p in parts if p.part == "speed"}
-    assert sizes == {1024, 2048, 4096, 8192, 16384, 32768}
-    kinds = {p.part for p in parts}
-    assert {"learning", "graphs", "precision", "physics_precision", "seeds"} < kinds
+    assert names[0] == "8192 environments warp"
+    speeds = [m.request["case"] for m in measurements if m.part == "speed"]
+    assert {case["num_envs"] for case in speeds} == set(gpu.NUM_ENVS)
+    assert {m.part for m in measurements if m.part} <= set(part.PARTS)
+    kinds = {"learning mjx", "highest precision mjx", "default precision mjx"}
+    assert kinds | {"seeds mjx"} < set(names)
 
 
-def test_a_row_that_is_being_written_is_not_read(tmp_path):
-    path = tmp_path / "evals.csv"
-    assert gpu.evaluations(path) == []
-    path.write_text("steps,worst\n0,0.5\n64,0.")
-    assert gpu.evaluations(path) == [{"steps": "0", "worst": "0.5"}]
+def test_its_cases_are_configurations():
+    (first, *_) = gpu.plan(["mujoco"], rounds=1, quick=True)
+    config = part.config_of(**first.request["case"])
+    assert (config.num_envs, config.env_kwargs) == (4, {"engine": "mujoco"})
+
+
+def test_seconds_to_a_bar_leave_the_cloned_policy_out(monkeypatch):
+    def run_once(flags, folder, cache, timeout):
+        folder.mkdir()
+        rows = ("1,0,1.0", "2,64,0.94", "3,128,0.949999988")
+        lines = "\n".join([f"seconds,steps,{startup.WORST_BLOCK}", *rows])
+        (folder / "evals.csv").write_text(lines + "\n")
+
+    monkeypatch.setattr(startup, "run_once", run_once)
+    found = startup.seconds_to_bar([], 0.95, 1.0)
+    assert found["reached"] == {"seconds": 3.0, "steps": 128.0}
+    with pytest.raises(ProgramFailed, match="never at 1"):
+        startup.seconds_to_bar([], 1.0, 1.0)

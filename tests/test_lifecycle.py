@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import quick_jit, small_config
 
-from benchmarks import lifecycle as benchmark
+from benchmarks.learning import matches
 from purejaxppo.config import Config
 from purejaxppo.env import Discrete
 from purejaxppo.envs.lifecycle import baselines, env, rules
@@ -401,35 +401,48 @@ def test_recurrent_ppo_improves_over_an_untrained_policy():
 
 # --- benchmark ---------------------------------------------------------------------
 
+MATCH = matches.MATCHES["lifecycle"]
+
 
 def test_benchmark_plays_policies_with_and_without_memory(monkeypatch):
     def untrained(path, which):
         assert which == "latest"
-        config = small_config(env="lifecycle", core=cores.pop(0), reset="fresh")
+        core = {"default": "gru", "feedforward": "none"}[path.name]
+        config = small_config(env="lifecycle", core=core, reset="fresh")
         learner = make_learner(config)
         state, _ = quick_jit(learner.init)(jax.random.key(0))
         return TrainedPolicy(learner, state, lambda: None, 0)
 
-    cores = ["gru", "none"]
-    monkeypatch.setattr(benchmark, "train", lambda *_: {"command": "none"})
-    monkeypatch.setattr(benchmark, "load_policy", untrained)
+    monkeypatch.setattr(matches, "train", lambda *_: {"command": "none"})
+    monkeypatch.setattr(matches, "load_policy", untrained)
     monkeypatch.setattr(baselines, "BASELINES", {"gardener": baselines.gardener})
-    results = benchmark.measure(1, 20, [])
-    summary = results["summary"]
-    with_memory, without = (results[name][0]["return"] for name in benchmark.PRESETS)
+    (results,) = matches.measure(MATCH._replace(episodes=20), 1, [])
+    summary, players = results["summary"], results["players"]
+    with_memory, without = (players[name][0]["mean"] for name in MATCH.players)
     assert with_memory != without
-    assert summary["recurrent"]["mean"] == with_memory
-    over = with_memory - results["baselines"]["gardener"]["return"]
-    assert summary["worst_recurrent_over_gardener"] == pytest.approx(over)
+    with_memory = players["recurrent"][0]["mean"]
+    assert summary["players"]["recurrent"]["mean"]["mean"] == with_memory
+    over = with_memory - results["baselines"]["recurrent"]["gardener"]["mean"]
+    margin = summary["margins"]["recurrent over gardener"]
+    assert margin["worst_over_best"] == pytest.approx(over)
     assert summary["invalid_frac"] == 0.0
 
 
 def test_benchmark_compares_the_worst_with_the_best():
     def seeds(*returns):
-        return [{"return": r, "invalid_frac": 0.0} for r in returns]
+        games = [{"lifecycle": {"return": r, "invalid_frac": 0.0}} for r in returns]
+        return [matches.totals(MATCH, game) for game in games]
 
-    summary = benchmark.summarise({"return": 0.5}, seeds(0.7, 0.9), seeds(0.3, 0.4))
-    assert summary["recurrent"]["std"] == pytest.approx(0.1)
-    assert summary["worst_recurrent_over_best_feedforward"] == pytest.approx(0.3)
-    assert summary["recurrent_over_feedforward"] == pytest.approx(0.45)
-    assert summary["worst_recurrent_over_gardener"] == pytest.approx(0.2)
+    (gardener,) = seeds(0.5)
+    results = {
+        "players": {"recurrent": seeds(0.7, 0.9), "feedforward": seeds(0.3, 0.4)},
+        "baselines": {"recurrent": {"gardener": gardener}},
+    }
+    summary = matches.summarise(MATCH, results)
+    std = summary["players"]["recurrent"]["mean"]["std"]
+    assert std == pytest.approx(0.1 * 2**0.5)  # of a sample
+    margins = summary["margins"]
+    over_feedforward = margins["recurrent over feedforward"]
+    assert over_feedforward["worst_over_best"] == pytest.approx(0.3)
+    assert over_feedforward["means"] == pytest.approx(0.45)
+    assert margins["recurrent over gardener"]["worst_over_best"] == pytest.approx(0.2)

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from helpers import QUICK
 
-from benchmarks import readme
+from benchmarks.harness import report
 
-TEXT = readme.README.read_text()
+TEXT = report.README.read_text()
 
 
-@pytest.mark.parametrize("path", readme.SECTIONS, ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("path", report.SECTIONS, ids=lambda p: p.parent.name)
 def test_results_are_those_of_the_files(path):
     text = path.read_text()
-    assert readme.updated(text, readme.SECTIONS[path]) == text
+    assert report.updated(text, report.SECTIONS[path]) == text
 
 
 def test_every_file_that_it_names_exists():
-    root = Path(readme.README).parent
+    root = Path(report.README).parent
     files = TEXT.split("## Where things are")[1]
     names = re.findall(r"^\| `([\w./]+)` \|", files, flags=re.MULTILINE)
     assert names
@@ -40,7 +40,7 @@ def test_the_research_example_runs():
     ran = subprocess.run(
         [sys.executable, "-c", example],
         env={**os.environ, "XLA_FLAGS": flags},
-        cwd=readme.README.parent,
+        cwd=report.README.parent,
         capture_output=True,
         text=True,
         check=False,

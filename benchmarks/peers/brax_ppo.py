@@ -14,7 +14,6 @@ import functools
 import queue
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -96,9 +95,8 @@ class Training:
         self.make_policy: Any = None
         self._orders: queue.Queue[bool] = queue.Queue()
         self._done: queue.Queue[Exception | None] = queue.Queue()
-        arguments = {"restore_params": params, "policy_params_fn": self._on_params}
         self._thread = threading.Thread(
-            target=self._run, args=(start, updates, arguments), daemon=True
+            target=self._run, args=(start, updates), daemon=True
         )
         self._thread.start()
         self._wait()  # until it is compiled
@@ -116,9 +114,10 @@ class Training:
         if (error := self._done.get()) is not None:
             raise error
 
-    def _run(self, start: Callable[..., Any], updates: int, arguments: Any) -> None:
+    def _run(self, start: Callable[..., Any], updates: int) -> None:
+        callbacks = {"restore_params": self.params, "policy_params_fn": self._on_params}
         try:
-            start(updates, self._pause, **arguments)
+            start(updates, self._pause, **callbacks)
         except Stopped:
             pass
         except Exception as error:
@@ -163,20 +162,11 @@ def options(config: worker.Json, env: Env) -> worker.Json:
     """The arguments of `ppo.train` that the JSON keys stand for."""
     sizes = tuple(config["hidden_sizes"])
     return {
-        "num_envs": config["num_envs"],
+        **worker.named(config, "brax"),
         "episode_length": env.spec.max_episode_steps,
-        "unroll_length": config["num_steps"],
-        "num_minibatches": config["num_minibatches"],
         "batch_size": config["num_envs"] // config["num_minibatches"],
-        "num_updates_per_batch": config["num_epochs"],
-        "learning_rate": config["learning_rate"],
-        "discounting": config["gamma"],
-        "gae_lambda": config["gae_lambda"],
-        "clipping_epsilon": config["clip_range"],
-        "entropy_cost": config["entropy_coef"],
         # Brax halves the squared error, and we do not.
         "vf_loss_coefficient": 2 * config["value_coef"],
-        "max_grad_norm": config["max_grad_norm"],
         "seed": config.get("seed", 0),
         "network_factory": functools.partial(
             ppo_networks.make_ppo_networks,
@@ -195,14 +185,14 @@ def make(config: worker.Json) -> worker.Task:
     arguments = options(config, env)
     steps = config["num_envs"] * config["num_steps"]
 
-    def start(updates: int, pause: Callable[[], None], **more: Any) -> None:
+    def start(updates: int, pause: Callable[[], None], **callbacks: Any) -> None:
         compile_first(pause)
         ppo.train(
             brax_env,
             num_timesteps=EPOCHS * updates * steps,
             num_evals=EPOCHS + 1,
             **arguments,
-            **more,
+            **callbacks,
         )
 
     training: Any = None  # a Training, once prepared
@@ -233,12 +223,11 @@ def make(config: worker.Json) -> worker.Task:
     def train() -> worker.Json:
         updates = config["total_steps"] // steps
         whole = Training(start, updates, None)
-        begin = time.perf_counter()
-        whole.epoch()
-        seconds = time.perf_counter() - begin
+        answer = worker.trained(
+            whole.epoch, lambda _: mean_return(whole), updates * steps
+        )
         whole.stop()
-        reached = mean_return(whole)
-        return {"return": reached, "steps": updates * steps, "seconds": seconds}
+        return answer
 
     return worker.Task(
         prepare=prepare,

@@ -5,34 +5,16 @@ what `Config` has beyond them is as in the common PPO of the peers (`_AS_PEERS`)
 the key "ours" holds fields of `Config` and `Hypers` that replace anything.
 """
 
-import time
 from typing import Any
 
 import jax
 
 import purejaxppo
-from benchmarks.peers import worker
+from benchmarks.peers import in_jax, worker
 from purejaxppo.config import Config, with_overrides
 from purejaxppo.ppo.learner import make_learner, make_train, run_updates
+from purejaxppo.ppo.types import TrainState
 
-# JSON key -> field of Config or Hypers; hidden_sizes are the critic's too.
-_FIELDS = {
-    "env": "env",
-    "env_kwargs": "env_kwargs",
-    "num_envs": "num_envs",
-    "num_steps": "num_steps",
-    "num_epochs": "num_epochs",
-    "num_minibatches": "num_minibatches",
-    "activation": "activation",
-    "learning_rate": "learning_rate",
-    "gamma": "gamma",
-    "gae_lambda": "gae_lambda",
-    "clip_range": "clip_eps",
-    "entropy_coef": "entropy_coef",
-    "value_coef": "value_coef",
-    "max_grad_norm": "max_grad_norm",
-    "total_steps": "total_timesteps",
-}
 # What no peer has by default, switched off, so that the same work is compared.
 _AS_PEERS = {
     "critic_layer_norm": False,
@@ -48,7 +30,7 @@ def make_config(config: worker.Json) -> Config:
     if "hidden_sizes" in config:
         sizes = tuple(config["hidden_sizes"])
         values |= {"hidden_sizes": sizes, "critic_hidden_sizes": sizes}
-    values |= {_FIELDS[key]: config[key] for key in config if key in _FIELDS}
+    values |= worker.named(config, "ours")
     return with_overrides(Config(), values | config.get("ours", {}))
 
 
@@ -59,41 +41,26 @@ def versions() -> dict[str, str | None]:
 
 def make(config: worker.Json) -> worker.Task:
     settings = make_config(config)
-    learner = make_learner(settings)
-    hypers = settings.hypers
+    learner, hypers = make_learner(settings), settings.hypers
     key = jax.random.key(config.get("seed", 0))
     state, _ = jax.jit(learner.init)(key, hypers)
-
-    def prepare(num_updates: int):
-        block = jax.jit(
-            lambda state: run_updates(learner.task, state, hypers, num_updates)
-        )
-        compiled = block.lower(state).compile()
-
-        def run() -> None:
-            nonlocal state
-            state, _ = jax.block_until_ready(compiled(state))
-
-        return run
-
+    training = in_jax.in_blocks(
+        lambda state, num: run_updates(learner.task, state, hypers, num), state
+    )
     evaluation = jax.jit(learner.evaluate)
 
+    def mean_return(state: TrainState) -> float:
+        return float(evaluation(state)["eval/mean_return"])
+
     def train() -> worker.Json:
-        compiled = jax.jit(make_train(settings)).lower(key, hypers).compile()
-        begin = time.perf_counter()
-        trained, _ = jax.block_until_ready(compiled(key, hypers))
-        seconds = time.perf_counter() - begin
-        return {
-            "return": float(evaluation(trained)["eval/mean_return"]),
-            "steps": settings.num_updates * settings.batch_size,
-            "seconds": seconds,
-        }
+        whole, steps = make_train(settings), settings.num_updates * settings.batch_size
+        return in_jax.train(lambda key: whole(key, hypers), key, mean_return, steps)
 
     return worker.Task(
-        prepare=prepare,
+        prepare=training.prepare,
         steps_per_unit=settings.batch_size,
         versions=versions(),
-        evaluate=lambda: float(evaluation(state)["eval/mean_return"]),
+        evaluate=lambda: mean_return(training.state()),
         train=train,
     )
 

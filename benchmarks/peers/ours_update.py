@@ -8,45 +8,44 @@ and guards against what is not finite.
 """
 
 import jax
+import jax.numpy as jnp
 
-from benchmarks.layers import Noise
-from benchmarks.peers import ours, worker
-from benchmarks.stages import fixed_batch
-from purejaxppo.ppo.learner import as_arrays, make_learner, optimise
-from purejaxppo.ppo.types import Batch, TrainState
-from purejaxppo.run.compiler import Compiler
-from purejaxppo.run.progress import Progress
+from benchmarks import stages
+from benchmarks.peers import in_jax, ours, worker
+from purejaxppo.env import Action, Box, EnvSpec, State
+
+
+class Noise:
+    """An environment of random observations, for their shapes alone."""
+
+    spec = EnvSpec("noise", {"arm": Box(4)}, 100)
+
+    def reset(self, key: jax.Array) -> State:
+        zero, false = jnp.zeros((), jnp.float32), jnp.zeros((), bool)
+        obs = jax.random.normal(key, (39,), jnp.float32)
+        return State(data=key, obs=obs, reward=zero, terminated=false, truncated=false)
+
+    def step(self, state: State, action: Action) -> State:
+        key, key_obs = jax.random.split(state.data)
+        obs = jax.random.normal(key_obs, (39,), jnp.float32)
+        return state.replace(data=key, obs=obs, reward=jnp.sum(action["arm"]))
 
 
 def make(config: worker.Json) -> worker.Task:
     settings = ours.make_config({**config, "env": "noise:noise"})
-    learner = make_learner(settings, Noise())
-    hypers = settings.hypers
+    prepared = stages.prepare(settings, Noise())
+    batch, hypers = stages.fixed_batch(prepared), prepared.hypers
+
+    def run(state: tuple, num: int) -> tuple:
+        train_state, key = state
+        key, key_block = jax.random.split(key)
+        update = stages.epochs(prepared, num)
+        train_state, metrics = update(train_state, batch, hypers, key_block)
+        return (train_state, key), metrics
+
     key = jax.random.key(config.get("seed", 0))
-    state, _ = jax.jit(learner.init)(key, hypers)
-    batch = fixed_batch(learner, state, Compiler(Progress()))
-
-    def prepare(num_updates: int):
-        @jax.jit
-        def block(state: TrainState, batch: Batch, key: jax.Array):
-            def body(state: TrainState, key: jax.Array):
-                arrays = as_arrays(hypers)
-                state, summary = optimise(learner.task, state, batch, arrays, key)
-                return state, summary.logged
-
-            return jax.lax.scan(body, state, jax.random.split(key, num_updates))
-
-        compiled = block.lower(state, batch, key).compile()
-
-        def run() -> None:
-            nonlocal state, key
-            key, key_block = jax.random.split(key)
-            state, _ = jax.block_until_ready(compiled(state, batch, key_block))
-
-        return run
-
     return worker.Task(
-        prepare=prepare,
+        prepare=in_jax.in_blocks(run, (prepared.state, key)).prepare,
         steps_per_unit=settings.batch_size * settings.epochs,
         versions=ours.versions(),
     )

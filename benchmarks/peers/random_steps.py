@@ -6,6 +6,7 @@ package, one environment in one thread). A unit is num_envs x num_steps steps.
 """
 # pyright: reportMissingImports=false
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,121 +25,67 @@ def random_actions(config: worker.Json, num_steps: int) -> np.ndarray:
 
 
 def ours(config: worker.Json) -> Prepare:
+    """As many steps as in a rollout, and as a rollout restarts episodes."""
     import jax
 
-    from purejaxppo import autoreset
-    from purejaxppo.registry import make_env
+    from benchmarks import stages
+    from benchmarks.peers import in_jax
+    from benchmarks.peers.ours import make_config
 
-    env = make_env(config["env"], **config.get("env_kwargs", {}))
-    num_envs, limit = config["num_envs"], env.spec.max_episode_steps
-    ((head, _),) = env.spec.heads.items()
+    prepared = stages.prepare(make_config(config))
+    step, key = stages.random_rollout(prepared), jax.random.key(config.get("seed", 0))
 
-    def begin(key: jax.Array) -> Any:
-        return autoreset.init(env, "pool", limit, False, key)
+    def run(episodes: Any, num: int) -> Any:
+        return jax.lax.scan(step, episodes, jax.random.split(key, num))
 
-    def unit(episodes: Any, key: jax.Array) -> Any:
-        """As many steps as in a rollout, and as a rollout restarts episodes."""
-        key_starts, key_next = jax.random.split(key)
-        starts = autoreset.draw_starts(env, "pool", num_envs, key_starts)
-        draw = jax.vmap(lambda k: autoreset.draw_next(env, "pool", starts, k))
-        following = jax.vmap(draw)(jax.random.split(key_next, actions.shape[:2]))
-
-        def step(episode: Any, action: jax.Array, following: Any) -> Any:
-            executed = {head: action}
-            after, now = autoreset.step(
-                env, episode, executed, starts, limit, following
-            )
-            # What a learner would look at: else it need not be computed.
-            return after, (now.final_obs, now.reward)
-
-        episodes, seen = jax.lax.scan(
-            lambda episodes, xs: jax.vmap(step)(episodes, *xs),
-            episodes,
-            (actions, following),
-        )
-        return episodes, jax.tree.map(lambda x: x.sum(), seen)
-
-    actions = jax.numpy.asarray(random_actions(config, config["num_steps"]))
-    keys = jax.random.split(jax.random.key(config.get("seed", 0)), num_envs)
-    episodes = jax.jit(jax.vmap(begin))(keys)
-
-    def prepare(num: int) -> Callable[[], None]:
-        @jax.jit
-        def block(episodes: Any, key: jax.Array) -> Any:
-            return jax.lax.scan(unit, episodes, jax.random.split(key, num))
-
-        compiled = block.lower(episodes, keys[0]).compile()
-
-        def run() -> None:
-            nonlocal episodes
-            episodes, _ = jax.block_until_ready(compiled(episodes, keys[0]))
-
-        return run
-
-    return prepare
+    return in_jax.in_blocks(run, prepared.state.episodes).prepare
 
 
 def envpool(config: worker.Json) -> Prepare:
-    """Asynchronous where the key "batch_size", of what is waited for, is smaller."""
     import envpool
 
-    num_envs = config["num_envs"]
-    size = config.get("batch_size", num_envs)
-    pool = envpool.make_gymnasium(
-        "MetaWorld/Hammer-v3",
-        num_envs=num_envs,
-        batch_size=size,
-        seed=config.get("seed", 0),
-    )
+    sizes = {"num_envs": config["num_envs"], "seed": config.get("seed", 0)}
+    pool = envpool.make_gymnasium("MetaWorld/Hammer-v3", **sizes)
     actions = random_actions(config, config["num_steps"])
+    pool.reset()
 
-    def received() -> list[np.ndarray]:
-        """The numbers of all environments, as they come in."""
-        return [pool.recv()[-1]["env_id"] for _ in range(num_envs // size)]
+    def unit() -> None:
+        for action in actions:
+            pool.step(action)
 
-    pool.async_reset()
-    waiting = received()
-
-    def prepare(num: int) -> Callable[[], None]:
-        def run() -> None:
-            nonlocal waiting
-            for i in range(num * len(actions) * num_envs // size):
-                ids = waiting.pop() if waiting else pool.recv()[-1]["env_id"]
-                pool.send(actions[i % len(actions), :size], ids)
-            # All of it: nothing goes on while another is timed.
-            waiting = received()
-
-        return run
-
-    return prepare
+    return repeated(unit)
 
 
 def metaworld(config: worker.Json) -> Prepare:
-    from benchmarks.peers.metaworld_vectors import official
+    from benchmarks.peers.hammers import official
 
     env = official(config.get("seed", 0))
     actions = random_actions(config, config["num_steps"]).reshape(-1, 4)
     env.reset()
 
-    def prepare(num: int) -> Callable[[], None]:
-        def run() -> None:
-            for _ in range(num):
-                for action in actions:
-                    _, _, terminated, truncated, _ = env.step(action)
-                    if terminated or truncated:
-                        env.reset()
+    def unit() -> None:
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
 
-        return run
+    return repeated(unit)
 
-    return prepare
+
+def repeated(unit: Callable[[], None]) -> Prepare:
+    """Blocks of that many units."""
+
+    def block(num: int) -> None:
+        for _ in range(num):
+            unit()
+
+    return lambda num: functools.partial(block, num)
 
 
 STACKS = {"ours": ours, "envpool": envpool, "metaworld": metaworld}
 
 
 def make(config: worker.Json) -> worker.Task:
-    if config["stack"] not in STACKS:
-        raise ValueError(f"stack: got {config['stack']!r}; allowed is {[*STACKS]}")
     packages = ("jax", "jaxlib", "mujoco", "envpool", "metaworld", "gymnasium")
     return worker.Task(
         prepare=STACKS[config["stack"]](config),

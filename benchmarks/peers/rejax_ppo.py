@@ -5,13 +5,12 @@ others are evaluated so.
 """
 # pyright: reportMissingImports=false
 
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.peers import worker
+from benchmarks.peers import in_jax, worker
 
 EVAL_EPISODES = 100
 
@@ -26,18 +25,7 @@ def make_algorithm(config: worker.Json) -> Any:
             "hidden_layer_sizes": tuple(config["hidden_sizes"]),
             "activation": config["activation"],
         },
-        num_envs=config["num_envs"],
-        num_steps=config["num_steps"],
-        num_epochs=config["num_epochs"],
-        num_minibatches=config["num_minibatches"],
-        learning_rate=config["learning_rate"],
-        max_grad_norm=config["max_grad_norm"],
-        gamma=config["gamma"],
-        gae_lambda=config["gae_lambda"],
-        clip_eps=config["clip_range"],
-        vf_coef=config["value_coef"],
-        ent_coef=config["entropy_coef"],
-        total_timesteps=config["total_steps"],
+        **worker.named(config, "rejax"),
         skip_initial_evaluation=True,
     )
 
@@ -66,43 +54,26 @@ def make(config: worker.Json) -> worker.Task:
     num_updates = config["total_steps"] // batch_size
     key = jax.random.PRNGKey(config.get("seed", 0))
     key_init, key_evaluation = jax.random.split(key)
-    state = jax.jit(algorithm.init_state)(key_init)
 
-    def iterate(state: Any, num: int) -> Any:
+    def run(state: Any, num: int) -> Any:
         def body(state: Any, _: None):
             return algorithm.train_iteration(state), None
 
-        return jax.lax.scan(body, state, length=num)[0]
+        return jax.lax.scan(body, state, length=num)
 
-    def prepare(num: int):
-        compiled = jax.jit(lambda state: iterate(state, num)).lower(state).compile()
+    def whole(key: jax.Array) -> Any:
+        return run(algorithm.init_state(key), num_updates)
 
-        def run() -> None:
-            nonlocal state
-            state = jax.block_until_ready(compiled(state))
-
-        return run
-
+    training = in_jax.in_blocks(run, jax.jit(algorithm.init_state)(key_init))
     evaluation = jax.jit(lambda state: mean_return(algorithm, state, key_evaluation))
-
-    def train() -> worker.Json:
-        whole = jax.jit(lambda key: iterate(algorithm.init_state(key), num_updates))
-        compiled = whole.lower(key_init).compile()
-        begin = time.perf_counter()
-        trained = jax.block_until_ready(compiled(key_init))
-        seconds = time.perf_counter() - begin
-        return {
-            "return": float(evaluation(trained)),
-            "steps": num_updates * batch_size,
-            "seconds": seconds,
-        }
-
+    score = lambda state: float(evaluation(state))  # noqa: E731
+    steps = num_updates * batch_size
     return worker.Task(
-        prepare=prepare,
+        prepare=training.prepare,
         steps_per_unit=batch_size,
         versions=worker.versions("rejax", "jax", "jaxlib", "flax", "gymnax"),
-        evaluate=lambda: float(evaluation(state)),
-        train=train,
+        evaluate=lambda: score(training.state()),
+        train=lambda: in_jax.train(whole, key_init, score, steps),
     )
 
 

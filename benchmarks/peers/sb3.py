@@ -1,96 +1,112 @@
-"""Stable-Baselines3's PPO on gymnasium as a worker (see `worker`), by its own `learn`.
+"""Stable-Baselines3's PPO, and SBX's, as a worker (see `worker`), by its own `learn`.
 
-SBX has the same interface: `sbx_ppo` is this worker with its PPO.
+The key "sb3" replaces shared keys and says what they do not: "ppo" is sb3 or sbx (the
+same with JAX); "vector" is gymnasium, or the hammer of Meta-World (metaworld) or of
+EnvPool (envpool). {"vector": "metaworld", "num_envs": 8, "num_steps": 512} collects as
+many samples an update as 64 environments of 64 steps.
 """
 # pyright: reportMissingImports=false
 
-import time
+import functools
 from typing import Any
 
 from benchmarks.peers import worker
 
-EVAL_EPISODES = 100
+EVAL_EPISODES = {"gymnasium": 100, "metaworld": 24, "envpool": 24}
+EVAL_ENVS = 8
+EVAL_SEED = 12345
 
 
-def make_envs(config: worker.Json) -> Any:
-    """All in this process: for environments as light as these the fastest way."""
-    from stable_baselines3.common.env_util import make_vec_env
+def ppo_of(config: worker.Json) -> tuple[Any, Any]:
+    """The class, and the activation as it takes it."""
+    # Here, so that where they are missing the worker can say so.
+    if config["ppo"] == "sbx":
+        import flax.linen as nn
+        from sbx import PPO
 
-    seed = config.get("seed", 0)
-    return make_vec_env(config["env"].rpartition(":")[2], config["num_envs"], seed)
-
-
-def make_model(ppo: Any, activation: Any, config: worker.Json, envs: Any) -> Any:
-    batch_size = config["num_envs"] * config["num_steps"]
-    return ppo(
-        "MlpPolicy",
-        envs,
-        n_steps=config["num_steps"],
-        batch_size=batch_size // config["num_minibatches"],
-        n_epochs=config["num_epochs"],
-        learning_rate=config["learning_rate"],
-        gamma=config["gamma"],
-        gae_lambda=config["gae_lambda"],
-        clip_range=config["clip_range"],
-        ent_coef=config["entropy_coef"],
-        vf_coef=config["value_coef"],
-        max_grad_norm=config["max_grad_norm"],
-        policy_kwargs={
-            "net_arch": list(config["hidden_sizes"]),
-            "activation_fn": activation,
-        },
-        seed=config.get("seed", 0),
-        device="cpu",
-    )
-
-
-def mean_return(model: Any, config: worker.Json) -> float:
-    from stable_baselines3.common.env_util import make_vec_env
-    from stable_baselines3.common.evaluation import evaluate_policy
-
-    envs = make_vec_env(config["env"].rpartition(":")[2], 8, seed=12345)
-    mean, _ = evaluate_policy(model, envs, EVAL_EPISODES, deterministic=True)
-    return float(mean)
-
-
-def make_task(ppo: Any, activation: Any, packages: list[str], config: worker.Json):
-    """The task of a PPO class with this interface."""
-    batch_size = config["num_envs"] * config["num_steps"]
-    num_updates = config["total_steps"] // batch_size
-    model = make_model(ppo, activation, config, make_envs(config))
-
-    def learn(model: Any, num: int) -> None:
-        model.learn(num * batch_size, log_interval=None, reset_num_timesteps=False)
-
-    def train() -> worker.Json:
-        fresh = make_model(ppo, activation, config, make_envs(config))
-        begin = time.perf_counter()
-        learn(fresh, num_updates)
-        seconds = time.perf_counter() - begin
-        return {
-            "return": mean_return(fresh, config),
-            "steps": num_updates * batch_size,
-            "seconds": seconds,
-        }
-
-    return worker.Task(
-        prepare=lambda num: lambda: learn(model, num),
-        steps_per_unit=batch_size,
-        versions=worker.versions(*packages, "stable-baselines3", "torch", "gymnasium"),
-        compiles=False,
-        evaluate=lambda: mean_return(model, config),
-        train=train,
-    )
-
-
-def make(config: worker.Json) -> worker.Task:
+        return PPO, {"tanh": nn.tanh, "relu": nn.relu}[config["activation"]]
     import torch
     from stable_baselines3 import PPO
 
     # With networks this small a second thread costs more than it brings.
     torch.set_num_threads(config.get("torch_threads", 1))
-    activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[config["activation"]]
-    return make_task(PPO, activation, [], config)
+    return PPO, {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[config["activation"]]
+
+
+def make_envs(config: worker.Json, num_envs: int, seed: int) -> Any:
+    """Environments that are stepped together, in this process.
+
+    For environments as light as CartPole one process is the fastest way.
+
+    Args:
+      config: its "vector" and "env".
+      num_envs: how many.
+      seed: of the first.
+    """
+    if config["vector"] == "gymnasium":
+        from stable_baselines3.common.env_util import make_vec_env
+
+        return make_vec_env(config["env"].rpartition(":")[2], num_envs, seed)
+    from benchmarks.peers import hammers
+
+    return hammers.make_vector(config["vector"], num_envs, seed)
+
+
+def make_model(config: worker.Json) -> Any:
+    ppo, activation = ppo_of(config)
+    num_envs, num_steps = config["num_envs"], config["num_steps"]
+    seed = config.get("seed", 0)
+    return ppo(
+        "MlpPolicy",
+        make_envs(config, num_envs, seed),
+        **worker.named(config, "sb3"),
+        batch_size=num_envs * num_steps // config["num_minibatches"],
+        policy_kwargs={
+            "net_arch": list(config["hidden_sizes"]),
+            "activation_fn": activation,
+        },
+        seed=seed,
+        device="cpu",
+    )
+
+
+def make(config: worker.Json) -> worker.Task:
+    changes = {"ppo": "sb3", "vector": "gymnasium", **config.get("sb3", {})}
+    config = config | changes
+    batch_size = config["num_envs"] * config["num_steps"]
+    num_updates = config["total_steps"] // batch_size
+
+    def learn(model: Any, num: int) -> Any:
+        steps = num * batch_size
+        return model.learn(steps, log_interval=None, reset_num_timesteps=False)
+
+    # Made when first needed, and kept: a closed pool's memory does not come back.
+    eval_envs = functools.cache(lambda: make_envs(config, EVAL_ENVS, EVAL_SEED))
+
+    def mean_return(model: Any) -> float:
+        from stable_baselines3.common.evaluation import evaluate_policy
+
+        episodes = EVAL_EPISODES[config["vector"]]
+        mean, _ = evaluate_policy(model, eval_envs(), episodes, deterministic=True)
+        return float(mean)
+
+    def train() -> worker.Json:
+        fresh = make_model(config)
+        steps = num_updates * batch_size
+        return worker.trained(lambda: learn(fresh, num_updates), mean_return, steps)
+
+    model = make_model(config)
+    packages = {"sb3": ("torch",), "sbx": ("jax", "flax")}[config["ppo"]]
+    names = {"sb3": "stable-baselines3", "sbx": "sbx-rl"}
+    simulators = ("gymnasium", "mujoco", "metaworld", "envpool")
+    return worker.Task(
+        prepare=lambda num: lambda: learn(model, num),
+        steps_per_unit=batch_size,
+        versions=worker.versions(names[config["ppo"]], *packages, *simulators),
+        compiles=False,
+        evaluate=lambda: mean_return(model),
+        train=train,
+    )
 
 
 if __name__ == "__main__":

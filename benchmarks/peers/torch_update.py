@@ -31,15 +31,11 @@ class Samples(NamedTuple):
     returns: Any  # [M]
 
 
-def network(sizes: list[int], activation: type, gain: float) -> nn.Sequential:
-    """Orthogonal layers; the last one with that gain and no activation."""
+def network(sizes: list[int], activation: type) -> nn.Sequential:
+    """Layers of these sizes, the last one without activation."""
     layers: list[nn.Module] = []
     for num_inputs, size in itertools.pairwise(sizes):
-        layer = nn.Linear(num_inputs, size)
-        nn.init.orthogonal_(layer.weight, math.sqrt(2.0))
-        nn.init.zeros_(layer.bias)
-        layers += [layer, activation()]
-    nn.init.orthogonal_(layers[-2].weight, gain)
+        layers += [nn.Linear(num_inputs, size), activation()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -49,8 +45,8 @@ class ActorCritic(nn.Module):
     def __init__(self, hidden_sizes: list[int], activation: type):
         super().__init__()
         inputs = [OBS_SIZE, *hidden_sizes]
-        self.actor = network([*inputs, ACTION_SIZE], activation, 0.01)
-        self.critic = network([*inputs, 1], activation, 1.0)
+        self.actor = network([*inputs, ACTION_SIZE], activation)
+        self.critic = network([*inputs, 1], activation)
         self.log_std = nn.Parameter(torch.full((ACTION_SIZE,), math.log(0.5)))
 
     def log_prob(self, obs: Any, action: Any) -> Any:
@@ -103,9 +99,8 @@ def make(config: worker.Json) -> worker.Task:
     torch.manual_seed(config.get("seed", 0))
     torch.set_num_threads(config.get("torch_threads", os.cpu_count() or 1))
     model = ActorCritic(config["hidden_sizes"], _ACTIVATIONS[config["activation"]])
-    kind = {config.get("torch_adam", "fused"): True}
     rate = config["learning_rate"]
-    optimiser = torch.optim.Adam(model.parameters(), lr=rate, eps=1e-5, **kind)
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate, eps=1e-5, fused=True)
     batch = sample_batch(model, config["num_envs"] * config["num_steps"])
 
     def prepare(num_updates: int):

@@ -23,10 +23,13 @@ import os
 import resource
 import sys
 import time
+import tomllib
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
+T = TypeVar("T")
 Json = dict[str, Any]
 BLOCK_SECONDS = 2.0
 
@@ -55,6 +58,12 @@ class Task(NamedTuple):
     train: Callable[[], Json] | None = None
 
 
+def named(config: Json, stack: str) -> Json:
+    """The shared keys that a configuration has, under the stack's own names."""
+    names = tomllib.loads(Path(__file__).with_name("names.toml").read_text())[stack]
+    return {name: config[key] for key, name in names.items() if key in config}
+
+
 def versions(*packages: str) -> dict[str, str | None]:
     """The installed version of each package, None where it is not installed."""
 
@@ -72,6 +81,22 @@ def seconds_of(call: Callable[[], Any]) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
+
+
+def trained(
+    run: Callable[[], T], mean_return: Callable[[T], float | None], steps: int
+) -> Json:
+    """The answer to `train`.
+
+    Args:
+      run: trains from scratch to the end.
+      mean_return: of what `run` gives; not timed.
+      steps: that `run` takes.
+    """
+    begin = time.perf_counter()
+    state = run()
+    seconds = time.perf_counter() - begin
+    return {"return": mean_return(state), "steps": steps, "seconds": seconds}
 
 
 def peak_memory_bytes() -> int:
@@ -93,7 +118,14 @@ def serve(
     commands: Iterable[str],
     send: Callable[[Json], None],
 ) -> None:
-    """Set the task up, then answer each command until `finish` or the last one."""
+    """Set the task up, then answer each command until `finish` or the last one.
+
+    Args:
+      make: the task of a configuration.
+      config: the keys that all competitors share, and the peer's own.
+      commands: lines.
+      send: takes an answer.
+    """
     task = make(config)
     block, units, ready = _warm_up(task, config.get("block_seconds", BLOCK_SECONDS))
     send(ready)
@@ -117,20 +149,22 @@ def serve(
             raise ValueError(f"command: got {command!r}; allowed is what the task has")
 
 
-def _prepared(task: Task, units: int) -> tuple[Callable[[], None], float]:
-    begin = time.perf_counter()
-    return task.prepare(units), time.perf_counter() - begin
-
-
 def _warm_up(task: Task, block_seconds: float) -> tuple[Callable[[], None], int, Json]:
     """A block of about that many seconds, its units, and what to say of it."""
-    block, compile_seconds = _prepared(task, 1)
-    took = [seconds_of(block) for _ in range(3)]
+    took: list[float] = []
+
+    def prepared(units: int, calls: int) -> tuple[Callable[[], None], float]:
+        begin = time.perf_counter()
+        block = task.prepare(units)
+        seconds = time.perf_counter() - begin
+        took.extend(seconds_of(block) for _ in range(calls))
+        return block, seconds
+
+    block, compile_seconds = prepared(1, calls=3)
     # The first call may do what later ones need not.
     units = max(1, round(block_seconds / min(took[1:])))
     if units > 1:
-        block, compile_seconds = _prepared(task, units)
-        took.append(seconds_of(block))
+        block, compile_seconds = prepared(units, calls=1)
     ready = {
         "ready": True,
         "versions": task.versions,

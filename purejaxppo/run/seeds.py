@@ -31,8 +31,8 @@ def over_seeds(
     """The function over seeds in one program, if there are several.
 
     On an accelerator side by side. On a CPU one after the other: one seed keeps the
-    cores busy, and vmap can be slower than no batching at all (benchmarks/seeds.py).
-    And so each seed is to the bit what it is alone.
+    cores busy, and vmap can be slower than no batching at all
+    (benchmarks/results/seeds.json). And so each seed is to the bit what it is alone.
 
     Args:
       function: of one seed.

@@ -1,0 +1,1 @@
+"""How things are measured, recorded and shown, whatever they are."""

@@ -1,0 +1,155 @@
+"""What is shown of the results, from the files that the benchmarks wrote.
+
+    python -m benchmarks.harness.report
+
+draws results/benchmarks.png and writes what stands between the markers of the READMEs:
+one table of the most telling figures in the top one, everything else in
+benchmarks/README.md. No figure is typed in; a test holds that they agree.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import record, tables
+from benchmarks.harness.tables import ratio, span
+from benchmarks.learning.runs import STUDIES
+from benchmarks.workloads import WORKLOADS
+
+Record = dict[str, Any]
+BENCHMARKS = Path(__file__).parents[1]
+README = BENCHMARKS.parent / "README.md"
+START, END = "<!-- results -->", "<!-- end of results -->"
+
+# Studies that led to a decision and are not repeated: file -> title.
+SETTLED = {
+    "layers": "Dense layers: ours and flax's",
+    "seeds": "Eight seeds in one process, by three ways",
+}
+
+
+def file_of(workload: str) -> str:
+    """The result file of a workload, without its suffix."""
+    return workload.replace("-", "_") + "_speed"
+
+
+def as_markdown(table: tables.Table) -> list[str]:
+    """Aligned lines of Markdown, an empty one behind the table and each sentence."""
+    lines = []
+    if table.rows:
+        widths = [max(3, *map(len, column)) for column in zip(*table.rows, strict=True)]
+        rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+        for row in (table.rows[0], rule, *table.rows[1:]):
+            cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append(f"| {' | '.join([row[0].ljust(widths[0]), *cells[1:]])} |")
+        lines.append("")
+    return lines + [line for note in table.notes for line in (note, "")]
+
+
+def as_text(name: str, figures: dict[str, Any]) -> str:
+    """For the terminal."""
+    lines = [f"{name}: {figures.get('about', '')}", ""]
+    for table in tables.tables_of(figures):
+        lines += as_markdown(table)
+    return "\n".join(lines)
+
+
+def ratios_of(workload: str) -> dict[str, dict[str, float]]:
+    """Ours over each peer of a workload, as far as they are on disk."""
+    stored = record.load(file_of(workload)) or {"results": {}}
+    workers = stored["results"].get("peers", {}).get("workers", {})
+    return {n: r["ours_over_it"] for n, r in workers.items() if "ours_over_it" in r}
+
+
+def _machine(found: Record) -> str:
+    machine, versions = found["machine"], found["versions"]
+    return (
+        f"{machine['cores']} cores of {machine['cpu']}, jax {versions['jax']}, "
+        f"mujoco {versions['mujoco']}"
+    )
+
+
+def section(title: str, about: str, found: Record, command: str) -> list[str]:
+    """Heading, sentence, tables and origin of one result.
+
+    Args:
+      title: of the heading.
+      about: a sentence; none if empty.
+      found: the record.
+      command: what measures it.
+    """
+    lines = [f"### {title}", "", *([about, ""] if about else [])]
+    for table in tables.tables_of(found["results"]):
+        lines += as_markdown(table)
+    return [*lines, f"{command}, {found['date']}, {_machine(found)}", ""]
+
+
+def everything() -> list[str]:
+    """What benchmarks/README.md shows: learning, speed, settled studies."""
+    lines = []
+    for name, study in itertools.chain(*(kind.items() for kind in STUDIES.values())):
+        if found := record.load(f"learning_{name}"):
+            command = f"`{found.get('command_today', found['command'])}`"
+            lines += section(study["title"], "", found, command)
+    for name, workload in WORKLOADS.items():
+        if found := record.load(file_of(name)):
+            command = f"`python -m benchmarks {name}`"
+            lines += section(name, workload.about, found, command)
+    for name, title in SETTLED.items():
+        if found := record.load(name):
+            command = f"A settled study: {found['how']}"
+            lines += section(title, "", found, command)
+    return lines
+
+
+class Shown(dict):
+    """Figures for `str.format`: a spread under its path, a number with its format."""
+
+    def __getitem__(self, key: object) -> Any:
+        value = super().__getitem__(str(key))
+        return Shown(value) if isinstance(value, dict) else value
+
+    def __missing__(self, name: str) -> dict[str, Any]:
+        return (record.load(name) or {"results": {}})["results"]
+
+    def __format__(self, form: str) -> str:
+        return ratio(self) if "median" in self else span(self)
+
+
+def front() -> list[str]:
+    """What the top README shows: benchmarks/front.md, its figures from the records."""
+    text = (BENCHMARKS / "front.md").read_text().format_map(Shown())
+    machine = _machine(record.load("hammer_speed") or {})
+    return [*text.rstrip().splitlines(), f"Measured on {machine}.", ""]
+
+
+SECTIONS: dict[Path, Callable[[], list[str]]] = {
+    README: front,
+    BENCHMARKS / "README.md": everything,
+}
+
+
+def updated(text: str, make_section: Callable[[], list[str]]) -> str:
+    """A README with the section between its markers renewed."""
+    before, rest = text.split(START, 1)
+    after = rest.split(END, 1)[1]
+    return before + "\n".join([START, "", *make_section(), END]) + after
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw and write what differs from the files."""
+    from benchmarks.harness import plot
+
+    if sys.argv[1:] if argv is None else argv:
+        sys.exit("python -m benchmarks.harness.report takes no arguments")
+    print(plot.draw())
+    for path, make_section in SECTIONS.items():
+        text = path.read_text()
+        if (new := updated(text, make_section)) != text:
+            path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

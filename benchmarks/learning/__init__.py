@@ -1,0 +1,1 @@
+"""What policies learn, over several seeds (see `__main__`)."""

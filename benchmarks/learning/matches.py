@@ -1,0 +1,242 @@
+"""Trained players against baselines, and against each other, on the same episodes.
+
+These episodes are not those that chose a run's best policy: their seed is another one.
+"""
+
+import functools
+import importlib
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from benchmarks.learning.runs import STUDIES, Json, over_seeds, train
+from purejaxppo.env import Env
+from purejaxppo.envs.scheduler.env import optimal_return
+from purejaxppo.ppo import evaluation
+from purejaxppo.registry import make_env
+from purejaxppo.run.trained import TrainedPolicy, Which, load_policy
+
+Outcome = dict[str, jax.Array]  # figure -> [E] episodes
+EVAL_SEED = 777  # no evaluation in training plays these episodes
+
+
+class Player(NamedTuple):
+    """A policy and the games that it plays once it is trained.
+
+    Attributes:
+      about: for the reader.
+      preset: of the command line; players of one preset are one training.
+      games: name -> arguments of the environment.
+      which: the run's best policy by its own evaluations, or its last.
+    """
+
+    about: str
+    preset: str
+    games: dict[str, Json]
+    which: Which = "best"
+
+
+class Match(NamedTuple):
+    """A study of trained players and of baselines on the same episodes.
+
+    Attributes:
+      env: its name.
+      title: for the reader.
+      metric: of an episode, in what `play` tells.
+      episodes: of each game.
+      hosts: players whose games the baselines play too.
+      claims: (player, player or baseline): the first is better.
+      players: trained ones.
+      optimum: (start states) -> the best return that there is, where it is known.
+    """
+
+    env: str
+    title: str
+    metric: str
+    episodes: int
+    hosts: Sequence[str]
+    claims: Sequence[tuple[str, str]]
+    players: dict[str, Player]
+    optimum: Callable[[Any], jax.Array] | None = None
+
+
+OPTIMA = {"scheduler": optimal_return}
+
+
+def _match(env: str, study: Json) -> Match:
+    players = {name: Player(**player) for name, player in study["players"].items()}
+    return Match(env, **{**study, "players": players}, optimum=OPTIMA.get(env))
+
+
+MATCHES = {name: _match(name, study) for name, study in STUDIES["matches"].items()}
+
+
+def play(loaded: TrainedPolicy, env: Env, keys: jax.Array) -> Outcome:
+    """Return, length and metrics of a trained policy, deterministic.
+
+    Args:
+      loaded: the policy.
+      env: where it plays; its heads are those of its training.
+      keys: [E], one for each episode.
+    """
+    policy, state = loaded.learner.task.policy, loaded.state
+
+    @jax.jit
+    def run(params: Any, obs_stats: Any, keys: jax.Array) -> Outcome:
+        return evaluation.play_policy(env, policy, params, obs_stats, keys).figures()
+
+    return run(state.params, state.obs_stats, keys)
+
+
+def baselines_of(match: Match) -> Any:
+    """The module of the environment's baselines."""
+    return importlib.import_module(f"purejaxppo.envs.{match.env}.baselines")
+
+
+def play_baseline(match: Match, name: str, env: Env, keys: jax.Array) -> Outcome:
+    """What `play` tells, of the baseline of that name; see there for the others."""
+    module = baselines_of(match)
+    score = functools.partial(module.play_baseline, env, module.BASELINES[name])
+    return jax.jit(score)(keys)
+
+
+def scores(
+    match: Match, games: dict[str, Json], play_game: Callable[[Env, jax.Array], Outcome]
+) -> Json:
+    """Means over episodes game by game, and the mean and the worst game.
+
+    Args:
+      match: for its metric, episodes and optimum.
+      games: name -> arguments of the environment.
+      play_game: (environment, keys [E]) -> figures of each episode.
+    """
+    # The same episodes for every seed and every baseline.
+    keys, found = jax.random.split(jax.random.key(EVAL_SEED), match.episodes), {}
+    for game, arguments in games.items():
+        env = make_env(match.env, **arguments)
+        outcome = play_game(env, keys)
+        figures = {name: float(np.mean(values)) for name, values in outcome.items()}
+        error = np.std(outcome[match.metric]) / np.sqrt(match.episodes)
+        figures[f"{match.metric}_standard_error"] = float(error)
+        if match.optimum is not None:
+            best = float(np.mean(match.optimum(jax.vmap(env.reset)(keys))))
+            figures["of_optimum"] = figures[match.metric] / best
+        found[game] = figures
+    return totals(match, found)
+
+
+def totals(match: Match, games: Json) -> Json:
+    """The mean and the worst game, beside the games themselves."""
+    values = {game: figures[match.metric] for game, figures in games.items()}
+    worst = min(values, key=lambda game: values[game])
+    mean = sum(values.values()) / len(values)
+    return {"mean": mean, "worst": values[worst], "worst_game": worst, "games": games}
+
+
+def summarise(match: Match, results: Json) -> Json:
+    """Each player over seeds, and by how much the claims hold.
+
+    A claim holds where the difference of the means is above `spread`, the largest
+    range of a player over seeds; one seed has none, and shows nothing.
+    `worst_over_best` is the first's worst seed less the second's best.
+    """
+    players, baselines = results["players"], results["baselines"]
+    seeds = [seed for of_player in players.values() for seed in of_player]
+    over = {
+        name: {
+            figure: over_seeds([seed[figure] for seed in of_player])
+            for figure in ("mean", "worst")
+        }
+        for name, of_player in players.items()
+    }
+    spread = max(o["mean"]["max"] - o["mean"]["min"] for o in over.values())
+    margins, several = {}, len(seeds) > len(players)
+    for player, other in match.claims:
+        ours = over[player]["mean"]
+        theirs = over[other]["mean"] if other in over else None
+        theirs = theirs or over_seeds([baselines[player][other]["mean"]])
+        difference = ours["mean"] - theirs["mean"]
+        margins[f"{player} over {other}"] = {
+            "means": difference,
+            "worst_over_best": ours["min"] - theirs["max"],
+            "holds": several and difference > spread,
+        }
+    invalid = [g["invalid_frac"] for seed in seeds for g in seed["games"].values()]
+    return {
+        "players": over,
+        "invalid_frac": max(invalid),
+        "margins": margins,
+        "spread": spread,
+        "holds": all(margin["holds"] for margin in margins.values()),
+    }
+
+
+def run_seed(match: Match, seed: int, flags: list[str]) -> Json:
+    """The trainings of a seed, and what the players that come of them score.
+
+    Args:
+      match: who is trained, and plays what.
+      seed: of the runs.
+      flags: of the command line, after the preset.
+    """
+    presets = dict.fromkeys(player.preset for player in match.players.values())
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {preset: Path(folder) / preset for preset in presets}
+        runs = {
+            preset: train(match.env, ["--preset", preset, *flags], seed, path)
+            for preset, path in paths.items()
+        }
+        players = {}
+        for name, player in match.players.items():
+            loaded = load_policy(paths[player.preset], player.which)
+            play_game = functools.partial(play, loaded)
+            players[name] = scores(match, player.games, play_game)
+    return {"runs": runs, "players": players}
+
+
+def score_baselines(match: Match, games: dict[str, Json]) -> Json:
+    """Baseline -> what it scores in these games."""
+    return {
+        name: scores(match, games, functools.partial(play_baseline, match, name))
+        for name in baselines_of(match).BASELINES
+    }
+
+
+def measure(match: Match, num_seeds: int, flags: list[str]) -> Iterator[Json]:
+    """The results after each seed: baselines, players and their runs.
+
+    Args:
+      match: who plays what.
+      num_seeds: trainings of each preset.
+      flags: of the command line, after the preset.
+    """
+    results: Json = {
+        "metric": match.metric,
+        "episodes": match.episodes,
+        "about": {name: player.about for name, player in match.players.items()},
+        "baselines": {
+            host: score_baselines(match, match.players[host].games)
+            for host in match.hosts
+        },
+        "players": {name: [] for name in match.players},
+        "runs": [],
+    }
+    for seed in range(num_seeds):
+        found = run_seed(match, seed, flags)
+        results["runs"].append(found["runs"])
+        for name, figures in found["players"].items():
+            results["players"][name].append({"seed": seed, **figures})
+        yield results | {"summary": summarise(match, results)}
+
+
+def again(match: Match, results: Json) -> Json:
+    """Figures anew, from the stored scores of each game."""
+    baselines = [found.values() for found in results["baselines"].values()]
+    for scored in itertools.chain(*results["players"].values(), *baselines):
+        scored |= totals(match, scored["games"])
+    return results | {"summary": summarise(match, results)}

@@ -1,0 +1,63 @@
+"""What workers written in JAX share: compiled blocks, each going on from the last."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from benchmarks.peers import worker
+
+
+class Training(NamedTuple):
+    """A training that can be timed block by block.
+
+    Attributes:
+      prepare: see `worker.Task`.
+      state: () -> where it is now.
+    """
+
+    prepare: Callable[[int], Callable[[], None]]
+    state: Callable[[], Any]
+
+
+def in_blocks(run: Callable[[Any, int], tuple[Any, Any]], state: Any) -> Training:
+    """A training that starts at `state`.
+
+    Args:
+      run: (state, number of units) -> (state, output), traceable; the number is
+        static. What is put out (metrics) must be computed, though nobody looks at it.
+      state: of the training, a tree of arrays.
+    """
+    held = [state]
+
+    def prepare(num: int) -> Callable[[], None]:
+        compiled = jax.jit(lambda state: run(state, num)).lower(held[0]).compile()
+
+        def block() -> None:
+            held[0], _ = jax.block_until_ready(compiled(held[0]))
+
+        return block
+
+    return Training(prepare, lambda: held[0])
+
+
+def train(
+    run: Callable[[jax.Array], tuple[Any, Any]],
+    key: jax.Array,
+    mean_return: Callable[[Any], float],
+    steps: int,
+) -> worker.Json:
+    """The answer to `train`, compiling not in its seconds.
+
+    Args:
+      run: key -> (the trained state, output), traceable.
+      key: of the training.
+      mean_return: of a trained state.
+      steps: environment steps that `run` takes.
+    """
+    compiled = jax.jit(run).lower(key).compile()
+    return worker.trained(
+        lambda: jax.block_until_ready(compiled(key)),
+        lambda trained: mean_return(trained[0]),
+        steps,
+    )
