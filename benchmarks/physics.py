@@ -38,7 +38,7 @@ def replay(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
 
 def _collect(prepared: Prepared):
     """state -> the controls and mocap positions of a rollout, [T, N, ...]."""
-    env, policy, config = prepared.env, prepared.policy, prepared.config
+    env, policy, config = prepared.env, prepared.learner.task.policy, prepared.config
 
     def collect(state: TrainState) -> tuple[jax.Array, jax.Array]:
         def step(carry: tuple[State, dict], key: jax.Array):
