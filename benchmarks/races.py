@@ -24,14 +24,14 @@ class Race(NamedTuple):
 
     Attributes:
       seeds: of trainings from scratch; none where only speed is compared.
-      stages: whether our side is also taken apart: never, full, always.
+      stages: whether our side is also taken apart.
     """
 
     about: str
     configuration: Common
     competitors: dict[str, Competitor]
     seeds: tuple[int, ...]
-    stages: str
+    stages: bool
 
 
 def configuration(name: str) -> Common:
@@ -48,7 +48,7 @@ def _race(name: str, race: Common) -> Race:
         configuration(race.get("configuration", name)),
         {label: workers[worker] for label, worker in race["competitors"].items()},
         tuple(race.get("seeds", ())),
-        race.get("stages", "never"),
+        race.get("stages", False),
     )
 
 

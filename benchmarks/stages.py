@@ -16,11 +16,10 @@ several, one after the other, as training does.
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import timing
@@ -46,7 +45,13 @@ from purejaxppo.run.progress import Progress
 
 Json = dict[str, Any]
 _KEY = 2
-_LEAST = 4096  # environment steps of one call
+_SIZES = ("env", "num_envs", "num_steps", "num_minibatches", "core")
+_MIN_STEPS = 4096  # environment steps of one call
+
+
+def run_to_end(f: Callable[..., Any], *args: Any) -> Any:
+    """Call `f`; its results, once they are computed."""
+    return jax.block_until_ready(f(*args))
 
 
 class Prepared(NamedTuple):
@@ -63,8 +68,9 @@ class Prepared(NamedTuple):
     update: Callable[..., tuple[TrainState, Metrics]]
     state: TrainState
 
-    env = property(lambda self: self.learner.task.env)
-    config = property(lambda self: self.learner.task.config)
+    task = property(lambda self: self.learner.task)
+    env = property(lambda self: self.task.env)
+    config = property(lambda self: self.task.config)
 
     @property
     def has_c_engine(self) -> bool:
@@ -73,7 +79,7 @@ class Prepared(NamedTuple):
 
     def work(self, name: str, f: Callable[..., Any], *args: Any) -> Work:
         """A call of the compiled `f` that returns when its results are there."""
-        return functools.partial(_wait, self.compile(name, f, *args), *args)
+        return functools.partial(run_to_end, self.compile(name, f, *args), *args)
 
 
 def prepare(config: Config, env: Env | None = None) -> Prepared:
@@ -86,11 +92,11 @@ def prepare(config: Config, env: Env | None = None) -> Prepared:
     return Prepared(learner, hypers, compile, update, state)
 
 
-def repeated(once: Callable[..., Any], repeats: int) -> Callable[..., Any]:
-    """`once`, (carry, key) -> (carry, out), that often in one program."""
+def repeated(step: Callable[..., Any], repeats: int) -> Callable[..., Any]:
+    """Repeat `step`, (carry, key) -> (carry, out), in one program."""
     if repeats == 1:
-        return once
-    return lambda carry, key: jax.lax.scan(once, carry, jax.random.split(key, repeats))
+        return step
+    return lambda carry, key: jax.lax.scan(step, carry, jax.random.split(key, repeats))
 
 
 def random_rollout(prepared: Prepared) -> Callable[..., Any]:
@@ -148,7 +154,7 @@ def _collect(prepared: Prepared, state: TrainState, key: jax.Array):
     env, config = prepared.env, prepared.config
     key_starts, key = jax.random.split(key)
     starts = autoreset.draw_starts(env, config.reset, config.num_starts, key_starts)
-    return rollout(prepared.learner.task, state, starts, key)
+    return rollout(prepared.task, state, starts, key)
 
 
 def rollout_alone(prepared: Prepared, repeats: int = 1) -> Work:
@@ -167,8 +173,7 @@ def fixed_batch(prepared: Prepared) -> Batch:
     def collect(state: TrainState, hypers: Hypers, key: jax.Array) -> Batch:
         after, transitions, *_ = _collect(prepared, state, key)
         carry = state.carry["critic"]
-        task = prepared.learner.task
-        return make_batch(task, after, transitions, carry, hypers)[0]
+        return make_batch(prepared.task, after, transitions, carry, hypers)[0]
 
     args = prepared.state, prepared.hypers, jax.random.key(_KEY)
     return prepared.compile("batch", collect, *args)(*args)
@@ -178,12 +183,11 @@ def epochs(prepared: Prepared, repeats: int) -> Callable[..., Any]:
     """(state, batch, hypers, key) -> (state, metrics): updates on a fixed batch."""
 
     def run(state: TrainState, batch: Batch, hypers: Hypers, key: jax.Array):
-        def once(state: TrainState, key: jax.Array):
-            task = prepared.learner.task
-            state, summary = optimise(task, state, batch, hypers, key)
+        def update(state: TrainState, key: jax.Array):
+            state, summary = optimise(prepared.task, state, batch, hypers, key)
             return state, summary.logged
 
-        return repeated(once, repeats)(state, key)
+        return repeated(update, repeats)(state, key)
 
     return run
 
@@ -195,14 +199,14 @@ def update_alone(prepared: Prepared, repeats: int = 1) -> Work:
     return prepared.work("optimise", epochs(prepared, repeats), *args)
 
 
-def whole_updates(prepared: Prepared, repeats: int = 1) -> Work:
+def end_to_end(prepared: Prepared, repeats: int = 1) -> Work:
     """Whole updates; a single one is the program that training compiled."""
-    learner, args = prepared.learner, (prepared.state, prepared.hypers)
+    args = prepared.state, prepared.hypers
     if repeats == 1:
-        return functools.partial(_wait, prepared.update, *args)
+        return functools.partial(run_to_end, prepared.update, *args)
 
     def run(state: TrainState, hypers: Hypers) -> tuple[TrainState, Metrics]:
-        return run_updates(learner.task, state, hypers, repeats)
+        return run_updates(prepared.task, state, hypers, repeats)
 
     return prepared.work("updates", run, *args)
 
@@ -211,78 +215,36 @@ STAGES: dict[str, Callable[[Prepared, int], Work]] = {
     "physics": physics_alone,
     "rollout": rollout_alone,
     "update": update_alone,
-    "end_to_end": whole_updates,
+    "end_to_end": end_to_end,
 }
 
 
-def speed(config: Config, rounds: int, names: Sequence[str] = tuple(STAGES)) -> Json:
-    """Steps/s of stages in turn, and their ratios to the first.
-
-    Args:
-      config: of the training.
-      rounds: how often each is timed.
-      names: of the stages.
-    """
+def speed(config: Config, rounds: int) -> Json:
+    """Steps/s of the stages in turn, `rounds` times, and their ratios to the first."""
     prepared, metrics = prepare(config), {}
     # Past the critic's warm-up, and in mid-episode.
     for _ in range(config.critic_warmup + 4):
         state, metrics = prepared.update(prepared.state, prepared.hypers)
         prepared = prepared._replace(state=state)
-    least = 1 if prepared.has_c_engine else _LEAST
-    repeats = max(1, least // config.batch_size)
+    min_steps = 1 if prepared.has_c_engine else _MIN_STEPS
+    repeats = max(1, min_steps // config.batch_size)
     amount = config.batch_size * repeats
     tasks = {
-        name: timing.timed(STAGES[name](prepared, repeats), amount) for name in names
+        name: timing.timed(make_work(prepared, repeats), amount)
+        for name, make_work in STAGES.items()
     }
     return {
-        **timing.figures(timing.interleave(tasks, rounds), names[0]),
+        **timing.figures(timing.interleave(tasks, rounds), "physics"),
         "rounds": rounds,
         "updates_a_call": repeats,
         "physics_is": "mujoco.rollout" if prepared.has_c_engine else "environment",
-        **described(config),
-        "minibatches_run": float(metrics["update/minibatches"]),
-        "first_minibatch_error": float(metrics["ratio/first_minibatch_error"]),
-        "peak_memory_bytes": peak_memory_bytes(),
-        "compile_seconds": {"cold": prepared.compile.ledger["update"]},
-    }
-
-
-def seeds(config: Config, counts: Sequence[int], rounds: int) -> Json:
-    """Seeds trained side by side by one program, in steps/s of all.
-
-    Args:
-      config: of each seed.
-      counts: how many seeds.
-      rounds: how often each number of seeds is timed.
-    """
-    learner, hypers = make_learner(config), as_arrays(config.hypers)
-    tasks = {}
-    for count in counts:
-        keys = jax.vmap(jax.random.key)(jnp.arange(count))
-        states = jax.jit(jax.vmap(lambda key: learner.init(key, hypers)[0]))(keys)
-        update = jax.jit(jax.vmap(learner.update, in_axes=(0, None)))
-        work = functools.partial(_wait, update, states, hypers)
-        tasks[f"{count} seeds"] = timing.timed(work, count * config.batch_size)
-    return {
-        **timing.figures(timing.interleave(tasks, rounds), f"{counts[0]} seeds"),
-        "rounds": rounds,
-        "peak_memory_bytes": peak_memory_bytes(),
-    }
-
-
-def _wait(f: Callable[..., Any], *args: Any) -> Any:
-    """The results of `f`, once they are there."""
-    return jax.block_until_ready(f(*args))
-
-
-def described(config: Config) -> Json:
-    """The sizes that a figure depends on."""
-    names = ("env", "num_envs", "num_steps", "num_minibatches", "core")
-    return {
-        **{name: getattr(config, name) for name in names},
+        **{name: getattr(config, name) for name in _SIZES},
         "num_epochs": config.epochs,
         "networks": [config.hidden_sizes, config.critic_hidden_sizes],
         "threads": len(os.sched_getaffinity(0)),
+        "minibatches_run": float(metrics["update/minibatches"]),
+        "first_minibatch_error": float(metrics["ratio/first_minibatch_error"]),
+        "compile_seconds": {"cold": prepared.compile.ledger["update"]},
     }
 
 
@@ -292,10 +254,10 @@ def training(config: Config) -> Json:
     Its update is the one that `speed` compiled: it comes from the persistent cache.
     """
     prepared = prepare(config)
-    learner, hypers, compile, update, state = prepared
+    state = prepared.state
     begin = time.perf_counter()
     for _ in range(config.num_updates):
-        state, _ = update(state, hypers)
+        state, _ = prepared.update(state, prepared.hypers)
     jax.block_until_ready(state)
     trained: Json = {
         "steps": config.num_updates * config.batch_size,
@@ -303,11 +265,11 @@ def training(config: Config) -> Json:
         # Now: an evaluation may have more environments than training.
         "peak_memory_bytes": peak_memory_bytes(),
     }
-    metrics = jax.jit(learner.evaluate)(state)
+    metrics = jax.jit(prepared.learner.evaluate)(state)
     names = {"eval/mean_return", f"eval/episode_{prepared.env.spec.success}"}
     trained |= {n: float(np.asarray(metrics[n])) for n in names & set(metrics)}
     return {
-        "compile_seconds": {"cached": compile.ledger["update"]},
+        "compile_seconds": {"cached": prepared.compile.ledger["update"]},
         "training": trained,
     }
 

@@ -11,15 +11,30 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks import gpu, startup
+from benchmarks import startup
 from benchmarks.harness import compare
-from benchmarks.harness.options import Figures, Options
 from benchmarks.harness.processes import ProgramFailed, answer_of
 from benchmarks.races import FEW, RACES, Race
+from purejaxppo.run.progress import Progress
 
 ROUNDS, QUICK_ROUNDS = 15, 2
 STARTS = 5  # of the command line
 PART_TIMEOUT = 3600.0  # seconds
+Figures = dict[str, Any]
+
+
+class Options(NamedTuple):
+    """How to measure.
+
+    Attributes:
+      rounds: how often things are timed in turn.
+      quick: tiny sizes, to see that it runs; the figures mean nothing.
+      progress: says what is going on.
+    """
+
+    rounds: int
+    quick: bool
+    progress: Progress
 
 
 Part = Callable[[Options], Figures]
@@ -40,17 +55,16 @@ class Workload(NamedTuple):
 
 
 def _answer(part: str, request: Figures, options: Options, cache: str) -> Figures:
-    """What one part says, in a process of its own with that compilation cache."""
-    command = [sys.executable, "-m", "benchmarks.harness.part"]
-    command += [part, json.dumps(request)]
-    # As kept by the command line, however fast it compiled: the second process must not
+    """The figures of one part, from a process with that folder of compiled programs."""
+    command = [sys.executable, "-m", "benchmarks.harness.part", part]
+    # Every program is stored, however fast it compiled: the second process must not
     # compile what the first has.
-    extra = {
+    variables = {
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     with options.progress.phase(f"measuring {part}"):
-        return answer_of(command, PART_TIMEOUT, extra)
+        return answer_of([*command, json.dumps(request)], PART_TIMEOUT, variables)
 
 
 QUICK = {"num_envs": 8, "num_steps": 8, "eval_blocks": 1, "eval_episodes": 2}
@@ -77,36 +91,18 @@ def ours(case: Figures, quick: Figures) -> Part:
     return run
 
 
-def trained_by_preset(env: str, **quick: Any) -> Part:
-    """An environment of ours as the command line would train it."""
-    return ours({"env": env}, QUICK | quick)
-
-
-def our_side(race: Race) -> Part:
+def our_side(race: Race) -> tuple[Part, ...]:
     """Our side of a race, taken apart, where it says so."""
     common = race.configuration
     part = ours({"common": common}, {"common": common | FEW})
+    return (part,) if race.stages else ()
+
+
+def against(race: Race) -> Part:
+    """Workers in turn; then each trains from scratch, once a seed."""
 
     def run(options: Options) -> Figures:
-        wanted = ("always",) if options.quick else ("always", "full")
-        return part(options) if race.stages in wanted else {}
-
-    return run
-
-
-def against(race: Race, block_seconds: float = 2.0) -> Part:
-    """Workers in turn; then each trains from scratch, once a seed.
-
-    Args:
-      race: who takes part, on what.
-      block_seconds: about what one timed block takes.
-    """
-
-    def run(options: Options) -> Figures:
-        asked, seeds = (
-            {**race.configuration, "block_seconds": block_seconds},
-            race.seeds,
-        )
+        asked, seeds = race.configuration, race.seeds
         if options.quick:
             asked, seeds = asked | FEW, seeds[:1]
         competitors, progress = race.competitors, options.progress
@@ -136,38 +132,63 @@ def start_up(options: Options) -> Figures:
         return startup.measure(flags, 1 if options.quick else STARTS)
 
 
+def on_accelerator(engine: str, num_envs: int) -> Part:
+    """The hammer's preset without demonstrations: speed does not depend on them.
+
+    Every minibatch is run, whatever the KL of a policy that knows nothing.
+    """
+    case = {
+        "env": "hammer",
+        "env_kwargs": {"engine": engine},
+        "num_envs": num_envs,
+        "num_steps": 16,
+        "total_timesteps": 1_600 * num_envs,
+        "num_demonstrations": 0,
+        "critic_warmup": 0,
+        "anchor": False,
+        "normalize_observations": "running",
+        "target_kl": 1e9,
+    }
+    return ours(case, QUICK | {"env_kwargs": {"engine": "mujoco"}})
+
+
 _LESS_CLONING = {"num_demonstrations": 1, "cloning_steps": 10, "critic_warmup": 1}
 
 WORKLOADS: dict[str, Workload] = {
     "hammer": Workload(
         "The hammer as the command line trains it, C MuJoCo inside the jitted scan.",
-        (trained_by_preset("hammer", **_LESS_CLONING),),
+        (ours({"env": "hammer"}, QUICK | _LESS_CLONING),),
     ),
     "scheduler": Workload(
         "Masked discrete actions; integers and no physics.",
-        (trained_by_preset("scheduler"),),
+        (ours({"env": "scheduler"}, QUICK),),
     ),
     "lifecycle": Workload(
         "A recurrent core and four heads, of which an op makes some matter.",
-        (trained_by_preset("lifecycle"),),
+        (ours({"env": "lifecycle"}, QUICK),),
     ),
     "deck": Workload(
         "A card game, and k of n cards without replacement.",
-        (trained_by_preset("deck"),),
+        (ours({"env": "deck"}, QUICK),),
     ),
     **{
-        name: Workload(race.about, (our_side(race), against(race)))
+        name: Workload(race.about, (*our_side(race), against(race)))
         for name, race in RACES.items()
     },
     "startup": Workload(
         "`python -m purejaxppo.train --env hammer`, to the end of its first update.",
         (start_up,),
     ),
-    "gpu": Workload(
-        "The hammer on an accelerator: engines, sizes, precision, seeds, learning.",
-        (gpu.measure,),
-        by_name=True,
-    ),
+    # No GPU has run these yet.
+    **{
+        f"gpu-{engine}-{num_envs}": Workload(
+            f"The hammer on an accelerator by {engine}, {num_envs:,} environments.",
+            (on_accelerator(engine, num_envs),),
+            by_name=True,
+        )
+        for engine in ("warp", "mjx")
+        for num_envs in (1024, 2048, 4096, 8192, 16384, 32768)
+    },
 }
 
 

@@ -17,6 +17,10 @@ from benchmarks.peers import ours
 from purejaxppo.config import Config
 
 Json = dict[str, Any]
+PARTS: dict[str, Callable[..., Json]] = {
+    "speed": stages.speed,
+    "training": stages.training,
+}
 
 
 def config_of(
@@ -36,26 +40,11 @@ def config_of(
     return Config.preset(env, preset, **values)
 
 
-def speed(case: Json, **sizes: Any) -> Json:
-    return stages.speed(config_of(**case), **sizes)
-
-
-def training(case: Json) -> Json:
-    return stages.training(config_of(**case))
-
-
-def seeds(case: Json, **sizes: Any) -> Json:
-    return stages.seeds(config_of(**case), **sizes)
-
-
-PARTS: dict[str, Callable[..., Json]] = {
-    part.__name__: part for part in (speed, training, seeds)
-}
-
-
 def main() -> None:
-    answer = PARTS[sys.argv[1]](**json.loads(sys.argv[2]))
-    print(json.dumps(answer), flush=True)
+    """Measure the part that the arguments name, and print the answer."""
+    part, request = PARTS[sys.argv[1]], json.loads(sys.argv[2])
+    config = config_of(**request.pop("case"))
+    print(json.dumps(part(config, **request)), flush=True)
 
 
 if __name__ == "__main__":

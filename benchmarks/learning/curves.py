@@ -44,6 +44,7 @@ def points_of(rows: list[dict[str, str]], study: Curve) -> list[Point]:
     return [
         {
             "steps": int(row["steps"]) * study.frames,
+            "seconds": round(float(row["seconds"]), 1),
             **{name: round(float(row[key]), 6) for name, key in columns.items()},
         }
         for row in rows
@@ -98,10 +99,3 @@ def measure(study: Curve, num_seeds: int, flags: list[str]) -> Iterator[Json]:
         speed = {name: summary[name] for name in ("steps_per_second", "faults")}
         results["seeds"].append({"seed": seed, **speed, **figures_of(points)})
         yield {**results, "summary": summarise(results)}
-
-
-def again(study: Curve, results: Json) -> Json:
-    """Figures anew, from the stored curves."""
-    for seed in results["seeds"]:
-        seed |= figures_of(seed["curve"])
-    return results | {"summary": summarise(results)}

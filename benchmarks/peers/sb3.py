@@ -49,7 +49,12 @@ def make_envs(config: worker.Json, num_envs: int, seed: int) -> Any:
         return make_vec_env(config["env"].rpartition(":")[2], num_envs, seed)
     from benchmarks.peers import hammers
 
-    return hammers.make_vector(config["vector"], num_envs, seed)
+    if config["vector"] == "envpool":
+        return hammers.EnvPoolVector(num_envs, seed)
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    seeds = range(seed, seed + num_envs)
+    return DummyVecEnv([functools.partial(hammers.official, s) for s in seeds])
 
 
 def make_model(config: worker.Json) -> Any:
