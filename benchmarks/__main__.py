@@ -22,10 +22,7 @@ from purejaxppo.errors import (
 )
 from purejaxppo.run.progress import Progress
 
-_QUICK_FLAGS = (
-    # Compiled with less care: a third of the time.
-    " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+_QUICK_FLAGS = " --xla_backend_optimization_level=0"  # compiles faster
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -56,7 +53,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, print, write."""
+    """Measure the workloads, print and write their results."""
     rounds = QUICK_ROUNDS if arguments.quick else arguments.rounds
     options = Options(rounds, arguments.quick, Progress())
     writes = not (arguments.quick or arguments.no_write)
@@ -72,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run; the exit code: 0, 2 for wrong arguments, 130 after Ctrl-C."""
+    """Run, and return the exit code: 0, 2 for wrong arguments, 130 after Ctrl-C."""
     # However it is stopped it unwinds, so that no worker is left behind; a shell has
     # its background jobs ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)

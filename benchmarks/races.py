@@ -1,4 +1,4 @@
-"""Who races whom, on what: races.toml, read."""
+"""Races between workers, read from races.toml."""
 
 import tomllib
 from pathlib import Path
@@ -35,7 +35,7 @@ class Race(NamedTuple):
 
 
 def configuration(name: str) -> Common:
-    """The keys of a configuration and of those that it builds on."""
+    """Read the keys of a configuration and of those that it builds on."""
     keys = dict(_DATA["configurations"][name])
     base = keys.pop("base", None)
     return (configuration(base) if base else {}) | keys

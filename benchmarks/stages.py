@@ -50,7 +50,7 @@ _MIN_STEPS = 4096  # environment steps of one call
 
 
 def run_to_end(f: Callable[..., Any], *args: Any) -> Any:
-    """Call `f`; its results, once they are computed."""
+    """Call `f`, and return its results when they are computed."""
     return jax.block_until_ready(f(*args))
 
 
@@ -78,12 +78,12 @@ class Prepared(NamedTuple):
         return getattr(getattr(self.env, "engine", None), "name", None) == "mujoco"
 
     def work(self, name: str, f: Callable[..., Any], *args: Any) -> Work:
-        """A call of the compiled `f` that returns when its results are there."""
+        """Compile `f`: a call of it that returns when its results are computed."""
         return functools.partial(run_to_end, self.compile(name, f, *args), *args)
 
 
 def prepare(config: Config, env: Env | None = None) -> Prepared:
-    """The state that training begins with, demonstrations cloned."""
+    """Compile the update, and make the state that training begins with."""
     learner, hypers = make_learner(config, env), as_arrays(config.hypers)
     compile = Compiler(Progress())
     args = jax.random.key(0), hypers
@@ -100,7 +100,7 @@ def repeated(step: Callable[..., Any], repeats: int) -> Callable[..., Any]:
 
 
 def random_rollout(prepared: Prepared) -> Callable[..., Any]:
-    """(episodes, key) -> (episodes, what is seen): random allowed actions, no policy.
+    """Make (episodes, key) -> (episodes, outputs): random allowed actions, no policy.
 
     As in a rollout, what can be drawn before the scan is: starts, and actions where no
     mask depends on the state.
@@ -138,7 +138,7 @@ def random_rollout(prepared: Prepared) -> Callable[..., Any]:
 
 
 def physics_alone(prepared: Prepared, repeats: int = 1) -> Work:
-    """What the other stages are compared with: all that is not PPO's."""
+    """Make the stage that the others are compared with: all that is not PPO."""
     if prepared.has_c_engine:
         # Here, because not every Python environment of a peer has MuJoCo.
         from benchmarks.physics import replayed
@@ -150,7 +150,7 @@ def physics_alone(prepared: Prepared, repeats: int = 1) -> Work:
 
 
 def _collect(prepared: Prepared, state: TrainState, key: jax.Array):
-    """One rollout: the state after it, transitions, and what else it gives."""
+    """Collect one rollout, with the starts that an update would draw."""
     env, config = prepared.env, prepared.config
     key_starts, key = jax.random.split(key)
     starts = autoreset.draw_starts(env, config.reset, config.num_starts, key_starts)
@@ -158,7 +158,7 @@ def _collect(prepared: Prepared, state: TrainState, key: jax.Array):
 
 
 def rollout_alone(prepared: Prepared, repeats: int = 1) -> Work:
-    """The rollout of an update."""
+    """Make the stage that collects the rollout of an update."""
 
     def run(state: TrainState, key: jax.Array):
         return _collect(prepared, state, key)[:2]
@@ -168,7 +168,7 @@ def rollout_alone(prepared: Prepared, repeats: int = 1) -> Work:
 
 
 def fixed_batch(prepared: Prepared) -> Batch:
-    """The batch of the state's next rollout."""
+    """Collect the batch of the state's next rollout."""
 
     def collect(state: TrainState, hypers: Hypers, key: jax.Array) -> Batch:
         after, transitions, *_ = _collect(prepared, state, key)
@@ -180,7 +180,7 @@ def fixed_batch(prepared: Prepared) -> Batch:
 
 
 def epochs(prepared: Prepared, repeats: int) -> Callable[..., Any]:
-    """(state, batch, hypers, key) -> (state, metrics): updates on a fixed batch."""
+    """Make (state, batch, hypers, key) -> (state, metrics): updates on one batch."""
 
     def run(state: TrainState, batch: Batch, hypers: Hypers, key: jax.Array):
         def update(state: TrainState, key: jax.Array):
@@ -193,14 +193,14 @@ def epochs(prepared: Prepared, repeats: int) -> Callable[..., Any]:
 
 
 def update_alone(prepared: Prepared, repeats: int = 1) -> Work:
-    """Epochs over a fixed batch."""
+    """Make the stage that trains the epochs on a fixed batch."""
     batch, key = fixed_batch(prepared), jax.random.key(_KEY)
     args = prepared.state, batch, prepared.hypers, key
     return prepared.work("optimise", epochs(prepared, repeats), *args)
 
 
 def end_to_end(prepared: Prepared, repeats: int = 1) -> Work:
-    """Whole updates; a single one is the program that training compiled."""
+    """Make the stage of whole updates; one alone is the program that training runs."""
     args = prepared.state, prepared.hypers
     if repeats == 1:
         return functools.partial(run_to_end, prepared.update, *args)
@@ -220,7 +220,7 @@ STAGES: dict[str, Callable[[Prepared, int], Work]] = {
 
 
 def speed(config: Config, rounds: int) -> Json:
-    """Steps/s of the stages in turn, `rounds` times, and their ratios to the first."""
+    """Time the stages in turn, `rounds` times: steps/s and ratios to physics."""
     prepared, metrics = prepare(config), {}
     # Past the critic's warm-up, and in mid-episode.
     for _ in range(config.critic_warmup + 4):
@@ -249,7 +249,7 @@ def speed(config: Config, rounds: int) -> Json:
 
 
 def training(config: Config) -> Json:
-    """Train to the end: the return reached, and the peak memory of doing so.
+    """Train to the end: the return that it reaches, and the peak memory.
 
     Its update is the one that `speed` compiled: it comes from the persistent cache.
     """
@@ -275,6 +275,6 @@ def training(config: Config) -> Json:
 
 
 def peak_memory_bytes() -> int:
-    """Of the accelerator where there is one, else of this process."""
+    """Peak memory of the accelerator where there is one, else of this process."""
     stats = jax.devices()[0].memory_stats() or {}
     return int(stats.get("peak_bytes_in_use") or worker.peak_memory_bytes())

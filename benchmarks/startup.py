@@ -27,7 +27,7 @@ _POLL_SECONDS = 0.05
 def run_once(
     flags: list[str], folder: Path, cache: Path, timeout: float = 600.0
 ) -> Json:
-    """Run the command line: seconds from its start, and what it compiled.
+    """Time one run of the command line.
 
     Args:
       flags: of the command line.
@@ -60,7 +60,7 @@ def run_once(
 
 
 def measure(flags: list[str], rounds: int) -> Json:
-    """Cold starts with these flags, each followed by one with the cache it left."""
+    """Time cold starts with these flags, each followed by one with its cache."""
     runs: dict[str, list[Json]] = {case: [] for case in TARGETS}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as name:
@@ -76,7 +76,7 @@ def measure(flags: list[str], rounds: int) -> Json:
 
 
 def _summary(runs: list[Json]) -> Json:
-    """Median and spread of each time; what compiled, of the last run."""
+    """Summarise each time, and keep what the last run compiled."""
     times = [name for name in runs[0] if name.startswith("seconds")]
     return {
         **{name: median_and_spread([run[name] for run in runs]) for name in times},

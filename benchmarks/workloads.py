@@ -55,7 +55,7 @@ class Workload(NamedTuple):
 
 
 def _answer(part: str, request: Figures, options: Options, cache: str) -> Figures:
-    """The figures of one part, from a process with that folder of compiled programs."""
+    """Measure one part in a process with that folder of compiled programs."""
     command = [sys.executable, "-m", "benchmarks.harness.part", part]
     # Every program is stored, however fast it compiled: the second process must not
     # compile what the first has.
@@ -72,7 +72,7 @@ QUICK |= {"total_timesteps": 128, "num_evals": 0}
 
 
 def ours(case: Figures, quick: Figures) -> Part:
-    """Stages, compile seconds (cold, cached), training: one configuration of ours.
+    """Measure stages, compile seconds (cold, cached) and training of ours.
 
     Args:
       case: what `benchmarks.harness.part.config_of` takes.
@@ -80,11 +80,11 @@ def ours(case: Figures, quick: Figures) -> Part:
     """
 
     def run(options: Options) -> Figures:
-        asked = case | quick if options.quick else case
+        config = case | quick if options.quick else case
         with tempfile.TemporaryDirectory() as cache:
-            request = {"case": asked, "rounds": options.rounds}
+            request = {"case": config, "rounds": options.rounds}
             figures = _answer("speed", request, options, cache)
-            trained = _answer("training", {"case": asked}, options, cache)
+            trained = _answer("training", {"case": config}, options, cache)
         compiled = figures["compile_seconds"] | trained["compile_seconds"]
         return figures | trained | {"compile_seconds": compiled}
 
@@ -92,29 +92,29 @@ def ours(case: Figures, quick: Figures) -> Part:
 
 
 def our_side(race: Race) -> tuple[Part, ...]:
-    """Our side of a race, taken apart, where it says so."""
+    """Take our side of a race apart, where the race says so."""
     common = race.configuration
     part = ours({"common": common}, {"common": common | FEW})
     return (part,) if race.stages else ()
 
 
 def against(race: Race) -> Part:
-    """Workers in turn; then each trains from scratch, once a seed."""
+    """Race the workers; then each trains from scratch, once a seed."""
 
     def run(options: Options) -> Figures:
-        asked, seeds = race.configuration, race.seeds
+        config, seeds = race.configuration, race.seeds
         if options.quick:
-            asked, seeds = asked | FEW, seeds[:1]
+            config, seeds = config | FEW, seeds[:1]
         competitors, progress = race.competitors, options.progress
-        rows = compare.race(competitors, asked, options.rounds, progress)
-        figures = {"config": asked, "rounds": options.rounds, "workers": rows}
-        able = {
+        rows = compare.race(competitors, config, options.rounds, progress)
+        figures = {"config": config, "rounds": options.rounds, "workers": rows}
+        trainable = {
             name: competitor
             for name, competitor in competitors.items()
             if "error" not in rows[name] and (name == compare.OURS or not options.quick)
         }
         if seeds:
-            figures["training"] = compare.train(able, asked, seeds, progress)
+            figures["training"] = compare.train(trainable, config, seeds, progress)
             figures["seeds"] = list(seeds)
         return {"peers": figures}
 
@@ -122,7 +122,7 @@ def against(race: Race) -> Part:
 
 
 def start_up(options: Options) -> Figures:
-    """The command line, cold and with its cache."""
+    """Start the command line, cold and with its cache."""
     flags = ["--env", "hammer", "--total-timesteps", "65536", "--num-evals", "1"]
     if options.quick:
         sizes = {"num-envs": 8, "num-steps": 8, "total-timesteps": 640}
@@ -133,7 +133,7 @@ def start_up(options: Options) -> Figures:
 
 
 def on_accelerator(engine: str, num_envs: int) -> Part:
-    """The hammer's preset without demonstrations: speed does not depend on them.
+    """Measure the hammer without demonstrations: speed does not depend on them.
 
     Every minibatch is run, whatever the KL of a policy that knows nothing.
     """
@@ -193,7 +193,7 @@ WORKLOADS: dict[str, Workload] = {
 
 
 def measure(workload: Workload, options: Options) -> Figures:
-    """The figures of all parts; of a part that cannot run, the sentence why."""
+    """Measure all parts; of a part that cannot run, say why."""
     figures: Figures = {"about": workload.about}
     for part in workload.parts:
         try:

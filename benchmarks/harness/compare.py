@@ -43,7 +43,7 @@ class Competitor:
     changes: Config = dataclasses.field(default_factory=dict)
 
     def command(self, config: Config) -> list[str]:
-        """What starts it.
+        """Build the command that starts it.
 
         Raises:
           ProgramFailed: its script or its Python environment is missing.
@@ -78,7 +78,7 @@ def _start(
     config: Config,
     timeouts: Timeouts,
 ) -> tuple[Program, dict[str, Any]]:
-    """A worker that is ready, and what it said of itself."""
+    """Start a worker, and wait until it is ready: its versions, compile seconds."""
     program = stack.enter_context(running(competitor.command(config)))
     ready = ask(program, None, timeouts["ready"])
     if not ready.get("ready"):
@@ -87,7 +87,7 @@ def _start(
 
 
 def _task(program: Program, row: dict[str, Any], timeouts: Timeouts) -> timing.Task:
-    """One block of a worker; None once it has failed."""
+    """Make a task that runs one block of a worker, and returns None if it fails."""
 
     def task() -> timing.Block | None:
         with _failing(row):
@@ -106,7 +106,7 @@ def race(
     progress: Progress,
     timeouts: Timeouts = TIMEOUTS,
 ) -> Rows:
-    """Steps/s of every competitor, and the ratio of ours to it, in the same rounds.
+    """Measure steps/s of every competitor, and the ratio of ours to it, round by round.
 
     Workers start one after another, so that none compiles beside another. One that
     fails leaves its one sentence as `error`, and the others go on.
@@ -137,7 +137,7 @@ def race(
 
 
 def _compare(rows: Rows, rates: timing.Rates) -> None:
-    """Add what the rounds say; ratios only where both sides have every round."""
+    """Add rates, and ratios where both sides have every round."""
     for name, row in rows.items():
         if "error" in row or not rates.get(name):
             continue
@@ -153,7 +153,7 @@ def train(
     progress: Progress,
     timeouts: Timeouts = TIMEOUTS,
 ) -> Rows:
-    """Training from scratch to the same number of steps, by seed: returns reached.
+    """Train from scratch to the same number of steps, once a seed: returns reached.
 
     Each in a new worker, one at a time. A competitor that failed is not tried again.
 

@@ -8,7 +8,6 @@ where compiled programs are kept.
 
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import purejaxppo  # noqa: F401 (first: it prepares XLA)
@@ -17,16 +16,13 @@ from benchmarks.peers import ours
 from purejaxppo.config import Config
 
 Json = dict[str, Any]
-PARTS: dict[str, Callable[..., Json]] = {
-    "speed": stages.speed,
-    "training": stages.training,
-}
+PARTS = {"speed": stages.speed, "training": stages.training}
 
 
 def config_of(
     env: str = "", preset: str = "default", common: Json | None = None, **values: Any
 ) -> Config:
-    """The configuration of a case.
+    """Make the configuration of a case.
 
     Args:
       env: name of the environment.

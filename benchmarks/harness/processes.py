@@ -43,7 +43,7 @@ def _listen(stream: IO[str], answers: "queue.Queue[dict[str, Any] | None]") -> N
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a program: our checkout is importable, devices are shared."""
+    """Make environment variables: our checkout is importable, devices are shared."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {
         # Programs that wait for their turn must not hold a whole accelerator.
@@ -95,7 +95,7 @@ def running(
 
 
 def end(process: subprocess.Popen) -> None:
-    """End the whole group: what the program started too."""
+    """End the process group: the program, and what it has started."""
     for kill in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, kill)
@@ -144,7 +144,7 @@ def ask(
 
 
 def ended_how(program: Program) -> str:
-    """The exit code of a program that ended, and the last thing it said."""
+    """Say the exit code of a program that ended, and its last line of stderr."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         program.process.wait(_PATIENCE)
     program.errors.seek(0)

@@ -31,12 +31,12 @@ SETTLED = {
 
 
 def file_of(workload: str) -> str:
-    """The result file of a workload, without its suffix."""
+    """Name the result file of a workload, without its suffix."""
     return workload.replace("-", "_") + "_speed"
 
 
 def as_markdown(table: tables.Table) -> list[str]:
-    """Aligned lines of Markdown, an empty one behind the table and each sentence."""
+    """Format a table as aligned Markdown, an empty line after it and each sentence."""
     lines = []
     if table.rows:
         widths = [max(3, *map(len, column)) for column in zip(*table.rows, strict=True)]
@@ -53,12 +53,12 @@ def _all_tables(figures: Record) -> list[str]:
 
 
 def as_text(name: str, figures: Record) -> str:
-    """What the terminal shows of a workload or study."""
+    """Format a workload or study for the terminal."""
     return "\n".join([f"{name}: {figures.get('about', '')}", "", *_all_tables(figures)])
 
 
 def ratios_of(workload: str) -> dict[str, dict[str, float]]:
-    """Ours over each peer of a workload, as far as they are on disk."""
+    """Read the ratio of ours to each peer of a workload, as far as it is measured."""
     workers = record.results(file_of(workload)).get("peers", {}).get("workers", {})
     return {n: r["ours_over_it"] for n, r in workers.items() if "ours_over_it" in r}
 
@@ -72,7 +72,7 @@ def _machine(found: Record) -> str:
 
 
 def section(title: str, about: str, found: Record, command: str) -> list[str]:
-    """Heading, sentence, tables and origin of one result.
+    """Format the heading, sentence, tables and origin of one result.
 
     Args:
       title: of the heading.
@@ -86,7 +86,7 @@ def section(title: str, about: str, found: Record, command: str) -> list[str]:
 
 
 def everything() -> list[str]:
-    """What benchmarks/README.md shows: learning, speed, settled studies."""
+    """Format what benchmarks/README.md shows: learning, speed, settled studies."""
     lines = []
     for name, study in itertools.chain(*(kind.items() for kind in STUDIES.values())):
         if found := record.load(f"learning_{name}"):
@@ -121,7 +121,7 @@ class Figures:
 
 
 def front() -> list[str]:
-    """What the top README shows: front.toml, with the figures of the records."""
+    """Format what the top README shows: front.toml with the figures of the records."""
     shown = tomllib.loads((BENCHMARKS / "front.toml").read_text())
     stems = [path.stem for path in record.RESULTS.glob("*.json")]
     files = {stem: Figures(record.results(stem)) for stem in stems}
@@ -142,14 +142,14 @@ SECTIONS: dict[Path, Callable[[], list[str]]] = {
 
 
 def updated(text: str, make_section: Callable[[], list[str]]) -> str:
-    """A README with the section between its markers renewed."""
+    """Replace the section between the markers of a README."""
     before, rest = text.split(START, 1)
     after = rest.split(END, 1)[1]
     return before + "\n".join([START, "", *make_section(), END]) + after
 
 
 def main() -> None:
-    """Draw and write what differs from the files."""
+    """Draw the plot, and write the READMEs that differ from the records."""
     from benchmarks.harness import plot
 
     print(plot.draw())

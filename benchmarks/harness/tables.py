@@ -9,19 +9,19 @@ STAGES = ("physics", "rollout", "update", "end_to_end")
 
 
 class Table(NamedTuple):
-    """Cells, the first row the header; sentences below them."""
+    """Rows of cells, the first of them the header, and sentences below."""
 
     rows: list[list[str]]
     notes: list[str]
 
 
 def number(rate: dict[str, float] | None) -> str:
-    """Median."""
+    """Format the median of a rate."""
     return f"{rate['median']:,.0f}" if rate else "-"
 
 
 def ratio(figures: dict[str, float] | None) -> str:
-    """Median (smallest to largest)."""
+    """Format a median (smallest to largest)."""
     if figures is None:
         return "-"
     low, high = figures["min"], figures["max"]
@@ -29,7 +29,7 @@ def ratio(figures: dict[str, float] | None) -> str:
 
 
 def span(figures: dict[str, float]) -> str:
-    """Mean (smallest to largest)."""
+    """Format a mean (smallest to largest)."""
     return f"{figures['mean']:.3f} ({figures['min']:.2f} to {figures['max']:.2f})"
 
 
@@ -51,7 +51,7 @@ def _spoken(name: str) -> str:
 def _rates(
     rates: Figures, ratios: Figures, name: str = "{}", ratio_name: str = "{}"
 ) -> Iterator[list[str]]:
-    """Rows of a name, a rate, and its ratio to the rate that has none.
+    """Make rows of a name, a rate, and its ratio; 1 is the rate compared with.
 
     Args:
       rates: name -> spread.
@@ -65,7 +65,7 @@ def _rates(
 
 
 def stages(figures: Figures) -> Table:
-    """Steps/s of each stage; compiling, memory and the return as sentences."""
+    """Tabulate steps/s of each stage; the rest is sentences."""
     measured = figures["steps_per_second"]
     rates = {name: measured[name] for name in STAGES if name in measured}
     rows = list(_rates(rates, figures["ratios"], ratio_name="{}_over_physics"))
@@ -75,7 +75,7 @@ def stages(figures: Figures) -> Table:
 
 
 def _notes(figures: Figures) -> Iterator[str]:
-    """Sizes, the seconds of compiling the update, and what training reached."""
+    """Say the sizes, the seconds of compiling, and what training reached."""
     if "num_envs" in figures:
         yield (
             f"{figures['num_envs']} environments x {figures['num_steps']} steps, "
@@ -97,7 +97,7 @@ def _notes(figures: Figures) -> Iterator[str]:
 
 
 def peers(figures: Figures) -> Table:
-    """Workers: rates, ratios, compile seconds, memory, returns."""
+    """Tabulate rates, ratios, compile seconds, memory and returns of workers."""
     rows = [["", "steps/s", "ours over it", "compile s", "peak MiB", "return"]]
     workers = figures["workers"]
     for name, row in workers.items():
@@ -119,7 +119,7 @@ def _failures(found: dict[str, Figures]) -> list[str]:
 
 
 def _versions(workers: dict[str, Figures]) -> Iterator[str]:
-    """Of what each worker names first and has: the peer itself."""
+    """Say the version of each peer, the first package that its worker names."""
     named = {}
     for row in workers.values():
         has = {n: v for n, v in row.get("versions", {}).items() if v is not None}
@@ -129,7 +129,7 @@ def _versions(workers: dict[str, Figures]) -> Iterator[str]:
 
 
 def training(figures: Figures) -> Table:
-    """Returns reached by training from scratch, to the same number of steps."""
+    """Tabulate the returns of training from scratch to the same number of steps."""
     rows = [["", "steps", "seconds", *(f"seed {s}" for s in figures["seeds"])]]
     for name, row in figures["training"].items():
         cells = ["-"] * (2 + len(figures["seeds"]))
@@ -142,14 +142,14 @@ def training(figures: Figures) -> Table:
 
 
 def layers(figures: Figures) -> Table:
-    """Sample passes/s of the update with one kind of layers and another."""
+    """Tabulate sample passes/s of the update with our layers and with flax's."""
     rates, ratios = figures["passes_per_second"], figures["ratios"]
     header = ["", "sample passes/s", "ours over it"]
     return Table([header, *_rates(rates, ratios, "{} layers", "ours_over_{}")], [])
 
 
 def seeds(name: str, figures: Figures) -> Table:
-    """Ways to run several seeds."""
+    """Tabulate ways to run several seeds."""
     header = [f"{figures['num_seeds']} seeds, {name}", "steps/s of all"]
     rows = [[*header, "over one by one", "compile s"]]
     rates, ratios = figures["steps_per_second"], figures["ratios"]
@@ -161,9 +161,8 @@ def seeds(name: str, figures: Figures) -> Table:
 
 
 def startup(figures: Figures) -> Table:
-    """Seconds from the command to the end of the first update."""
-    header = ["", "run folder, s", "first update, s", "target, s", "compiling, s"]
-    rows = [header]
+    """Tabulate seconds from the command to the end of the first update."""
+    rows = [["", "run folder, s", "first update, s", "target, s", "compiling, s"]]
     for case, target in figures["targets"].items():
         run = figures[case]
         compiling = sum(sum(p.values()) for p in run["compile_seconds"].values())
@@ -178,30 +177,28 @@ def startup(figures: Figures) -> Table:
 
 
 def curves(figures: Figures) -> Table:
-    """What each seed of the hammer reaches, and when."""
+    """Tabulate what each seed of the hammer reaches, and when."""
     unit = "frames" if figures["frames"] > 1 else "steps"
     header = ["seed", "before PPO", "best worst block", "best mean"]
     header += [f"{unit} to a worst block of .95", f"{unit} to a mean of .90"]
     rows = [[*header, "at the end"]]
     for seed in figures["seeds"]:
         best = seed["best"]
-        shares = [seed["before_ppo"]["mean"], best["worst_block"], best["mean"]]
-        steps = [seed["first_worst_block_95"], seed["first_mean_90"]]
-        cells = [
-            *(f"{share:.2f}" for share in shares),
-            *(_optional(step, ",") for step in steps),
-        ]
-        rows.append([str(seed["seed"]), *cells, f"{seed['last']['mean']:.2f}"])
+        reached = [seed["before_ppo"]["mean"], best["worst_block"], best["mean"]]
+        shares = [f"{share:.2f}" for share in reached]
+        marks = [seed["first_worst_block_95"], seed["first_mean_90"]]
+        steps = [_optional(mark, ",") for mark in marks]
+        last = f"{seed['last']['mean']:.2f}"
+        rows.append([str(seed["seed"]), *shares, *steps, last])
     summary = figures["summary"]
     names = ("before_ppo_mean", "best_worst_block", "best_mean")
     spans = [span(summary[name]) for name in names]
-    last = span(summary["last_mean"])
-    rows.append(["mean (min to max)", *spans, "", "", last])
+    rows.append(["mean (min to max)", *spans, "", "", span(summary["last_mean"])])
     return Table(rows, [f"`{figures['metric']}`, {len(figures['seeds'])} seeds."])
 
 
 def match(figures: Figures) -> Iterator[Table]:
-    """Baselines and the players of the same games, a table for each set of games."""
+    """Tabulate baselines and players, a table for each set of games."""
     players, summary = figures["players"], figures["summary"]
     for host, baselines in figures["baselines"].items():
         games = list(players[host][0]["games"])
@@ -224,7 +221,7 @@ def match(figures: Figures) -> Iterator[Table]:
 
 
 def _optimum(seeds: Iterable[Figures]) -> Iterator[str]:
-    """How much of a known optimum the worst seed reaches; 1 is a mere bound."""
+    """Say how much of the optimum the worst seed reaches, where it is known."""
     shares = {
         game: min(seed["games"][game]["of_optimum"] for seed in seeds)
         for game, scores in next(iter(seeds))["games"].items()
@@ -235,19 +232,17 @@ def _optimum(seeds: Iterable[Figures]) -> Iterator[str]:
 
 
 def memory(figures: Figures) -> Table:
-    """How many seeds of each kind have learned the task."""
+    """Tabulate how many seeds of each kind have learned the task."""
     solved = figures["solved"]
     cores = list(next(iter(solved.values())))
     rows = [["T", *(f"core {core}" for core in cores)]]
-    rows += [
-        [delay, *(str(num) for num in row.values())] for delay, row in solved.items()
-    ]
+    rows += [[delay, *map(str, counts.values())] for delay, counts in solved.items()]
     seeds = figures["num_seeds"]
     return Table(rows, [f"How many of {seeds} seeds end with 95 % success or more."])
 
 
 def tables_of(figures: Figures) -> Iterator[Table]:
-    """Every table that these figures make."""
+    """Make every table that these figures allow."""
     if "end_to_end" in figures.get("steps_per_second", {}):
         yield stages(figures)
     makers = {

@@ -37,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def measure(name: str, num_seeds: int, flags: list[str]) -> Iterator[Json]:
-    """The results of a study, after each seed where seeds are runs of their own.
+    """Measure a study; yield results after each seed that is a run of its own.
 
     Args:
       name: of the study.
@@ -53,7 +53,7 @@ def measure(name: str, num_seeds: int, flags: list[str]) -> Iterator[Json]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure a study, print and write its results."""
+    """Measure a study, and print and write its results."""
     arguments = parse(argv)
     name = arguments.study
     for results in measure(name, arguments.seeds, arguments.flags):

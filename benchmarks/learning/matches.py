@@ -72,7 +72,7 @@ OPTIMA: dict[str, Callable[[Any], jax.Array]] = {"scheduler": optimal_return}
 
 
 def play(loaded: TrainedPolicy, env: Env, keys: jax.Array) -> Outcome:
-    """Return, length and metrics of a trained policy, deterministic.
+    """Play a trained policy, deterministic: return, length and metrics.
 
     Args:
       loaded: the policy.
@@ -92,7 +92,7 @@ def play(loaded: TrainedPolicy, env: Env, keys: jax.Array) -> Outcome:
 def scores(
     match: Match, games: dict[str, Json], play_game: Callable[[Env, jax.Array], Outcome]
 ) -> Json:
-    """Means over episodes game by game, and the mean and the worst game.
+    """Play games: means over the episodes of each, the mean and the worst game.
 
     Args:
       match: for its environment, metric and episodes.
@@ -115,7 +115,7 @@ def scores(
 
 
 def totals(match: Match, games: Json) -> Json:
-    """The mean and the worst game, beside the games themselves."""
+    """Compute the mean and the worst of games, and keep the games."""
     values = {game: figures[match.metric] for game, figures in games.items()}
     worst = min(values, key=lambda game: values[game])
     mean = sum(values.values()) / len(values)
@@ -123,7 +123,7 @@ def totals(match: Match, games: Json) -> Json:
 
 
 def summarise(results: Json) -> Json:
-    """Each player over seeds, and the largest share of invalid actions."""
+    """Summarise each player over seeds, and the largest share of invalid actions."""
     players = results["players"]
     seeds = itertools.chain(*players.values())
     return {
@@ -141,7 +141,7 @@ def summarise(results: Json) -> Json:
 
 
 def run_seed(match: Match, seed: int, flags: list[str]) -> Json:
-    """The trainings of a seed, and what the players that come of them score.
+    """Train one seed of every preset, and score the players.
 
     Args:
       match: who is trained, and plays what.
@@ -164,7 +164,7 @@ def run_seed(match: Match, seed: int, flags: list[str]) -> Json:
 
 
 def score_baselines(match: Match, games: dict[str, Json]) -> Json:
-    """Baseline -> what it scores in these games."""
+    """Score every baseline of the environment in these games."""
     module = importlib.import_module(f"purejaxppo.envs.{match.env}.baselines")
 
     def score(baseline: Callable[..., Any]) -> Json:
@@ -177,7 +177,7 @@ def score_baselines(match: Match, games: dict[str, Json]) -> Json:
 
 
 def measure(match: Match, num_seeds: int, flags: list[str]) -> Iterator[Json]:
-    """The results after each seed: baselines, players and their runs.
+    """Measure baselines and players; yield the results after each seed.
 
     Args:
       match: who plays what.

@@ -34,11 +34,11 @@ with contextlib.redirect_stdout(sys.stderr):
     from brax.training.agents.ppo import train as ppo
 
 NUM_EVAL_ENVS = 100
-ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu, "swish": linen.swish}
+ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu}
 
 
 def device_put_replicated(tree: Any, devices: list[Any]) -> Any:
-    """What JAX 0.10 no longer has and Brax 0.14.2 calls: one copy for each device."""
+    """Copy a tree to each device: Brax 0.14.2 calls this, and JAX 0.10 lacks it."""
     sharding = NamedSharding(Mesh(devices, ("i",)), PartitionSpec("i"))
     return jax.tree.map(
         lambda x: jax.device_put(jnp.stack([x] * len(devices)), sharding), tree
@@ -138,7 +138,7 @@ def compile_epoch(train: Callable[..., Any]) -> Training:
 
 
 def train_epoch(training: Training) -> Training:
-    """The training after one more epoch."""
+    """Train one epoch more."""
     _, _, keys = training.state
     trained, environments, _ = jax.block_until_ready(training.epoch(*training.state))
     keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
@@ -146,7 +146,7 @@ def train_epoch(training: Training) -> Training:
 
 
 def options(config: worker.Json, env: Env) -> worker.Json:
-    """The arguments of `ppo.train` that the JSON keys stand for."""
+    """Translate the JSON keys into arguments of `ppo.train`."""
     sizes = tuple(config["hidden_sizes"])
     return {
         **worker.named(config, "brax"),
@@ -162,7 +162,6 @@ def options(config: worker.Json, env: Env) -> worker.Json:
             activation=ACTIVATIONS[config["activation"]],
         ),
         "run_evals": False,
-        **config.get("brax", {}),
     }
 
 

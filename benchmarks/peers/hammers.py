@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 
 def official(seed: int) -> Any:
-    """One environment, as Meta-World's documentation makes it."""
+    """Make one environment, as Meta-World's documentation does."""
     import gymnasium
     import metaworld  # noqa: F401 (registers it)
 
