@@ -98,9 +98,9 @@ class Training(NamedTuple):
     @property
     def params(self) -> tuple[Any, Any, Any]:
         """What `make_policy` takes: normaliser, policy and critic."""
-        training_state, *_ = jax.tree.map(lambda x: x[0], self.state)
-        params = training_state.params
-        return training_state.normalizer_params, params.policy, params.value
+        state, params = self.state[0], self.state[0].params
+        trees = state.normalizer_params, params.policy, params.value
+        return jax.tree.map(lambda x: x[0], trees)
 
 
 class FirstEpoch(Exception):  # noqa: N818
