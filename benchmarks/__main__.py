@@ -6,16 +6,12 @@ files: results/benchmarks.png and the results in the READMEs (`harness.report`).
 """
 
 import argparse
-import functools
 import os
 import signal
 import sys
-import time
-from pathlib import Path
 
 from benchmarks.harness import record, report
-from benchmarks.harness.options import Options
-from benchmarks.workloads import QUICK_ROUNDS, ROUNDS, WORKLOADS, measure
+from benchmarks.workloads import QUICK_ROUNDS, ROUNDS, WORKLOADS, Options, measure
 from purejaxppo.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -26,17 +22,14 @@ from purejaxppo.errors import (
 )
 from purejaxppo.run.progress import Progress
 
-_QUICK_FLAGS = (
-    # Compiled with less care: a third of the time.
-    " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+_QUICK_FLAGS = " --xla_backend_optimization_level=0"  # compiles faster
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The arguments.
+    """Read the arguments.
 
     Raises:
-      ConfigError: a workload that there is not, or no number of rounds.
+      ConfigError: a workload is unknown, or the number of rounds is out of range.
       SystemExit: 2 on an unknown flag, 0 after --help.
     """
     names = "\n".join(f"  {name:<16}{w.about}" for name, w in WORKLOADS.items())
@@ -49,45 +42,34 @@ def parse(argv: list[str]) -> argparse.Namespace:
     flag = parser.add_argument
     flag("workloads", nargs="*", metavar="WORKLOAD")
     flag("--quick", action="store_true", help="tiny sizes: does it run; writes nothing")
-    flag("--rounds", type=int, help=f"timed rounds ({ROUNDS})")
-    flag("--limit", type=float, default=float("inf"), help="seconds, of `gpu`")
-    flag("--out", type=Path, help="another folder for the results; READMEs stay")
+    flag("--rounds", type=int, default=ROUNDS, help=f"timed rounds ({ROUNDS})")
     flag("--no-write", action="store_true", help="only print")
     arguments = parser.parse_args(argv)
     for name in arguments.workloads:
         if name not in WORKLOADS:
             raise UnknownName("workload", name, WORKLOADS)
-    if arguments.rounds is None:
-        arguments.rounds = QUICK_ROUNDS if arguments.quick else ROUNDS
     whole_number("rounds", arguments.rounds, 1, 10_000)
     return arguments
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, print, write."""
-    progress = Progress()
+    """Measure the workloads, print and write their results."""
+    rounds = QUICK_ROUNDS if arguments.quick else arguments.rounds
+    options = Options(rounds, arguments.quick, Progress())
     writes = not (arguments.quick or arguments.no_write)
-    options = Options(
-        arguments.rounds, arguments.quick, progress, time.monotonic() + arguments.limit
-    )
-    everything = [name for name, w in WORKLOADS.items() if not w.by_name]
-    for name in arguments.workloads or everything:
-        progress.line(f"{name}: {WORKLOADS[name].about}")
-        file = report.file_of(name)
-        if writes:
-            stored = record.load(file, arguments.out) or {"results": {}}
-            save = functools.partial(record.write, file, folder=arguments.out)
-            options = options._replace(stored=stored["results"], save=save)
+    unnamed = [name for name, workload in WORKLOADS.items() if not workload.by_name]
+    for name in arguments.workloads or unnamed:
+        options.progress.line(f"{name}: {WORKLOADS[name].about}")
         figures = measure(WORKLOADS[name], options)
         print(report.as_text(name, figures), flush=True)
         if writes:
-            print(record.write(file, figures, arguments.out), flush=True)
-    if writes and arguments.out is None:
-        report.main([])
+            record.write(report.file_of(name), figures)
+    if writes:
+        report.main()
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0, 2 for what cannot be asked for, 130 after Ctrl-C."""
+    """Run, and return the exit code: 0, 2 for wrong arguments, 130 after Ctrl-C."""
     # However it is stopped it unwinds, so that no worker is left behind; a shell has
     # its background jobs ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# `python -m benchmarks gpu` on a machine with an NVIDIA GPU and no package registry:
+# `python -m benchmarks gpu-...` on a machine with an NVIDIA GPU and no package registry:
 # Python 3.12 with its own JAX, flax, optax, chex and orbax; all else comes as wheels.
 #
-#   benchmarks/gpu.sh [flags]     # say, --out results --limit 500
-#   benchmarks/gpu.sh --collect   # only keep the parts that have come along so far
+#   benchmarks/gpu.sh gpu-warp-8192   # any arguments of `python -m benchmarks`
+#   benchmarks/gpu.sh --collect       # only keep the parts that have come along so far
 #
 # .whl/  one wheel of each package that the machine lacks
 # .warp/ the wheel of NVIDIA Warp in parts (*.whl.part00, ...), too large to travel at
@@ -28,4 +28,4 @@ if [[ ! -d $KEEP/site/warp ]] && compgen -G "$KEEP/parts/*.part00" > /dev/null; 
 fi
 export PYTHONPATH=$KEEP/site${PYTHONPATH:+:$PYTHONPATH}
 python3 -c 'import jax; print(jax.__version__, jax.devices())'
-exec python3 -u -m benchmarks gpu "$@"
+exec python3 -u -m benchmarks "$@"

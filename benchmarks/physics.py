@@ -3,25 +3,25 @@
 No JAX, no policy, no observation. It replays from the same states the very controls
 that the policy gave in a rollout, so that both do the same work.
 """
+# pyright: reportAttributeAccessIssue=false
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from mujoco import rollout as mujoco_rollout
 
 from benchmarks.harness.timing import Work
 from benchmarks.stages import Prepared
 from purejaxppo.env import State, executed
 from purejaxppo.envs.hammer.scene import N_SUBSTEPS
-from purejaxppo.envs.physics.mujoco import CONTROL, num_threads
+from purejaxppo.envs.physics.mujoco import CONTROL, num_threads, thread_pool
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.types import TrainState
 
 
 def replay(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
-    """Start states [N, 1 + nq + nv] and the controls [N, T * substeps, nu + 7]."""
+    """Collect start states [N, 1 + nq + nv], controls [N, T * substeps, nu + 7]."""
     ctrl, mocap_pos = prepared.compile("replay", _collect(prepared), prepared.state)(
         prepared.state
     )
@@ -37,7 +37,7 @@ def replay(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _collect(prepared: Prepared):
-    """state -> the controls and mocap positions of a rollout, [T, N, ...]."""
+    """Make state -> controls and mocap positions of a rollout, [T, N, ...]."""
     env, policy, config = prepared.env, prepared.learner.task.policy, prepared.config
 
     def collect(state: TrainState) -> tuple[jax.Array, jax.Array]:
@@ -64,10 +64,11 @@ def _collect(prepared: Prepared):
 
 
 def replayed(prepared: Prepared) -> Work:
-    """One rollout's worth of physics, on as many threads as the engine has."""
+    """Make the work of stepping one rollout's physics on the engine's threads."""
     start, control = replay(prepared)
     model = prepared.env.engine.model
-    pool = mujoco_rollout.Rollout(nthread=num_threads())
     workers = [mujoco.MjData(model) for _ in range(num_threads())]
     models = [model] * len(start)
-    return lambda: pool.rollout(models, workers, start, control, control_spec=CONTROL)
+    return lambda: thread_pool().rollout(
+        models, workers, start, control, control_spec=CONTROL
+    )

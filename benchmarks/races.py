@@ -1,4 +1,4 @@
-"""Who races whom, on what: races.toml, read."""
+"""Races between workers, read from races.toml."""
 
 import tomllib
 from pathlib import Path
@@ -24,18 +24,18 @@ class Race(NamedTuple):
 
     Attributes:
       seeds: of trainings from scratch; none where only speed is compared.
-      stages: whether our side is also taken apart: never, full, always.
+      stages: whether our side is also taken apart.
     """
 
     about: str
     configuration: Common
     competitors: dict[str, Competitor]
     seeds: tuple[int, ...]
-    stages: str
+    stages: bool
 
 
 def configuration(name: str) -> Common:
-    """The keys of a configuration and of those that it builds on."""
+    """Read the keys of a configuration and of those that it builds on."""
     keys = dict(_DATA["configurations"][name])
     base = keys.pop("base", None)
     return (configuration(base) if base else {}) | keys
@@ -48,7 +48,7 @@ def _race(name: str, race: Common) -> Race:
         configuration(race.get("configuration", name)),
         {label: workers[worker] for label, worker in race["competitors"].items()},
         tuple(race.get("seeds", ())),
-        race.get("stages", "never"),
+        race.get("stages", False),
     )
 
 

@@ -16,11 +16,10 @@ several, one after the other, as training does.
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import timing
@@ -46,7 +45,13 @@ from purejaxppo.run.progress import Progress
 
 Json = dict[str, Any]
 _KEY = 2
-_LEAST = 4096  # environment steps of one call
+_SIZES = ("env", "num_envs", "num_steps", "num_minibatches", "core")
+_MIN_STEPS = 4096  # environment steps of one call
+
+
+def run_to_end(f: Callable[..., Any], *args: Any) -> Any:
+    """Call `f`, and return its results when they are computed."""
+    return jax.block_until_ready(f(*args))
 
 
 class Prepared(NamedTuple):
@@ -63,8 +68,9 @@ class Prepared(NamedTuple):
     update: Callable[..., tuple[TrainState, Metrics]]
     state: TrainState
 
-    env = property(lambda self: self.learner.task.env)
-    config = property(lambda self: self.learner.task.config)
+    task = property(lambda self: self.learner.task)
+    env = property(lambda self: self.task.env)
+    config = property(lambda self: self.task.config)
 
     @property
     def has_c_engine(self) -> bool:
@@ -72,12 +78,12 @@ class Prepared(NamedTuple):
         return getattr(getattr(self.env, "engine", None), "name", None) == "mujoco"
 
     def work(self, name: str, f: Callable[..., Any], *args: Any) -> Work:
-        """A call of the compiled `f` that returns when its results are there."""
-        return functools.partial(_wait, self.compile(name, f, *args), *args)
+        """Compile `f`: a call of it that returns when its results are computed."""
+        return functools.partial(run_to_end, self.compile(name, f, *args), *args)
 
 
 def prepare(config: Config, env: Env | None = None) -> Prepared:
-    """The state that training begins with, demonstrations cloned."""
+    """Compile the update, and make the state that training begins with."""
     learner, hypers = make_learner(config, env), as_arrays(config.hypers)
     compile = Compiler(Progress())
     args = jax.random.key(0), hypers
@@ -86,15 +92,15 @@ def prepare(config: Config, env: Env | None = None) -> Prepared:
     return Prepared(learner, hypers, compile, update, state)
 
 
-def repeated(once: Callable[..., Any], repeats: int) -> Callable[..., Any]:
-    """`once`, (carry, key) -> (carry, out), that often in one program."""
+def repeated(step: Callable[..., Any], repeats: int) -> Callable[..., Any]:
+    """Repeat `step`, (carry, key) -> (carry, out), in one program."""
     if repeats == 1:
-        return once
-    return lambda carry, key: jax.lax.scan(once, carry, jax.random.split(key, repeats))
+        return step
+    return lambda carry, key: jax.lax.scan(step, carry, jax.random.split(key, repeats))
 
 
 def random_rollout(prepared: Prepared) -> Callable[..., Any]:
-    """(episodes, key) -> (episodes, what is seen): random allowed actions, no policy.
+    """Make (episodes, key) -> (episodes, outputs): random allowed actions, no policy.
 
     As in a rollout, what can be drawn before the scan is: starts, and actions where no
     mask depends on the state.
@@ -132,7 +138,7 @@ def random_rollout(prepared: Prepared) -> Callable[..., Any]:
 
 
 def physics_alone(prepared: Prepared, repeats: int = 1) -> Work:
-    """What the other stages are compared with: all that is not PPO's."""
+    """Make the stage that the others are compared with: all that is not PPO."""
     if prepared.has_c_engine:
         # Here, because not every Python environment of a peer has MuJoCo.
         from benchmarks.physics import replayed
@@ -144,15 +150,15 @@ def physics_alone(prepared: Prepared, repeats: int = 1) -> Work:
 
 
 def _collect(prepared: Prepared, state: TrainState, key: jax.Array):
-    """One rollout: the state after it, transitions, and what else it gives."""
+    """Collect one rollout, with the starts that an update would draw."""
     env, config = prepared.env, prepared.config
     key_starts, key = jax.random.split(key)
     starts = autoreset.draw_starts(env, config.reset, config.num_starts, key_starts)
-    return rollout(prepared.learner.task, state, starts, key)
+    return rollout(prepared.task, state, starts, key)
 
 
 def rollout_alone(prepared: Prepared, repeats: int = 1) -> Work:
-    """The rollout of an update."""
+    """Make the stage that collects the rollout of an update."""
 
     def run(state: TrainState, key: jax.Array):
         return _collect(prepared, state, key)[:2]
@@ -162,47 +168,45 @@ def rollout_alone(prepared: Prepared, repeats: int = 1) -> Work:
 
 
 def fixed_batch(prepared: Prepared) -> Batch:
-    """The batch of the state's next rollout."""
+    """Collect the batch of the state's next rollout."""
 
     def collect(state: TrainState, hypers: Hypers, key: jax.Array) -> Batch:
         after, transitions, *_ = _collect(prepared, state, key)
         carry = state.carry["critic"]
-        task = prepared.learner.task
-        return make_batch(task, after, transitions, carry, hypers)[0]
+        return make_batch(prepared.task, after, transitions, carry, hypers)[0]
 
     args = prepared.state, prepared.hypers, jax.random.key(_KEY)
     return prepared.compile("batch", collect, *args)(*args)
 
 
 def epochs(prepared: Prepared, repeats: int) -> Callable[..., Any]:
-    """(state, batch, hypers, key) -> (state, metrics): updates on a fixed batch."""
+    """Make (state, batch, hypers, key) -> (state, metrics): updates on one batch."""
 
     def run(state: TrainState, batch: Batch, hypers: Hypers, key: jax.Array):
-        def once(state: TrainState, key: jax.Array):
-            task = prepared.learner.task
-            state, summary = optimise(task, state, batch, hypers, key)
+        def update(state: TrainState, key: jax.Array):
+            state, summary = optimise(prepared.task, state, batch, hypers, key)
             return state, summary.logged
 
-        return repeated(once, repeats)(state, key)
+        return repeated(update, repeats)(state, key)
 
     return run
 
 
 def update_alone(prepared: Prepared, repeats: int = 1) -> Work:
-    """Epochs over a fixed batch."""
+    """Make the stage that trains the epochs on a fixed batch."""
     batch, key = fixed_batch(prepared), jax.random.key(_KEY)
     args = prepared.state, batch, prepared.hypers, key
     return prepared.work("optimise", epochs(prepared, repeats), *args)
 
 
-def whole_updates(prepared: Prepared, repeats: int = 1) -> Work:
-    """Whole updates; a single one is the program that training compiled."""
-    learner, args = prepared.learner, (prepared.state, prepared.hypers)
+def end_to_end(prepared: Prepared, repeats: int = 1) -> Work:
+    """Make the stage of whole updates; one alone is the program that training runs."""
+    args = prepared.state, prepared.hypers
     if repeats == 1:
-        return functools.partial(_wait, prepared.update, *args)
+        return functools.partial(run_to_end, prepared.update, *args)
 
     def run(state: TrainState, hypers: Hypers) -> tuple[TrainState, Metrics]:
-        return run_updates(learner.task, state, hypers, repeats)
+        return run_updates(prepared.task, state, hypers, repeats)
 
     return prepared.work("updates", run, *args)
 
@@ -211,91 +215,49 @@ STAGES: dict[str, Callable[[Prepared, int], Work]] = {
     "physics": physics_alone,
     "rollout": rollout_alone,
     "update": update_alone,
-    "end_to_end": whole_updates,
+    "end_to_end": end_to_end,
 }
 
 
-def speed(config: Config, rounds: int, names: Sequence[str] = tuple(STAGES)) -> Json:
-    """Steps/s of stages in turn, and their ratios to the first.
-
-    Args:
-      config: of the training.
-      rounds: how often each is timed.
-      names: of the stages.
-    """
+def speed(config: Config, rounds: int) -> Json:
+    """Time the stages in turn, `rounds` times: steps/s and ratios to physics."""
     prepared, metrics = prepare(config), {}
     # Past the critic's warm-up, and in mid-episode.
     for _ in range(config.critic_warmup + 4):
         state, metrics = prepared.update(prepared.state, prepared.hypers)
         prepared = prepared._replace(state=state)
-    least = 1 if prepared.has_c_engine else _LEAST
-    repeats = max(1, least // config.batch_size)
+    min_steps = 1 if prepared.has_c_engine else _MIN_STEPS
+    repeats = max(1, min_steps // config.batch_size)
     amount = config.batch_size * repeats
     tasks = {
-        name: timing.timed(STAGES[name](prepared, repeats), amount) for name in names
+        name: timing.timed(make_work(prepared, repeats), amount)
+        for name, make_work in STAGES.items()
     }
     return {
-        **timing.figures(timing.interleave(tasks, rounds), names[0]),
+        **timing.figures(timing.interleave(tasks, rounds), "physics"),
         "rounds": rounds,
         "updates_a_call": repeats,
         "physics_is": "mujoco.rollout" if prepared.has_c_engine else "environment",
-        **described(config),
+        **{name: getattr(config, name) for name in _SIZES},
+        "num_epochs": config.epochs,
+        "networks": [config.hidden_sizes, config.critic_hidden_sizes],
+        "threads": len(os.sched_getaffinity(0)),
         "minibatches_run": float(metrics["update/minibatches"]),
         "first_minibatch_error": float(metrics["ratio/first_minibatch_error"]),
-        "peak_memory_bytes": peak_memory_bytes(),
         "compile_seconds": {"cold": prepared.compile.ledger["update"]},
     }
 
 
-def seeds(config: Config, counts: Sequence[int], rounds: int) -> Json:
-    """Seeds trained side by side by one program, in steps/s of all.
-
-    Args:
-      config: of each seed.
-      counts: how many seeds.
-      rounds: how often each number of seeds is timed.
-    """
-    learner, hypers = make_learner(config), as_arrays(config.hypers)
-    tasks = {}
-    for count in counts:
-        keys = jax.vmap(jax.random.key)(jnp.arange(count))
-        states = jax.jit(jax.vmap(lambda key: learner.init(key, hypers)[0]))(keys)
-        update = jax.jit(jax.vmap(learner.update, in_axes=(0, None)))
-        work = functools.partial(_wait, update, states, hypers)
-        tasks[f"{count} seeds"] = timing.timed(work, count * config.batch_size)
-    return {
-        **timing.figures(timing.interleave(tasks, rounds), f"{counts[0]} seeds"),
-        "rounds": rounds,
-        "peak_memory_bytes": peak_memory_bytes(),
-    }
-
-
-def _wait(f: Callable[..., Any], *args: Any) -> Any:
-    """The results of `f`, once they are there."""
-    return jax.block_until_ready(f(*args))
-
-
-def described(config: Config) -> Json:
-    """The sizes that a figure depends on."""
-    names = ("env", "num_envs", "num_steps", "num_minibatches", "core")
-    return {
-        **{name: getattr(config, name) for name in names},
-        "num_epochs": config.epochs,
-        "networks": [config.hidden_sizes, config.critic_hidden_sizes],
-        "threads": len(os.sched_getaffinity(0)),
-    }
-
-
 def training(config: Config) -> Json:
-    """Train to the end: the return reached, and the peak memory of doing so.
+    """Train to the end: the return that it reaches, and the peak memory.
 
     Its update is the one that `speed` compiled: it comes from the persistent cache.
     """
     prepared = prepare(config)
-    learner, hypers, compile, update, state = prepared
+    state = prepared.state
     begin = time.perf_counter()
     for _ in range(config.num_updates):
-        state, _ = update(state, hypers)
+        state, _ = prepared.update(state, prepared.hypers)
     jax.block_until_ready(state)
     trained: Json = {
         "steps": config.num_updates * config.batch_size,
@@ -303,16 +265,16 @@ def training(config: Config) -> Json:
         # Now: an evaluation may have more environments than training.
         "peak_memory_bytes": peak_memory_bytes(),
     }
-    metrics = jax.jit(learner.evaluate)(state)
+    metrics = jax.jit(prepared.learner.evaluate)(state)
     names = {"eval/mean_return", f"eval/episode_{prepared.env.spec.success}"}
     trained |= {n: float(np.asarray(metrics[n])) for n in names & set(metrics)}
     return {
-        "compile_seconds": {"cached": compile.ledger["update"]},
+        "compile_seconds": {"cached": prepared.compile.ledger["update"]},
         "training": trained,
     }
 
 
 def peak_memory_bytes() -> int:
-    """Of the accelerator where there is one, else of this process."""
+    """Peak memory of the accelerator where there is one, else of this process."""
     stats = jax.devices()[0].memory_stats() or {}
     return int(stats.get("peak_bytes_in_use") or worker.peak_memory_bytes())

@@ -11,15 +11,30 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks import gpu, startup
+from benchmarks import startup
 from benchmarks.harness import compare
-from benchmarks.harness.options import Figures, Options
 from benchmarks.harness.processes import ProgramFailed, answer_of
 from benchmarks.races import FEW, RACES, Race
+from purejaxppo.run.progress import Progress
 
 ROUNDS, QUICK_ROUNDS = 15, 2
 STARTS = 5  # of the command line
 PART_TIMEOUT = 3600.0  # seconds
+Figures = dict[str, Any]
+
+
+class Options(NamedTuple):
+    """How to measure.
+
+    Attributes:
+      rounds: how often things are timed in turn.
+      quick: tiny sizes, to see that it runs; the figures mean nothing.
+      progress: says what is going on.
+    """
+
+    rounds: int
+    quick: bool
+    progress: Progress
 
 
 Part = Callable[[Options], Figures]
@@ -40,17 +55,16 @@ class Workload(NamedTuple):
 
 
 def _answer(part: str, request: Figures, options: Options, cache: str) -> Figures:
-    """What one part says, in a process of its own with that compilation cache."""
-    command = [sys.executable, "-m", "benchmarks.harness.part"]
-    command += [part, json.dumps(request)]
-    # As kept by the command line, however fast it compiled: the second process must not
+    """Measure one part in a process with that folder of compiled programs."""
+    command = [sys.executable, "-m", "benchmarks.harness.part", part]
+    # Every program is stored, however fast it compiled: the second process must not
     # compile what the first has.
-    extra = {
+    variables = {
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     with options.progress.phase(f"measuring {part}"):
-        return answer_of(command, PART_TIMEOUT, extra)
+        return answer_of([*command, json.dumps(request)], PART_TIMEOUT, variables)
 
 
 QUICK = {"num_envs": 8, "num_steps": 8, "eval_blocks": 1, "eval_episodes": 2}
@@ -58,7 +72,7 @@ QUICK |= {"total_timesteps": 128, "num_evals": 0}
 
 
 def ours(case: Figures, quick: Figures) -> Part:
-    """Stages, compile seconds (cold, cached), training: one configuration of ours.
+    """Measure stages, compile seconds (cold, cached) and training of ours.
 
     Args:
       case: what `benchmarks.harness.part.config_of` takes.
@@ -66,59 +80,41 @@ def ours(case: Figures, quick: Figures) -> Part:
     """
 
     def run(options: Options) -> Figures:
-        asked = case | quick if options.quick else case
+        config = case | quick if options.quick else case
         with tempfile.TemporaryDirectory() as cache:
-            request = {"case": asked, "rounds": options.rounds}
+            request = {"case": config, "rounds": options.rounds}
             figures = _answer("speed", request, options, cache)
-            trained = _answer("training", {"case": asked}, options, cache)
+            trained = _answer("training", {"case": config}, options, cache)
         compiled = figures["compile_seconds"] | trained["compile_seconds"]
         return figures | trained | {"compile_seconds": compiled}
 
     return run
 
 
-def trained_by_preset(env: str, **quick: Any) -> Part:
-    """An environment of ours as the command line would train it."""
-    return ours({"env": env}, QUICK | quick)
-
-
-def our_side(race: Race) -> Part:
-    """Our side of a race, taken apart, where it says so."""
+def our_side(race: Race) -> tuple[Part, ...]:
+    """Take our side of a race apart, where the race says so."""
     common = race.configuration
     part = ours({"common": common}, {"common": common | FEW})
+    return (part,) if race.stages else ()
+
+
+def against(race: Race) -> Part:
+    """Race the workers; then each trains from scratch, once a seed."""
 
     def run(options: Options) -> Figures:
-        wanted = ("always",) if options.quick else ("always", "full")
-        return part(options) if race.stages in wanted else {}
-
-    return run
-
-
-def against(race: Race, block_seconds: float = 2.0) -> Part:
-    """Workers in turn; then each trains from scratch, once a seed.
-
-    Args:
-      race: who takes part, on what.
-      block_seconds: about what one timed block takes.
-    """
-
-    def run(options: Options) -> Figures:
-        asked, seeds = (
-            {**race.configuration, "block_seconds": block_seconds},
-            race.seeds,
-        )
+        config, seeds = race.configuration, race.seeds
         if options.quick:
-            asked, seeds = asked | FEW, seeds[:1]
+            config, seeds = config | FEW, seeds[:1]
         competitors, progress = race.competitors, options.progress
-        rows = compare.race(competitors, asked, options.rounds, progress)
-        figures = {"config": asked, "rounds": options.rounds, "workers": rows}
-        able = {
+        rows = compare.race(competitors, config, options.rounds, progress)
+        figures = {"config": config, "rounds": options.rounds, "workers": rows}
+        trainable = {
             name: competitor
             for name, competitor in competitors.items()
             if "error" not in rows[name] and (name == compare.OURS or not options.quick)
         }
         if seeds:
-            figures["training"] = compare.train(able, asked, seeds, progress)
+            figures["training"] = compare.train(trainable, config, seeds, progress)
             figures["seeds"] = list(seeds)
         return {"peers": figures}
 
@@ -126,7 +122,7 @@ def against(race: Race, block_seconds: float = 2.0) -> Part:
 
 
 def start_up(options: Options) -> Figures:
-    """The command line, cold and with its cache."""
+    """Start the command line, cold and with its cache."""
     flags = ["--env", "hammer", "--total-timesteps", "65536", "--num-evals", "1"]
     if options.quick:
         sizes = {"num-envs": 8, "num-steps": 8, "total-timesteps": 640}
@@ -136,43 +132,68 @@ def start_up(options: Options) -> Figures:
         return startup.measure(flags, 1 if options.quick else STARTS)
 
 
+def on_accelerator(engine: str, num_envs: int) -> Part:
+    """Measure the hammer without demonstrations: speed does not depend on them.
+
+    Every minibatch is run, whatever the KL of a policy that knows nothing.
+    """
+    case = {
+        "env": "hammer",
+        "env_kwargs": {"engine": engine},
+        "num_envs": num_envs,
+        "num_steps": 16,
+        "total_timesteps": 1_600 * num_envs,
+        "num_demonstrations": 0,
+        "critic_warmup": 0,
+        "anchor": False,
+        "normalize_observations": "running",
+        "target_kl": 1e9,
+    }
+    return ours(case, QUICK | {"env_kwargs": {"engine": "mujoco"}})
+
+
 _LESS_CLONING = {"num_demonstrations": 1, "cloning_steps": 10, "critic_warmup": 1}
 
 WORKLOADS: dict[str, Workload] = {
     "hammer": Workload(
         "The hammer as the command line trains it, C MuJoCo inside the jitted scan.",
-        (trained_by_preset("hammer", **_LESS_CLONING),),
+        (ours({"env": "hammer"}, QUICK | _LESS_CLONING),),
     ),
     "scheduler": Workload(
         "Masked discrete actions; integers and no physics.",
-        (trained_by_preset("scheduler"),),
+        (ours({"env": "scheduler"}, QUICK),),
     ),
     "lifecycle": Workload(
         "A recurrent core and four heads, of which an op makes some matter.",
-        (trained_by_preset("lifecycle"),),
+        (ours({"env": "lifecycle"}, QUICK),),
     ),
     "deck": Workload(
         "A card game, and k of n cards without replacement.",
-        (trained_by_preset("deck"),),
+        (ours({"env": "deck"}, QUICK),),
     ),
     **{
-        name: Workload(race.about, (our_side(race), against(race)))
+        name: Workload(race.about, (*our_side(race), against(race)))
         for name, race in RACES.items()
     },
     "startup": Workload(
         "`python -m purejaxppo.train --env hammer`, to the end of its first update.",
         (start_up,),
     ),
-    "gpu": Workload(
-        "The hammer on an accelerator: engines, sizes, precision, seeds, learning.",
-        (gpu.measure,),
-        by_name=True,
-    ),
+    # No GPU has run these yet.
+    **{
+        f"gpu-{engine}-{num_envs}": Workload(
+            f"The hammer on an accelerator by {engine}, {num_envs:,} environments.",
+            (on_accelerator(engine, num_envs),),
+            by_name=True,
+        )
+        for engine in ("warp", "mjx")
+        for num_envs in (1024, 2048, 4096, 8192, 16384, 32768)
+    },
 }
 
 
 def measure(workload: Workload, options: Options) -> Figures:
-    """The figures of all parts; of a part that cannot run, the sentence why."""
+    """Measure all parts; of a part that cannot run, say why."""
     figures: Figures = {"about": workload.about}
     for part in workload.parts:
         try:

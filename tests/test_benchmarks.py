@@ -1,6 +1,7 @@
 """Each benchmark runs a tiny case, and computes what it says from what it read."""
 
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from probe_envs import HeadsProbe
 
 from benchmarks import stages
 from benchmarks.harness import record, tables
-from benchmarks.learning import __main__ as learning
 from benchmarks.learning import curves, matches, memory
 from purejaxppo.config import Config
+from purejaxppo.envs.scheduler import baselines
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.trained import TrainedPolicy
@@ -65,15 +66,6 @@ def test_an_environment_without_physics_is_stepped_with_allowed_actions():
     assert 0 < terminated.mean() < 1  # episodes end, and new ones begin
 
 
-def test_seeds_side_by_side_are_compared(monkeypatch):
-    quick = functools.partial(jax.jit, compiler_options=helpers.QUICK)
-    monkeypatch.setattr(stages.jax, "jit", quick)
-    results = stages.seeds(small_config(num_epochs=1), counts=(1, 2), rounds=1)
-    rates = {name: rate["median"] for name, rate in results["steps_per_second"].items()}
-    ratio = results["ratios"]["2 seeds_over_1 seeds"]["median"]
-    assert ratio == pytest.approx(rates["2 seeds"] / rates["1 seeds"])
-
-
 def test_memory_reports_every_kind_and_seed(monkeypatch):
     monkeypatch.setattr(
         memory.jax, "jit", functools.partial(jax.jit, compiler_options=helpers.QUICK)
@@ -103,11 +95,8 @@ def test_a_policy_is_compared_with_baselines_on_the_same_episodes(monkeypatch):
     match = matches.MATCHES["scheduler"]
     families = {family: {"family": family} for family in ("light", "tight")}
     player = match.players["mix"]._replace(games=families)
-    match = match._replace(
-        players={"mix": player}, hosts=("mix",), claims=(("mix", "edf"),), episodes=8
-    )
-    module = matches.baselines_of(match)
-    monkeypatch.setattr(module, "BASELINES", {"edf": module.BASELINES["edf"]})
+    match = match._replace(players={"mix": player}, hosts=("mix",), episodes=8)
+    monkeypatch.setattr(baselines, "BASELINES", {"edf": baselines.BASELINES["edf"]})
     monkeypatch.setattr(matches, "train", lambda *_: {"command": "none"})
     monkeypatch.setattr(
         matches,
@@ -119,22 +108,29 @@ def test_a_policy_is_compared_with_baselines_on_the_same_episodes(monkeypatch):
     returns = [seed["games"][family]["return"] for family in families]
     assert seed["mean"] == pytest.approx(sum(returns) / 2)
     assert seed["worst"] == min(returns)
-    margin = results["summary"]["margins"]["mix over edf"]
+    (summary,) = results["summary"]["players"].values()
+    assert summary["mean"]["mean"] == seed["mean"]
     over = seed["mean"] - results["baselines"]["mix"]["edf"]["mean"]
-    assert margin["means"] == pytest.approx(over)
     assert over < 0  # a policy that was not trained does not beat it
     assert len(list(tables.tables_of(results))) == 2
 
 
-@pytest.mark.parametrize("name", [*curves.CURVES, *matches.MATCHES])
-def test_stored_summaries_are_those_of_the_stored_figures(name, tmp_path, monkeypatch):
-    stored = record.load(f"learning_{name}")
-    assert stored is not None
-    monkeypatch.setattr(record, "RESULTS", tmp_path)
-    record.store(f"learning_{name}", stored)
-    learning.again(name)
-    anew = record.load(f"learning_{name}")
-    assert anew == stored
+@pytest.mark.parametrize("name", curves.CURVES)
+def test_stored_figures_of_a_curve_are_those_of_its_points(name):
+    results = record.results(f"learning_{name}")
+    for seed in results["seeds"]:
+        assert seed == seed | curves.figures_of(seed["curve"])
+    assert results["summary"] == curves.summarise(results)
+
+
+@pytest.mark.parametrize("name", matches.MATCHES)
+def test_stored_figures_of_a_match_are_those_of_its_games(name):
+    match, results = matches.MATCHES[name], record.results(f"learning_{name}")
+    players = itertools.chain(*results["players"].values())
+    others = [found.values() for found in results["baselines"].values()]
+    for scored in itertools.chain(players, *others):
+        assert scored == scored | matches.totals(match, scored["games"])
+    assert results["summary"] == matches.summarise(results)
 
 
 @pytest.mark.parametrize("name", ["seeds", "layers", "physics_scene"])
@@ -147,6 +143,7 @@ def test_a_settled_study_says_how_it_was_made(name):
 def row(steps: int, mean: float, worst: float) -> dict[str, str]:
     numbers = {
         "steps": steps,
+        "seconds": steps / 100,
         "eval/episode_hammered": mean,
         "eval/min_block_hammered": worst,
         "eval/episode_success": mean,
@@ -161,6 +158,7 @@ def test_learning_curve_leaves_the_cloned_policy_out_of_what_ppo_reached():
     curve = curves.figures_of(points)
     assert curve["before_ppo"]["mean"] == 0.95
     assert curve["best"]["steps"] == 400
+    assert curve["best"]["seconds"] == 2.0
     assert curve["first_worst_block_95"] == 400
     assert curve["first_mean_90"] == 400
     seeds = [curve, curve | {"last": {**curve["best"]}}]

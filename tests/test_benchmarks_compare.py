@@ -1,5 +1,7 @@
 """The harness against workers that behave and workers that do not; no JAX in them."""
 
+import functools
+import json
 import os
 import signal
 import subprocess
@@ -10,15 +12,24 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import races, workloads
-from benchmarks.harness import compare, plot, processes, record, report, tables, timing
+from benchmarks import races, startup, workloads
+from benchmarks.harness import (
+    compare,
+    part,
+    plot,
+    processes,
+    record,
+    report,
+    tables,
+    timing,
+)
 from benchmarks.harness.compare import Competitor
 from benchmarks.harness.processes import ProgramFailed
 from purejaxppo.errors import ConfigError
 from purejaxppo.run.progress import Progress
 
 STAND_IN = str(Path(__file__).parent / "stand_in_worker.py")
-LIMITS = compare.Limits(ready=20, run=1, train=20, finish=20)
+TIMEOUTS = {"ready": 20, "run": 1, "train": 20, "finish": 20}
 
 
 def stand_in(**changes) -> Competitor:
@@ -44,7 +55,7 @@ def rows():
     }
     with open(os.devnull, "w") as nowhere:
         quiet = Progress(nowhere)
-        return compare.race(competitors, {"seed": 0}, 3, quiet, LIMITS)
+        return compare.race(competitors, {"seed": 0}, 3, quiet, TIMEOUTS)
 
 
 def test_ratios_are_taken_within_rounds(rows):
@@ -74,7 +85,7 @@ def test_a_worker_that_fails_leaves_one_sentence(rows, name, sentence):
 
 def test_training_is_compared_by_seed(progress):
     competitors = {"ours": stand_in(), "other": stand_in(fault="untrained")}
-    trained = compare.train(competitors, {"total_steps": 7}, (3, 4), progress, LIMITS)
+    trained = compare.train(competitors, {"total_steps": 7}, (3, 4), progress, TIMEOUTS)
     assert trained["ours"]["returns"] == [3.0, 4.0]
     assert trained["ours"]["steps"] == 7
     assert trained["other"] == {"error": "does not train from scratch"}
@@ -82,7 +93,7 @@ def test_training_is_compared_by_seed(progress):
 
 def test_without_ours_nothing_is_compared(progress):
     competitors = {"ours": stand_in(fault="refuses"), "slow": stand_in()}
-    rows = compare.race(competitors, {}, 1, progress, LIMITS)
+    rows = compare.race(competitors, {}, 1, progress, TIMEOUTS)
     assert rows["slow"]["steps_per_second"]["median"] == 100
     assert "ours_over_it" not in rows["slow"]
 
@@ -103,16 +114,44 @@ def test_a_task_that_dropped_out_is_not_called_again():
     assert rates == {"a": [3.0]}
 
 
-def test_what_a_program_does_is_waited_for(tmp_path):
-    code = f"import time; time.sleep(.2); open({str(tmp_path / 'x')!r}, 'w')"
-    look = lambda: (tmp_path / "x").exists() or None  # noqa: E731
-    with processes.running([sys.executable, "-c", code]) as program:
-        assert processes.wait_until(program, look, 20)
-    with (
-        processes.running([sys.executable, "-c", "exit('was tired')"]) as program,
-        pytest.raises(ProgramFailed, match="was tired"),
-    ):
-        processes.wait_until(program, lambda: None, 20)
+# As the command line: it writes what marks its progress; then it ends.
+MARKING = """
+import json, sys, time
+folder, code = {folder!r}, {code!r}
+open(folder + "/config.json", "w")
+time.sleep(0.2)
+open(folder + "/metrics.csv", "w")
+json.dump({{"compile_seconds": {{"update": 1}}}}, open(folder + "/summary.json", "w"))
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def command_line(tmp_path, monkeypatch):
+    """A function: time a program that ends with this exit code."""
+
+    def run(code, timeout=20.0):
+        program = MARKING.format(folder=str(tmp_path), code=code)
+        started = functools.partial(processes.running, [sys.executable, "-c", program])
+        monkeypatch.setattr(startup, "running", lambda _, variables: started(variables))
+        return startup.run_once([], tmp_path, tmp_path / "cache", timeout)
+
+    return run
+
+
+def test_what_a_run_writes_says_how_far_it_is(command_line):
+    found = command_line(0)
+    folder, first = (found[mark] for mark in startup.MARKS.values())
+    assert 0 < folder < first <= found["seconds"]
+    assert first - folder > 0.1
+    assert found["compile_seconds"] == {"update": 1}
+
+
+def test_a_run_that_fails_or_hangs_is_one_sentence(command_line):
+    with pytest.raises(ProgramFailed, match="exit code 1: was tired"):
+        command_line("was tired")
+    with pytest.raises(ProgramFailed, match=r"did not end in 0\.01 s"):
+        command_line(0, timeout=0.01)
 
 
 def test_a_timed_task_counts_its_amount():
@@ -207,7 +246,7 @@ def test_a_workload_that_fails_says_so_and_the_rest_goes_on(
     def broken(_):
         raise ProgramFailed("is out of order")
 
-    race = races.Race("", {"total_steps": 5}, {"ours": stand_in()}, (0,), "never")
+    race = races.Race("", {"total_steps": 5}, {"ours": stand_in()}, (0,), stages=False)
     known = {
         "broken": workloads.Workload("Fails.", (broken,)),
         "peers": workloads.Workload(
@@ -297,12 +336,12 @@ def test_tables_say_what_the_figures_say():
 
 def test_plot_shows_ratios_stages_and_curves(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    record.store(report.file_of("hammer"), {"results": FIGURES})
+    record.write(report.file_of("hammer"), FIGURES)
     seeds = [
         {"curve": [{"steps": k, "mean": m, "worst_block": 0.5} for k in (0, 8)]}
         for m in (0.6, 0.8)
     ]
-    record.store("learning_hammer", {"results": {"seeds": seeds}})
+    record.write("learning_hammer", {"seeds": seeds})
     ratio = {"median": 3.0, "min": 2.5, "max": 3.5}
     assert plot.peer_bars() == {"SB3 (hammer)": ratio}
     labels = ["physics alone (C)", "rollout alone", "training, end to end"]
@@ -319,8 +358,9 @@ def test_the_front_page_formats_figures_by_their_path(tmp_path, monkeypatch):
         "a": {"8": {"median": 3.0, "min": 2.5, "max": 3.5}},
         "b": {"mean": 0.5, "std": 0.1, "min": 0.25, "max": 1.0},
     }
-    record.store("x", {"results": figures})
-    text = "{x[a][8]}; {x[b]}; {x[b][std]:.1f}".format_map(report.Shown())
+    record.write("x", figures)
+    files = {"x": report.Figures(record.results("x"))}
+    text = "{x.a.8}; {x.b}; {x.b.std:.1f}".format_map(files)
     assert text == "3.00 (2.50 to 3.50); 0.500 (0.25 to 1.00); 0.1"
 
 
@@ -352,3 +392,22 @@ def test_a_configuration_builds_on_another():
 def test_every_workload_has_a_file_of_its_own():
     names = [report.file_of(name) for name in workloads.WORKLOADS]
     assert len(set(names)) == len(names)
+
+
+def test_an_accelerator_is_measured_where_it_is_named(monkeypatch):
+    asked = []
+
+    def answer_of(command, timeout, variables):
+        asked.append(json.loads(command[-1])["case"])
+        return {"compile_seconds": {}}
+
+    monkeypatch.setattr(workloads, "answer_of", answer_of)
+    workload = workloads.WORKLOADS["gpu-warp-8192"]
+    assert workload.by_name
+    with open(os.devnull, "w") as nowhere:
+        for quick in (False, True):
+            options = workloads.Options(1, quick, Progress(nowhere))
+            assert "errors" not in workloads.measure(workload, options)
+    configs = [part.config_of(**case) for case in asked]
+    sizes = [(config.num_envs, config.env_kwargs["engine"]) for config in configs]
+    assert sizes == [(8192, "warp")] * 2 + [(8, "mujoco")] * 2

@@ -561,22 +561,3 @@ def test_benchmark_plays_a_policy_where_chance_takes_cards():
     assert figures["invalid_frac"] == 0.0
     assert figures["length"] > 4.0
     assert figures["return"] == figures["combats_won"] / LIMITS.num_combats
-
-
-def test_benchmark_compares_gains_with_the_spread():
-    def summary_of(**wins):
-        def seed(win):
-            return matches.totals(MATCH, {"deck": {"success": win, "invalid_frac": 0}})
-
-        players = {name: [seed(win) for win in values] for name, values in wins.items()}
-        return matches.summarise(MATCH, {"players": players, "baselines": {}})
-
-    summary = summary_of(trained=[0.8, 0.9], replaced=[0.4, 0.5], untaught=[0.5, 0.4])
-    for other in ("replaced", "untaught"):
-        margin = summary["margins"][f"trained over {other}"]
-        assert margin["means"] == pytest.approx(0.4)
-        assert margin["worst_over_best"] == pytest.approx(0.3)
-    assert summary["spread"] == pytest.approx(0.1)
-    assert summary["holds"]
-    wins = {"trained": [0.8, 0.9, 0.8], "replaced": [0.4, 0.5, 0.4]}
-    assert not summary_of(**wins, untaught=[0.5, 0.4, 0.85])["holds"]

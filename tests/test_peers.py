@@ -120,7 +120,7 @@ def test_ours_reads_the_shared_keys():
         "clip_range": 0.3,
         "total_steps": 123,
         "max_grad_norm": 0.7,
-        "torch_threads": 2,
+        "activation": "relu",
         "ours": {"reset": "fresh", "adam_eps": 1e-8},
     }
     config = ours.make_config(shared)

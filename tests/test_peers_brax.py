@@ -43,68 +43,37 @@ def test_our_environments_under_braxs_wrappers(brax_ppo):
     assert seen == expected * 2  # and Brax's reset in between
 
 
-class Epochs:
-    """As `ppo.train` calls back, of three epochs; then it is over."""
+def test_the_epoch_is_compiled_and_not_run(brax_ppo):
+    """As `ppo.train` does: it gives its policy away, then maps and calls its epoch."""
+    called = []
 
-    def __init__(self, fails_at=None):
-        self.trained, self.fails_at = [], fails_at
+    def train(policy_params_fn):
+        def training_epoch(state, environments, keys):
+            called.append(state)  # traced
+            return state + 1.0, environments * 2.0, {}
 
-    def start(self, updates, pause, *, restore_params, policy_params_fn):
-        policy_params_fn(0, None, restore_params)
-        pause()  # compiled
-        for epoch in range(1, 4):
-            if epoch == self.fails_at:
-                raise FloatingPointError("planted")
-            self.trained.append(updates)
-            policy_params_fn(epoch * updates, "policy", epoch)
+        policy_params_fn(0, "policy", None)
+        one = jnp.ones(1)
+        jax.pmap(training_epoch)(one, one, jax.random.split(jax.random.PRNGKey(0), 1))
+        raise AssertionError("went on")
 
-
-def test_a_training_goes_on_only_when_told(brax_ppo):
-    epochs = Epochs()
-    training = brax_ppo.Training(epochs.start, 7, "restored")
-    assert epochs.trained == []
-    assert training.params == "restored"
-    training.epoch()
-    assert (epochs.trained, training.params) == ([7], 1)
-    training.epoch()
-    assert (epochs.trained, training.params) == ([7, 7], 2)
-    training.stop()
-    assert epochs.trained == [7, 7]
-
-
-def test_what_a_training_raises_reaches_the_worker(brax_ppo, capsys):
-    training = brax_ppo.Training(Epochs(fails_at=2).start, 1, None)
-    training.epoch()
-    with pytest.raises(FloatingPointError, match="planted"):
-        training.epoch()
-    assert "planted" in capsys.readouterr().err
-
-
-def test_the_epoch_is_compiled_before_it_runs(brax_ppo, monkeypatch):
-    events = []
-
-    class Mapped:
-        def lower(self, x):
-            events.append("lower")
-            return self
-
-        def compile(self):
-            events.append("compile")
-            return lambda x: events.append("run")
-
-    monkeypatch.setattr(jax, "pmap", lambda function, **kwargs: Mapped())
     original = jax.pmap
-    brax_ppo.compile_first(lambda: events.append("pause"))
-    assert isinstance(jax.pmap(lambda x: x), Mapped)
-
-    def training_epoch(x):
-        return x
-
-    epoch = jax.pmap(training_epoch)
+    training = brax_ppo.compile_epoch(train)
     assert jax.pmap is original
-    epoch(1)
-    epoch(2)
-    assert events == ["lower", "compile", "pause", "run", "run"]
+    assert len(called) == 1
+    assert training.make_policy == "policy"
+    (state, environments, keys), _ = training.state, None
+    for _ in range(2):
+        training = brax_ppo.train_epoch(training)
+    assert len(called) == 1
+    assert (state[0], environments[0]) == (1.0, 1.0)
+    assert [float(x[0]) for x in training.state[:2]] == [3.0, 4.0]
+    assert not np.array_equal(training.state[2], keys)
+
+
+def test_a_train_without_an_epoch_is_refused(brax_ppo):
+    with pytest.raises(RuntimeError, match="no training epoch"):
+        brax_ppo.compile_epoch(lambda policy_params_fn: None)
 
 
 def test_replicated_is_one_copy_for_each_device(brax_ppo):

@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.harness import timing
 from benchmarks.harness.processes import ROOT, Program, ProgramFailed, ask, end, running
@@ -21,8 +21,11 @@ from purejaxppo.run.progress import Progress
 OURS = "ours"
 PEERS = ROOT / "benchmarks" / "peers"
 REQUIREMENTS = PEERS / "requirements"  # NAME.txt: the pins of .peers/NAME
+# Seconds that a worker may take to answer.
+TIMEOUTS = {"ready": 600.0, "run": 120.0, "train": 3600.0, "finish": 600.0}
 FINISH = ("return", "peak_memory_bytes", "steps", "seconds")
 Config = dict[str, Any]
+Timeouts = Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Competitor:
     changes: Config = dataclasses.field(default_factory=dict)
 
     def command(self, config: Config) -> list[str]:
-        """What starts it.
+        """Build the command that starts it.
 
         Raises:
           ProgramFailed: its script or its Python environment is missing.
@@ -56,21 +59,12 @@ class Competitor:
         return [str(python), str(script), json.dumps({**config, **self.changes})]
 
 
-class Limits(NamedTuple):
-    """Seconds that a worker may take to answer."""
-
-    ready: float = 600.0
-    run: float = 120.0
-    train: float = 3600.0
-    finish: float = 600.0
-
-
 Rows = dict[str, dict[str, Any]]  # competitor -> what is known of it
 
 
 @contextlib.contextmanager
 def _failing(row: dict[str, Any]) -> Iterator[None]:
-    """Of what fails keep only why: figures of what broke off would mislead."""
+    """Keep of a failure only its reason: figures of a broken race would mislead."""
     try:
         yield
     except ProgramFailed as error:
@@ -79,23 +73,25 @@ def _failing(row: dict[str, Any]) -> Iterator[None]:
 
 
 def _start(
-    stack: contextlib.ExitStack, competitor: Competitor, config: Config, limits: Limits
+    stack: contextlib.ExitStack,
+    competitor: Competitor,
+    config: Config,
+    timeouts: Timeouts,
 ) -> tuple[Program, dict[str, Any]]:
-    """A worker that is ready, and what it said of itself."""
+    """Start a worker, and wait until it is ready: its versions, compile seconds."""
     program = stack.enter_context(running(competitor.command(config)))
-    ready = ask(program, None, limits.ready)
+    ready = ask(program, None, timeouts["ready"])
     if not ready.get("ready"):
         raise ProgramFailed(f"said {json.dumps(ready)[:200]} before it was ready")
-    kept = ("versions", "compile_seconds")
-    return program, {name: ready.get(name) for name in kept}
+    return program, {name: ready.get(name) for name in ("versions", "compile_seconds")}
 
 
-def _task(program: Program, row: dict[str, Any], limits: Limits) -> timing.Task:
-    """One block of a worker; None once it has failed."""
+def _task(program: Program, row: dict[str, Any], timeouts: Timeouts) -> timing.Task:
+    """Make a task that runs one block of a worker, and returns None if it fails."""
 
     def task() -> timing.Block | None:
         with _failing(row):
-            answer = ask(program, "run", limits.run, ("steps", "seconds"))
+            answer = ask(program, "run", timeouts["run"], ("steps", "seconds"))
             return timing.Block(answer["steps"], answer["seconds"])
         end(program.process)  # one that hangs may be busy, and slow the others
         return None
@@ -108,9 +104,9 @@ def race(
     config: Config,
     rounds: int,
     progress: Progress,
-    limits: Limits = Limits(),  # noqa: B008
+    timeouts: Timeouts = TIMEOUTS,
 ) -> Rows:
-    """Steps/s of every competitor, and the ratio of ours to it, in the same rounds.
+    """Measure steps/s of every competitor, and the ratio of ours to it, round by round.
 
     Workers start one after another, so that none compiles beside another. One that
     fails leaves its one sentence as `error`, and the others go on.
@@ -120,28 +116,28 @@ def race(
       config: the keys that all share.
       rounds: timed blocks of each.
       progress: says what is going on.
-      limits: to their patience.
+      timeouts: seconds for each answer.
     """
     rows: Rows = {name: {} for name in competitors}
     with contextlib.ExitStack() as stack:
         programs = {}
         for name, competitor in competitors.items():
             with progress.phase(f"starting {name}"), _failing(rows[name]):
-                program, rows[name] = _start(stack, competitor, config, limits)
+                program, rows[name] = _start(stack, competitor, config, timeouts)
                 programs[name] = program
-        tasks = {n: _task(p, rows[n], limits) for n, p in programs.items()}
+        tasks = {n: _task(p, rows[n], timeouts) for n, p in programs.items()}
         with progress.phase(f"{rounds} rounds of {', '.join(tasks) or 'nobody'}"):
             rates = timing.interleave(tasks, rounds, warm_up=False)
         for name, program in programs.items():
             if "error" not in rows[name]:
                 with progress.phase(f"finishing {name}"), _failing(rows[name]):
-                    rows[name] |= ask(program, "finish", limits.finish, FINISH)
+                    rows[name] |= ask(program, "finish", timeouts["finish"], FINISH)
     _compare(rows, rates)
     return rows
 
 
 def _compare(rows: Rows, rates: timing.Rates) -> None:
-    """Add what the rounds say; ratios only where both sides have every round."""
+    """Add rates, and ratios where both sides have every round."""
     for name, row in rows.items():
         if "error" in row or not rates.get(name):
             continue
@@ -155,14 +151,14 @@ def train(
     config: Config,
     seeds: Sequence[int],
     progress: Progress,
-    limits: Limits = Limits(),  # noqa: B008
+    timeouts: Timeouts = TIMEOUTS,
 ) -> Rows:
-    """Training from scratch to the same number of steps, by seed: returns reached.
+    """Train from scratch to the same number of steps, once a seed: returns reached.
 
     Each in a new worker, one at a time. A competitor that failed is not tried again.
 
     Args:
-      competitors, config, progress, limits: see `race`.
+      competitors, config, progress, timeouts: see `race`.
       seeds: of the trainings.
     """
     rows: Rows = {name: {} for name in competitors}
@@ -171,7 +167,7 @@ def train(
         with _failing(rows[name]):
             for seed in seeds:
                 with progress.phase(f"training {name}, seed {seed}"):
-                    runs.append(_train(competitor, {**config, "seed": seed}, limits))
+                    runs.append(_train(competitor, {**config, "seed": seed}, timeouts))
             rows[name] = {
                 "returns": [run["return"] for run in runs],
                 "steps": runs[0]["steps"],
@@ -180,9 +176,11 @@ def train(
     return rows
 
 
-def _train(competitor: Competitor, config: Config, limits: Limits) -> dict[str, Any]:
+def _train(
+    competitor: Competitor, config: Config, timeouts: Timeouts
+) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         # It is not timed in blocks here: the shortest warm-up will do.
         config = {**config, "block_seconds": 0.0}
-        program, _ = _start(stack, competitor, config, limits)
-        return ask(program, "train", limits.train, ("return", "steps", "seconds"))
+        program, _ = _start(stack, competitor, config, timeouts)
+        return ask(program, "train", timeouts["train"], ("return", "steps", "seconds"))

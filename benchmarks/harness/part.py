@@ -8,7 +8,6 @@ where compiled programs are kept.
 
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import purejaxppo  # noqa: F401 (first: it prepares XLA)
@@ -17,12 +16,13 @@ from benchmarks.peers import ours
 from purejaxppo.config import Config
 
 Json = dict[str, Any]
+PARTS = {"speed": stages.speed, "training": stages.training}
 
 
 def config_of(
     env: str = "", preset: str = "default", common: Json | None = None, **values: Any
 ) -> Config:
-    """The configuration of a case.
+    """Make the configuration of a case.
 
     Args:
       env: name of the environment.
@@ -36,26 +36,11 @@ def config_of(
     return Config.preset(env, preset, **values)
 
 
-def speed(case: Json, **sizes: Any) -> Json:
-    return stages.speed(config_of(**case), **sizes)
-
-
-def training(case: Json) -> Json:
-    return stages.training(config_of(**case))
-
-
-def seeds(case: Json, **sizes: Any) -> Json:
-    return stages.seeds(config_of(**case), **sizes)
-
-
-PARTS: dict[str, Callable[..., Json]] = {
-    part.__name__: part for part in (speed, training, seeds)
-}
-
-
 def main() -> None:
-    answer = PARTS[sys.argv[1]](**json.loads(sys.argv[2]))
-    print(json.dumps(answer), flush=True)
+    """Measure the part that the arguments name, and print the answer."""
+    part, request = PARTS[sys.argv[1]], json.loads(sys.argv[2])
+    config = config_of(**request.pop("case"))
+    print(json.dumps(part(config, **request)), flush=True)
 
 
 if __name__ == "__main__":

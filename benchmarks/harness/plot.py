@@ -16,7 +16,6 @@ _PEERS = {"rejax": "Rejax", "sb3": "SB3", "sbx": "SBX", "brax": "Brax PPO"}
 
 def peer_bars() -> Bars:
     """The ratio of ours to each peer of each workload, the largest first."""
-
     bars = {
         f"{_PEERS.get(peer, peer).replace('sb3,', 'SB3,')} ({name})": ratio
         for name in WORKLOADS
@@ -25,21 +24,17 @@ def peer_bars() -> Bars:
     return dict(sorted(bars.items(), key=lambda pair: -pair[1]["median"]))
 
 
-def results(name: str) -> dict[str, Any]:
-    return (record.load(name) or {"results": {}})["results"]
-
-
 def stage_bars() -> Bars:
     """Steps/s of the hammer's stages."""
-    rates = results(file_of("hammer")).get("steps_per_second", {})
+    rates = record.results(file_of("hammer"))["steps_per_second"]
     labels = {"physics": "physics alone (C)", "end_to_end": "training, end to end"}
     return {labels.get(n, f"{n} alone"): rates[n] for n in tables.STAGES if n in rates}
 
 
 def learning_curves() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Steps [K], and shares of success [seeds, K] by name, of the hammer."""
-    curves = [seed["curve"] for seed in results("learning_hammer").get("seeds", [])]
-    steps = np.array([point["steps"] for point in curves[0]] if curves else [])
+    curves = [seed["curve"] for seed in record.results("learning_hammer")["seeds"]]
+    steps = np.array([point["steps"] for point in curves[0]])
     names = {"mean": "all episodes", "worst_block": "worst block"}
     return steps, {
         label: np.array([[point[name] for point in curve] for curve in curves])
@@ -47,8 +42,8 @@ def learning_curves() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     }
 
 
-def draw(path: Path | None = None) -> Path:
-    """Draw the panels into results/benchmarks.png, or `path`."""
+def draw() -> Path:
+    """Draw the panels into results/benchmarks.png."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -64,7 +59,7 @@ def draw(path: Path | None = None) -> Path:
     _draw_curves(axes["curves"], *learning_curves())
     for axis in axes.values():
         axis.spines[["top", "right"]].set_visible(False)
-    path = path or record.RESULTS / "benchmarks.png"
+    path = record.RESULTS / "benchmarks.png"
     # Without the library's version in it, a picture of the same figures is the same.
     figure.savefig(path, dpi=160, metadata={"Software": None})
     return path
@@ -93,7 +88,7 @@ def _draw_peers(axis: Any, bars: Bars) -> None:
     _bars(axis, bars, [BLUE] * len(bars), ".2f", origin=1.0)
     axis.set_xscale("log")
     axis.axvline(1.0, color="black", linewidth=0.8, linestyle="-")
-    largest = max((bar["max"] for bar in bars.values()), default=1.0)
+    largest = max(bar["max"] for bar in bars.values())
     axis.set_xlim(0.7, 1.6 * largest)
     ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick <= 1.6 * largest]
     axis.set_xticks(ticks, map(str, ticks))
@@ -104,19 +99,18 @@ def _draw_peers(axis: Any, bars: Bars) -> None:
 def _draw_stages(axis: Any, bars: Bars) -> None:
     colors = [ORANGE if "end to end" in name else GREY for name in bars]
     _bars(axis, bars, colors, ",.0f")
-    axis.set_xlim(0, 1.2 * max((bar["max"] for bar in bars.values()), default=1.0))
+    axis.set_xlim(0, 1.2 * max(bar["max"] for bar in bars.values()))
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
     axis.set_title("hammer: environment steps/s", loc="left", fontsize=11)
 
 
 def _draw_curves(axis: Any, steps: np.ndarray, curves: dict[str, np.ndarray]) -> None:
     for (label, values), color in zip(curves.items(), (BLUE, ORANGE), strict=True):
-        if len(values):
-            axis.plot(steps, values.mean(0), color=color, label=label, marker=".")
-            low, high = values.min(0), values.max(0)
-            axis.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
-            axis.legend(loc="lower right", frameon=False)
-    lowest = min((curve.min() for curve in curves.values() if curve.size), default=0.0)
+        axis.plot(steps, values.mean(0), color=color, label=label, marker=".")
+        low, high = values.min(0), values.max(0)
+        axis.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
+    axis.legend(loc="lower right", frameon=False)
+    lowest = min(values.min() for values in curves.values())
     axis.set_ylim(max(0.0, lowest - 0.05), 1.02)
     axis.margins(x=0.01)
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")

@@ -12,14 +12,11 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-T = TypeVar("T")
-_LOOK = 0.05  # seconds between two looks at what a program does
 _PATIENCE = 5.0  # seconds from asking a program to end until it is killed
 
 
@@ -36,7 +33,7 @@ class Program(NamedTuple):
 
 
 def _listen(stream: IO[str], answers: "queue.Queue[dict[str, Any] | None]") -> None:
-    """Keep the JSON objects of a stream; what a library prints there is passed over."""
+    """Queue the JSON objects of a stream; what libraries print there is ignored."""
     for line in stream:
         with contextlib.suppress(json.JSONDecodeError):
             answer = json.loads(line)
@@ -46,7 +43,7 @@ def _listen(stream: IO[str], answers: "queue.Queue[dict[str, Any] | None]") -> N
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a program: our checkout is importable, devices are shared."""
+    """Make environment variables: our checkout is importable, devices are shared."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {
         # Programs that wait for their turn must not hold a whole accelerator.
@@ -98,7 +95,7 @@ def running(
 
 
 def end(process: subprocess.Popen) -> None:
-    """End the whole group: what the program started too."""
+    """End the process group: the program, and what it has started."""
     for kill in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, kill)
@@ -137,7 +134,7 @@ def ask(
         raise ProgramFailed(f"gave no answer {what}in {timeout:g} s") from None
     if answer is None:
         program.answers.put(None)
-        raise ProgramFailed(_obituary(program))
+        raise ProgramFailed(ended_how(program))
     if "error" in answer:
         raise ProgramFailed(str(answer["error"]))
     for name in required:
@@ -146,8 +143,8 @@ def ask(
     return answer
 
 
-def _obituary(program: Program) -> str:
-    """With what a program ended: its code, and the last thing it said."""
+def ended_how(program: Program) -> str:
+    """Say the exit code of a program that ended, and its last line of stderr."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         program.process.wait(_PATIENCE)
     program.errors.seek(0)
@@ -171,26 +168,3 @@ def answer_of(
     """
     with running(command, extra) as program:
         return ask(program, None, timeout)
-
-
-def wait_until(program: Program, look: Callable[[], T | None], timeout: float) -> T:
-    """What `look` finds, as soon as it is not None, while the program runs.
-
-    Args:
-      program: whose work is looked at, in its files.
-      look: called twenty times a second.
-      timeout: seconds.
-
-    Raises:
-      ProgramFailed: it ended, or the time was up, before that.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        ended = program.process.poll() is not None
-        if (found := look()) is not None:
-            return found
-        if ended:
-            raise ProgramFailed(_obituary(program))
-        if time.monotonic() > deadline:
-            raise ProgramFailed(f"was not there in {timeout:g} s")
-        time.sleep(_LOOK)

@@ -8,8 +8,8 @@ benchmarks/README.md. No figure is typed in; a test holds that they agree.
 """
 
 import itertools
-import sys
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ SETTLED = {
 
 
 def file_of(workload: str) -> str:
-    """The result file of a workload, without its suffix."""
+    """Name the result file of a workload, without its suffix."""
     return workload.replace("-", "_") + "_speed"
 
 
 def as_markdown(table: tables.Table) -> list[str]:
-    """Aligned lines of Markdown, an empty one behind the table and each sentence."""
+    """Format a table as aligned Markdown, an empty line after it and each sentence."""
     lines = []
     if table.rows:
         widths = [max(3, *map(len, column)) for column in zip(*table.rows, strict=True)]
@@ -48,18 +48,18 @@ def as_markdown(table: tables.Table) -> list[str]:
     return lines + [line for note in table.notes for line in (note, "")]
 
 
-def as_text(name: str, figures: dict[str, Any]) -> str:
-    """For the terminal."""
-    lines = [f"{name}: {figures.get('about', '')}", ""]
-    for table in tables.tables_of(figures):
-        lines += as_markdown(table)
-    return "\n".join(lines)
+def _all_tables(figures: Record) -> list[str]:
+    return [line for t in tables.tables_of(figures) for line in as_markdown(t)]
+
+
+def as_text(name: str, figures: Record) -> str:
+    """Format a workload or study for the terminal."""
+    return "\n".join([f"{name}: {figures.get('about', '')}", "", *_all_tables(figures)])
 
 
 def ratios_of(workload: str) -> dict[str, dict[str, float]]:
-    """Ours over each peer of a workload, as far as they are on disk."""
-    stored = record.load(file_of(workload)) or {"results": {}}
-    workers = stored["results"].get("peers", {}).get("workers", {})
+    """Read the ratio of ours to each peer of a workload, as far as it is measured."""
+    workers = record.results(file_of(workload)).get("peers", {}).get("workers", {})
     return {n: r["ours_over_it"] for n, r in workers.items() if "ours_over_it" in r}
 
 
@@ -72,7 +72,7 @@ def _machine(found: Record) -> str:
 
 
 def section(title: str, about: str, found: Record, command: str) -> list[str]:
-    """Heading, sentence, tables and origin of one result.
+    """Format the heading, sentence, tables and origin of one result.
 
     Args:
       title: of the heading.
@@ -80,14 +80,13 @@ def section(title: str, about: str, found: Record, command: str) -> list[str]:
       found: the record.
       command: what measures it.
     """
-    lines = [f"### {title}", "", *([about, ""] if about else [])]
-    for table in tables.tables_of(found["results"]):
-        lines += as_markdown(table)
-    return [*lines, f"{command}, {found['date']}, {_machine(found)}", ""]
+    head = [f"### {title}", "", *([about, ""] if about else [])]
+    origin = f"{command}, {found['date']}, {_machine(found)}"
+    return [*head, *_all_tables(found["results"]), origin, ""]
 
 
 def everything() -> list[str]:
-    """What benchmarks/README.md shows: learning, speed, settled studies."""
+    """Format what benchmarks/README.md shows: learning, speed, settled studies."""
     lines = []
     for name, study in itertools.chain(*(kind.items() for kind in STUDIES.values())):
         if found := record.load(f"learning_{name}"):
@@ -104,25 +103,36 @@ def everything() -> list[str]:
     return lines
 
 
-class Shown(dict):
-    """Figures for `str.format`: a spread under its path, a number with its format."""
+class Figures:
+    """Figures for `str.format`, by paths: `{file.key.key}`, a number with a format.
 
-    def __getitem__(self, key: object) -> Any:
-        value = super().__getitem__(str(key))
-        return Shown(value) if isinstance(value, dict) else value
+    A spread (median or mean, smallest, largest) is formatted as in the tables.
+    """
 
-    def __missing__(self, name: str) -> dict[str, Any]:
-        return (record.load(name) or {"results": {}})["results"]
+    def __init__(self, figures: dict[str, Any]):
+        self._figures = figures
+
+    def __getattr__(self, key: str) -> Any:
+        value = self._figures[key]
+        return Figures(value) if isinstance(value, dict) else value
 
     def __format__(self, form: str) -> str:
-        return ratio(self) if "median" in self else span(self)
+        return (ratio if "median" in self._figures else span)(self._figures)
 
 
 def front() -> list[str]:
-    """What the top README shows: benchmarks/front.md, its figures from the records."""
-    text = (BENCHMARKS / "front.md").read_text().format_map(Shown())
+    """Format what the top README shows: front.toml with the figures of the records."""
+    shown = tomllib.loads((BENCHMARKS / "front.toml").read_text())
+    stems = [path.stem for path in record.RESULTS.glob("*.json")]
+    files = {stem: Figures(record.results(stem)) for stem in stems}
+    rows = [["", "purejaxppo", "compared with", "`python -m ...`"], ["---"] * 4]
+    for row in shown["rows"]:
+        cells = [row[name].format_map(files) for name in ("measured", "ours", "others")]
+        rows.append([*cells, f"`{row['command']}`"])
     machine = _machine(record.load("hammer_speed") or {})
-    return [*text.rstrip().splitlines(), f"Measured on {machine}.", ""]
+    padded = [[f" {cell} " if cell else " " for cell in row] for row in rows]
+    lines = [f"|{'|'.join(row)}|" for row in padded]
+    return [*lines, "", shown["note"], f"Measured on {machine}.", ""]
 
 
 SECTIONS: dict[Path, Callable[[], list[str]]] = {
@@ -132,18 +142,16 @@ SECTIONS: dict[Path, Callable[[], list[str]]] = {
 
 
 def updated(text: str, make_section: Callable[[], list[str]]) -> str:
-    """A README with the section between its markers renewed."""
+    """Replace the section between the markers of a README."""
     before, rest = text.split(START, 1)
     after = rest.split(END, 1)[1]
     return before + "\n".join([START, "", *make_section(), END]) + after
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draw and write what differs from the files."""
+def main() -> None:
+    """Draw the plot, and write the READMEs that differ from the records."""
     from benchmarks.harness import plot
 
-    if sys.argv[1:] if argv is None else argv:
-        sys.exit("python -m benchmarks.harness.report takes no arguments")
     print(plot.draw())
     for path, make_section in SECTIONS.items():
         text = path.read_text()

@@ -9,18 +9,19 @@ STAGES = ("physics", "rollout", "update", "end_to_end")
 
 
 class Table(NamedTuple):
-    """Cells, the first row the header; sentences below them."""
+    """Rows of cells, the first of them the header, and sentences below."""
 
     rows: list[list[str]]
     notes: list[str]
 
 
 def number(rate: dict[str, float] | None) -> str:
+    """Format the median of a rate."""
     return f"{rate['median']:,.0f}" if rate else "-"
 
 
 def ratio(figures: dict[str, float] | None) -> str:
-    """Median (smallest to largest)."""
+    """Format a median (smallest to largest)."""
     if figures is None:
         return "-"
     low, high = figures["min"], figures["max"]
@@ -28,20 +29,16 @@ def ratio(figures: dict[str, float] | None) -> str:
 
 
 def span(figures: dict[str, float]) -> str:
-    """Mean (smallest to largest)."""
+    """Format a mean (smallest to largest)."""
     return f"{figures['mean']:.3f} ({figures['min']:.2f} to {figures['max']:.2f})"
 
 
-def mebibytes(size: float | None) -> str:
-    return "-" if size is None else f"{size / 2**20:,.0f}"
-
-
-def count(steps: float | None) -> str:
-    return "-" if steps is None else f"{steps:,}"
-
-
-def _maybe(value: float | None, form: str) -> str:
+def _optional(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def mebibytes(size: float | None) -> str:
+    return _optional(size and size / 2**20, ",.0f")
 
 
 def _spoken(name: str) -> str:
@@ -51,51 +48,56 @@ def _spoken(name: str) -> str:
 # --- speed --------------------------------------------------------------------------
 
 
+def _rates(
+    rates: Figures, ratios: Figures, name: str = "{}", ratio_name: str = "{}"
+) -> Iterator[list[str]]:
+    """Make rows of a name, a rate, and its ratio; 1 is the rate compared with.
+
+    Args:
+      rates: name -> spread.
+      ratios: spreads.
+      name: form of a row's first cell.
+      ratio_name: form of a ratio's key.
+    """
+    for key, rate in rates.items():
+        share = ratios.get(ratio_name.format(key))
+        yield [name.format(_spoken(key)), number(rate), ratio(share) if share else "1"]
+
+
 def stages(figures: Figures) -> Table:
-    """Steps/s of each stage; compiling, memory and the return as sentences."""
-    label = {"physics": f"physics ({figures.get('physics_is', 'mujoco.rollout')})"}
-    rows = [["", "steps/s", "of physics alone"]]
-    for name in STAGES:
-        if name in figures["steps_per_second"]:
-            share = figures["ratios"].get(f"{name}_over_physics")
-            rate = number(figures["steps_per_second"][name])
-            text = label.get(name, _spoken(name))
-            rows.append([text, rate, ratio(share) if share else "1"])
-    return Table(rows, [*_sizes(figures), *_compiling(figures), *_trained(figures)])
+    """Tabulate steps/s of each stage; the rest is sentences."""
+    measured = figures["steps_per_second"]
+    rates = {name: measured[name] for name in STAGES if name in measured}
+    rows = list(_rates(rates, figures["ratios"], ratio_name="{}_over_physics"))
+    rows[0][0] += f" ({figures.get('physics_is', 'mujoco.rollout')})"
+    header = ["", "steps/s", "of physics alone"]
+    return Table([header, *rows], list(_notes(figures)))
 
 
-def _sizes(figures: Figures) -> Iterator[str]:
+def _notes(figures: Figures) -> Iterator[str]:
+    """Say the sizes, the seconds of compiling, and what training reached."""
     if "num_envs" in figures:
         yield (
             f"{figures['num_envs']} environments x {figures['num_steps']} steps, "
             f"{figures['num_epochs']} epochs; {figures['rounds']} interleaved rounds."
         )
-
-
-def _compiling(figures: Figures) -> Iterator[str]:
-    """Seconds of tracing, lowering and compiling the update."""
     for case, phases in figures.get("compile_seconds", {}).items():
         parts = ", ".join(f"{phase} {s:.1f} s" for phase, s in phases.items())
         yield f"Compiling the update, {case}: {parts}."
-
-
-def _trained(figures: Figures) -> Iterator[str]:
-    trained = figures.get("training")
-    if trained is None:
-        return
-    reached = ", ".join(
-        f"{_spoken(name.removeprefix('eval/'))} {value:.2f}"
-        for name, value in trained.items()
-        if name.startswith("eval/")
-    )
-    yield (
-        f"Trained for {trained['steps']:,} steps in {trained['seconds']:.1f} s: "
-        f"{reached}; peak memory {mebibytes(trained['peak_memory_bytes'])} MiB."
-    )
+    if trained := figures.get("training"):
+        reached = ", ".join(
+            f"{_spoken(name.removeprefix('eval/'))} {value:.2f}"
+            for name, value in trained.items()
+            if name.startswith("eval/")
+        )
+        yield (
+            f"Trained for {trained['steps']:,} steps in {trained['seconds']:.1f} s: "
+            f"{reached}; peak memory {mebibytes(trained['peak_memory_bytes'])} MiB."
+        )
 
 
 def peers(figures: Figures) -> Table:
-    """Workers: rates, ratios, compile seconds, memory, returns."""
+    """Tabulate rates, ratios, compile seconds, memory and returns of workers."""
     rows = [["", "steps/s", "ours over it", "compile s", "peak MiB", "return"]]
     workers = figures["workers"]
     for name, row in workers.items():
@@ -104,9 +106,9 @@ def peers(figures: Figures) -> Table:
             cells = [
                 number(row.get("steps_per_second")),
                 "1" if name == "ours" else ratio(row.get("ours_over_it")),
-                _maybe(row["compile_seconds"], ".1f"),
+                _optional(row["compile_seconds"], ".1f"),
                 mebibytes(row["peak_memory_bytes"]),
-                f"{_maybe(row['return'], '.1f')} at {row['steps']:,} steps",
+                f"{_optional(row['return'], '.1f')} at {row['steps']:,} steps",
             ]
         rows.append([name, *cells])
     return Table(rows, [*_versions(workers), *_failures(workers)])
@@ -117,7 +119,7 @@ def _failures(found: dict[str, Figures]) -> list[str]:
 
 
 def _versions(workers: dict[str, Figures]) -> Iterator[str]:
-    """Of what each worker names first and has: the peer itself."""
+    """Say the version of each peer, the first package that its worker names."""
     named = {}
     for row in workers.values():
         has = {n: v for n, v in row.get("versions", {}).items() if v is not None}
@@ -127,12 +129,12 @@ def _versions(workers: dict[str, Figures]) -> Iterator[str]:
 
 
 def training(figures: Figures) -> Table:
-    """Returns reached by training from scratch, to the same number of steps."""
+    """Tabulate the returns of training from scratch to the same number of steps."""
     rows = [["", "steps", "seconds", *(f"seed {s}" for s in figures["seeds"])]]
     for name, row in figures["training"].items():
         cells = ["-"] * (2 + len(figures["seeds"]))
         if "error" not in row:
-            returns = [_maybe(value, ".1f") for value in row["returns"]]
+            returns = [_optional(value, ".1f") for value in row["returns"]]
             seconds = f"{row['seconds']['median']:.1f}"
             cells = [f"{row['steps']:,}", seconds, *returns]
         rows.append([name, *cells])
@@ -140,30 +142,27 @@ def training(figures: Figures) -> Table:
 
 
 def layers(figures: Figures) -> Table:
-    """Sample passes/s of the update with one kind of layers and another."""
-    rows = [["", "sample passes/s", "ours over it"]]
-    for name, rate in figures["passes_per_second"].items():
-        share = figures["ratios"].get(f"ours_over_{name}")
-        rows.append([f"{name} layers", number(rate), ratio(share) if share else "1"])
-    return Table(rows, [])
+    """Tabulate sample passes/s of the update with our layers and with flax's."""
+    rates, ratios = figures["passes_per_second"], figures["ratios"]
+    header = ["", "sample passes/s", "ours over it"]
+    return Table([header, *_rates(rates, ratios, "{} layers", "ours_over_{}")], [])
 
 
 def seeds(name: str, figures: Figures) -> Table:
-    """Ways to run several seeds."""
+    """Tabulate ways to run several seeds."""
     header = [f"{figures['num_seeds']} seeds, {name}", "steps/s of all"]
     rows = [[*header, "over one by one", "compile s"]]
-    for way, rate in figures["steps_per_second"].items():
-        share = figures["ratios"].get(f"{way}_over_one by one")
-        seconds = sum(figures["compile_seconds"][way].values())
-        text = ratio(share) if share else "1"
-        rows.append([way, number(rate), text, f"{seconds:.1f}"])
+    rates, ratios = figures["steps_per_second"], figures["ratios"]
+    compiling = figures["compile_seconds"].values()
+    ways = _rates(rates, ratios, ratio_name="{}_over_one by one")
+    for way, phases in zip(ways, compiling, strict=True):
+        rows.append([*way, f"{sum(phases.values()):.1f}"])
     return Table(rows, [])
 
 
 def startup(figures: Figures) -> Table:
-    """Seconds from the command to the end of the first update."""
-    header = ["", "run folder, s", "first update, s", "target, s", "compiling, s"]
-    rows = [header]
+    """Tabulate seconds from the command to the end of the first update."""
+    rows = [["", "run folder, s", "first update, s", "target, s", "compiling, s"]]
     for case, target in figures["targets"].items():
         run = figures[case]
         compiling = sum(sum(p.values()) for p in run["compile_seconds"].values())
@@ -174,48 +173,32 @@ def startup(figures: Figures) -> Table:
     return Table(rows, [f"Median (smallest to largest) of {figures['rounds']} starts."])
 
 
-def gpu(measured: Figures) -> Table:
-    """Every rate of every measurement, and what went wrong."""
-    rows, notes = [["", "", "steps/s", "over the first", "peak MiB"]], []
-    for name, result in measured.items():
-        rates, shares = result.get("steps_per_second", {}), result.get("ratios", {})
-        for what, rate in rates.items():
-            share = shares.get(f"{what}_over_{next(iter(rates))}")
-            cells = [_spoken(what), number(rate), ratio(share) if share else "1"]
-            rows.append([name, *cells, mebibytes(result["peak_memory_bytes"])])
-        if reached := result.get("reached"):
-            time = f"{reached['seconds']:.1f} s and {reached['steps']:,.0f} steps"
-            notes.append(f"{name}: a worst block of {result['bar']} after {time}.")
-        if "reason" in result:
-            notes.append(f"{name}: {result['reason']}.")
-    return Table(rows, notes)
-
-
 # --- learning -----------------------------------------------------------------------
 
 
 def curves(figures: Figures) -> Table:
-    """What each seed of the hammer reaches, and when."""
+    """Tabulate what each seed of the hammer reaches, and when."""
     unit = "frames" if figures["frames"] > 1 else "steps"
     header = ["seed", "before PPO", "best worst block", "best mean"]
     header += [f"{unit} to a worst block of .95", f"{unit} to a mean of .90"]
     rows = [[*header, "at the end"]]
     for seed in figures["seeds"]:
         best = seed["best"]
-        shares = [seed["before_ppo"]["mean"], best["worst_block"], best["mean"]]
-        steps = [seed["first_worst_block_95"], seed["first_mean_90"]]
-        cells = [*(f"{share:.2f}" for share in shares), *map(count, steps)]
-        rows.append([str(seed["seed"]), *cells, f"{seed['last']['mean']:.2f}"])
+        reached = [seed["before_ppo"]["mean"], best["worst_block"], best["mean"]]
+        shares = [f"{share:.2f}" for share in reached]
+        marks = [seed["first_worst_block_95"], seed["first_mean_90"]]
+        steps = [_optional(mark, ",") for mark in marks]
+        last = f"{seed['last']['mean']:.2f}"
+        rows.append([str(seed["seed"]), *shares, *steps, last])
     summary = figures["summary"]
     names = ("before_ppo_mean", "best_worst_block", "best_mean")
     spans = [span(summary[name]) for name in names]
-    last = span(summary["last_mean"])
-    rows.append(["mean (min to max)", *spans, "", "", last])
+    rows.append(["mean (min to max)", *spans, "", "", span(summary["last_mean"])])
     return Table(rows, [f"`{figures['metric']}`, {len(figures['seeds'])} seeds."])
 
 
 def match(figures: Figures) -> Iterator[Table]:
-    """Baselines and the players of the same games, a table for each set of games."""
+    """Tabulate baselines and players, a table for each set of games."""
     players, summary = figures["players"], figures["summary"]
     for host, baselines in figures["baselines"].items():
         games = list(players[host][0]["games"])
@@ -230,17 +213,15 @@ def match(figures: Figures) -> Iterator[Table]:
                 cells = [span(summary["players"][name][column]) for column in columns]
                 rows.append([f"{figures['about'][name]}, mean (min to max)", *cells])
         yield Table([header, *rows], list(_optimum(players[host])))
-    yield Table(
-        [],
-        [
-            f"{figures['episodes']:,} episodes of each game, {len(figures['runs'])} "
-            f"seeds. Largest `invalid_frac`: {summary['invalid_frac']:g}."
-        ],
+    note = (
+        f"{figures['episodes']:,} episodes of each game, {len(figures['runs'])} seeds. "
+        f"Largest `invalid_frac`: {summary['invalid_frac']:g}."
     )
+    yield Table([], [note])
 
 
 def _optimum(seeds: Iterable[Figures]) -> Iterator[str]:
-    """How much of a known optimum the worst seed reaches; 1 is a mere bound."""
+    """Say how much of the optimum the worst seed reaches, where it is known."""
     shares = {
         game: min(seed["games"][game]["of_optimum"] for seed in seeds)
         for game, scores in next(iter(seeds))["games"].items()
@@ -251,19 +232,17 @@ def _optimum(seeds: Iterable[Figures]) -> Iterator[str]:
 
 
 def memory(figures: Figures) -> Table:
-    """How many seeds of each kind have learned the task."""
+    """Tabulate how many seeds of each kind have learned the task."""
     solved = figures["solved"]
     cores = list(next(iter(solved.values())))
     rows = [["T", *(f"core {core}" for core in cores)]]
-    rows += [
-        [delay, *(str(num) for num in row.values())] for delay, row in solved.items()
-    ]
+    rows += [[delay, *map(str, counts.values())] for delay, counts in solved.items()]
     seeds = figures["num_seeds"]
     return Table(rows, [f"How many of {seeds} seeds end with 95 % success or more."])
 
 
 def tables_of(figures: Figures) -> Iterator[Table]:
-    """Every table that these figures make."""
+    """Make every table that these figures allow."""
     if "end_to_end" in figures.get("steps_per_second", {}):
         yield stages(figures)
     makers = {
@@ -272,9 +251,7 @@ def tables_of(figures: Figures) -> Iterator[Table]:
         "frames": curves,
         "updates": memory,
     }
-    for key, make in makers.items():
-        if key in figures:
-            yield make(figures)
+    yield from (make(figures) for key, make in makers.items() if key in figures)
     if "players" in figures:
         yield from match(figures)
     elif isinstance(figures.get("cases"), dict):
@@ -283,7 +260,5 @@ def tables_of(figures: Figures) -> Iterator[Table]:
         yield peers(figures["peers"])
         if "training" in figures["peers"]:
             yield training(figures["peers"])
-    if "gpu" in figures:
-        yield gpu(figures["gpu"])
     if "errors" in figures:
         yield Table([], [f"Not measured: {e}" for e in figures["errors"]])

@@ -1,4 +1,4 @@
-"""The one way in which things are timed here: in turn, round by round.
+"""How everything is timed: in turn, round by round.
 
 Each round times everything once, so that what the machine does to one it does to its
 neighbours; things are compared within a round, and the ratios do not drift with it.
@@ -26,7 +26,7 @@ Work = Callable[[], object]  # returns when its results are there
 
 
 def timed(work: Work, amount: float) -> Task:
-    """A task of `work`, which must return only when its results are there."""
+    """Make a task of `work`, which returns when its results are computed."""
 
     def task() -> Block:
         begin = time.perf_counter()
@@ -39,7 +39,7 @@ def timed(work: Work, amount: float) -> Task:
 def interleave(
     tasks: Mapping[str, Task], num_rounds: int, warm_up: bool = True
 ) -> Rates:
-    """Rates of every task, `num_rounds` times in turn.
+    """Time every task `num_rounds` times in turn.
 
     Each round begins with another task, so that none is always behind the same one.
     A task that returns None has dropped out: it is not called again.
@@ -65,13 +65,13 @@ def interleave(
 
 
 def median_and_spread(values: list[float]) -> Spread:
-    """Median, smallest and largest."""
+    """Compute median, smallest and largest."""
     low, middle, high = np.percentile(values, [0, 50, 100])
     return {"median": float(middle), "min": float(low), "max": float(high)}
 
 
 def ratio(rates: Rates, numerator: str, denominator: str) -> Spread:
-    """Median and spread of one rate over another, taken within each round.
+    """Compute median and spread of one rate over another within each round.
 
     Args:
       rates: of both, for the same rounds.
@@ -82,7 +82,7 @@ def ratio(rates: Rates, numerator: str, denominator: str) -> Spread:
 
 
 def figures(rates: Rates, baseline: str) -> dict[str, dict[str, Spread]]:
-    """Rates, and the ratio of every other rate to the baseline's, for the record."""
+    """Summarise rates, and the ratio of each to that of the baseline."""
     spreads = {n: median_and_spread(values) for n, values in rates.items() if values}
     ratios = {
         f"{name}_over_{baseline}": ratio(rates, name, baseline)

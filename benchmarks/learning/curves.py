@@ -33,7 +33,7 @@ CURVES = {name: Curve(**study) for name, study in STUDIES["curves"].items()}
 
 
 def points_of(rows: list[dict[str, str]], study: Curve) -> list[Point]:
-    """The evaluations of a run; block means are float32, 19 of 20 is 0.94999999."""
+    """Read a run's evaluations, rounded: in float32, 19 of 20 is 0.94999999."""
     columns = {
         "mean": f"eval/episode_{study.metric}",
         "worst_block": f"eval/min_block_{study.metric}",
@@ -44,6 +44,7 @@ def points_of(rows: list[dict[str, str]], study: Curve) -> list[Point]:
     return [
         {
             "steps": int(row["steps"]) * study.frames,
+            "seconds": round(float(row["seconds"]), 1),
             **{name: round(float(row[key]), 6) for name, key in columns.items()},
         }
         for row in rows
@@ -51,7 +52,7 @@ def points_of(rows: list[dict[str, str]], study: Curve) -> list[Point]:
 
 
 def figures_of(points: list[Point]) -> Json:
-    """What one seed shows: before PPO, at its best, at the end, and when."""
+    """Compute what one seed reaches: before PPO, at its best, at the end, and when."""
 
     def first(name: str, bar: float) -> float | None:
         return next((p["steps"] for p in points[1:] if p[name] >= bar), None)
@@ -67,7 +68,7 @@ def figures_of(points: list[Point]) -> Json:
 
 
 def summarise(results: Json) -> Json:
-    """Figures of all seeds together; of steps the median, if every seed came so far."""
+    """Summarise the seeds; steps are a median, if every seed has come so far."""
     seeds = results["seeds"]
     steps = [seed["first_mean_90"] for seed in seeds]
     return {
@@ -81,7 +82,7 @@ def summarise(results: Json) -> Json:
 
 
 def measure(study: Curve, num_seeds: int, flags: list[str]) -> Iterator[Json]:
-    """The results after each seed.
+    """Train the seeds; yield the results after each.
 
     Args:
       study: what is trained.
@@ -98,10 +99,3 @@ def measure(study: Curve, num_seeds: int, flags: list[str]) -> Iterator[Json]:
         speed = {name: summary[name] for name in ("steps_per_second", "faults")}
         results["seeds"].append({"seed": seed, **speed, **figures_of(points)})
         yield {**results, "summary": summarise(results)}
-
-
-def again(study: Curve, results: Json) -> Json:
-    """Figures anew, from the stored curves."""
-    for seed in results["seeds"]:
-        seed |= figures_of(seed["curve"])
-    return results | {"summary": summarise(results)}

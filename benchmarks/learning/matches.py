@@ -47,12 +47,10 @@ class Match(NamedTuple):
     Attributes:
       env: its name.
       title: for the reader.
-      metric: of an episode, in what `play` tells.
+      metric: of an episode, among the figures of `play`.
       episodes: of each game.
       hosts: players whose games the baselines play too.
-      claims: (player, player or baseline): the first is better.
       players: trained ones.
-      optimum: (start states) -> the best return that there is, where it is known.
     """
 
     env: str
@@ -60,24 +58,21 @@ class Match(NamedTuple):
     metric: str
     episodes: int
     hosts: Sequence[str]
-    claims: Sequence[tuple[str, str]]
     players: dict[str, Player]
-    optimum: Callable[[Any], jax.Array] | None = None
-
-
-OPTIMA = {"scheduler": optimal_return}
 
 
 def _match(env: str, study: Json) -> Match:
     players = {name: Player(**player) for name, player in study["players"].items()}
-    return Match(env, **{**study, "players": players}, optimum=OPTIMA.get(env))
+    return Match(env, **{**study, "players": players})
 
 
 MATCHES = {name: _match(name, study) for name, study in STUDIES["matches"].items()}
+# (start states) -> the best return that there is, where it is known.
+OPTIMA: dict[str, Callable[[Any], jax.Array]] = {"scheduler": optimal_return}
 
 
 def play(loaded: TrainedPolicy, env: Env, keys: jax.Array) -> Outcome:
-    """Return, length and metrics of a trained policy, deterministic.
+    """Play a trained policy, deterministic: return, length and metrics.
 
     Args:
       loaded: the policy.
@@ -86,32 +81,21 @@ def play(loaded: TrainedPolicy, env: Env, keys: jax.Array) -> Outcome:
     """
     policy, state = loaded.learner.task.policy, loaded.state
 
-    @jax.jit
-    def run(params: Any, obs_stats: Any, keys: jax.Array) -> Outcome:
-        return evaluation.play_policy(env, policy, params, obs_stats, keys).figures()
+    parameters = state.params, state.obs_stats
 
-    return run(state.params, state.obs_stats, keys)
+    def run(keys: jax.Array) -> Outcome:
+        return evaluation.play_policy(env, policy, *parameters, keys).figures()
 
-
-def baselines_of(match: Match) -> Any:
-    """The module of the environment's baselines."""
-    return importlib.import_module(f"purejaxppo.envs.{match.env}.baselines")
-
-
-def play_baseline(match: Match, name: str, env: Env, keys: jax.Array) -> Outcome:
-    """What `play` tells, of the baseline of that name; see there for the others."""
-    module = baselines_of(match)
-    score = functools.partial(module.play_baseline, env, module.BASELINES[name])
-    return jax.jit(score)(keys)
+    return jax.jit(run)(keys)
 
 
 def scores(
     match: Match, games: dict[str, Json], play_game: Callable[[Env, jax.Array], Outcome]
 ) -> Json:
-    """Means over episodes game by game, and the mean and the worst game.
+    """Play games: means over the episodes of each, the mean and the worst game.
 
     Args:
-      match: for its metric, episodes and optimum.
+      match: for its environment, metric and episodes.
       games: name -> arguments of the environment.
       play_game: (environment, keys [E]) -> figures of each episode.
     """
@@ -123,61 +107,41 @@ def scores(
         figures = {name: float(np.mean(values)) for name, values in outcome.items()}
         error = np.std(outcome[match.metric]) / np.sqrt(match.episodes)
         figures[f"{match.metric}_standard_error"] = float(error)
-        if match.optimum is not None:
-            best = float(np.mean(match.optimum(jax.vmap(env.reset)(keys))))
+        if match.env in OPTIMA:
+            best = float(np.mean(OPTIMA[match.env](jax.vmap(env.reset)(keys))))
             figures["of_optimum"] = figures[match.metric] / best
         found[game] = figures
     return totals(match, found)
 
 
 def totals(match: Match, games: Json) -> Json:
-    """The mean and the worst game, beside the games themselves."""
+    """Compute the mean and the worst of games, and keep the games."""
     values = {game: figures[match.metric] for game, figures in games.items()}
     worst = min(values, key=lambda game: values[game])
     mean = sum(values.values()) / len(values)
     return {"mean": mean, "worst": values[worst], "worst_game": worst, "games": games}
 
 
-def summarise(match: Match, results: Json) -> Json:
-    """Each player over seeds, and by how much the claims hold.
-
-    A claim holds where the difference of the means is above `spread`, the largest
-    range of a player over seeds; one seed has none, and shows nothing.
-    `worst_over_best` is the first's worst seed less the second's best.
-    """
-    players, baselines = results["players"], results["baselines"]
-    seeds = [seed for of_player in players.values() for seed in of_player]
-    over = {
-        name: {
-            figure: over_seeds([seed[figure] for seed in of_player])
-            for figure in ("mean", "worst")
-        }
-        for name, of_player in players.items()
-    }
-    spread = max(o["mean"]["max"] - o["mean"]["min"] for o in over.values())
-    margins, several = {}, len(seeds) > len(players)
-    for player, other in match.claims:
-        ours = over[player]["mean"]
-        theirs = over[other]["mean"] if other in over else None
-        theirs = theirs or over_seeds([baselines[player][other]["mean"]])
-        difference = ours["mean"] - theirs["mean"]
-        margins[f"{player} over {other}"] = {
-            "means": difference,
-            "worst_over_best": ours["min"] - theirs["max"],
-            "holds": several and difference > spread,
-        }
-    invalid = [g["invalid_frac"] for seed in seeds for g in seed["games"].values()]
+def summarise(results: Json) -> Json:
+    """Summarise each player over seeds, and the largest share of invalid actions."""
+    players = results["players"]
+    seeds = itertools.chain(*players.values())
     return {
-        "players": over,
-        "invalid_frac": max(invalid),
-        "margins": margins,
-        "spread": spread,
-        "holds": all(margin["holds"] for margin in margins.values()),
+        "players": {
+            name: {
+                figure: over_seeds([seed[figure] for seed in of_player])
+                for figure in ("mean", "worst")
+            }
+            for name, of_player in players.items()
+        },
+        "invalid_frac": max(
+            game["invalid_frac"] for seed in seeds for game in seed["games"].values()
+        ),
     }
 
 
 def run_seed(match: Match, seed: int, flags: list[str]) -> Json:
-    """The trainings of a seed, and what the players that come of them score.
+    """Train one seed of every preset, and score the players.
 
     Args:
       match: who is trained, and plays what.
@@ -200,15 +164,20 @@ def run_seed(match: Match, seed: int, flags: list[str]) -> Json:
 
 
 def score_baselines(match: Match, games: dict[str, Json]) -> Json:
-    """Baseline -> what it scores in these games."""
-    return {
-        name: scores(match, games, functools.partial(play_baseline, match, name))
-        for name in baselines_of(match).BASELINES
-    }
+    """Score every baseline of the environment in these games."""
+    module = importlib.import_module(f"purejaxppo.envs.{match.env}.baselines")
+
+    def score(baseline: Callable[..., Any]) -> Json:
+        def play_game(env: Env, keys: jax.Array) -> Outcome:
+            return jax.jit(functools.partial(module.play_baseline, env, baseline))(keys)
+
+        return scores(match, games, play_game)
+
+    return {name: score(baseline) for name, baseline in module.BASELINES.items()}
 
 
 def measure(match: Match, num_seeds: int, flags: list[str]) -> Iterator[Json]:
-    """The results after each seed: baselines, players and their runs.
+    """Measure baselines and players; yield the results after each seed.
 
     Args:
       match: who plays what.
@@ -231,12 +200,4 @@ def measure(match: Match, num_seeds: int, flags: list[str]) -> Iterator[Json]:
         results["runs"].append(found["runs"])
         for name, figures in found["players"].items():
             results["players"][name].append({"seed": seed, **figures})
-        yield results | {"summary": summarise(match, results)}
-
-
-def again(match: Match, results: Json) -> Json:
-    """Figures anew, from the stored scores of each game."""
-    baselines = [found.values() for found in results["baselines"].values()]
-    for scored in itertools.chain(*results["players"].values(), *baselines):
-        scored |= totals(match, scored["games"])
-    return results | {"summary": summarise(match, results)}
+        yield results | {"summary": summarise(results)}

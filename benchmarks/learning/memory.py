@@ -1,4 +1,4 @@
-"""What only a memory can learn: a cue at step 0 decides what pays at step T.
+"""A task for memory: a cue at step 0 decides which action pays at step T.
 
 Every episode shows a sign, then nothing; at step T the action must agree with the sign.
 A policy without memory is right half of the time, whatever it does. All seeds of one
@@ -54,7 +54,7 @@ class Cue:
 
 
 def cue_config(delay: int, core: Core, total_timesteps: int) -> Config:
-    """The same samples, networks and optimiser for every kind; the core is all.
+    """Make a configuration; kinds differ in the core alone.
 
     Args:
       delay: steps from the cue to the action that pays.
@@ -83,7 +83,7 @@ def cue_config(delay: int, core: Core, total_timesteps: int) -> Config:
 
 
 def solved(cases: list[Json]) -> dict[str, dict[str, int]]:
-    """Delay -> core -> how many seeds end with 95 % success or more."""
+    """Count, by delay and core, the seeds that end with 95 % success or more."""
     counts: dict[str, dict[str, int]] = {}
     for case in cases:
         of_delay = counts.setdefault(str(case["delay"]), {})
@@ -94,7 +94,7 @@ def solved(cases: list[Json]) -> dict[str, dict[str, int]]:
 def measure(
     num_seeds: int, num_updates: int = 300, delays: tuple[int, ...] = DELAYS
 ) -> Json:
-    """Share of episodes that end well at each evaluation, per delay, core and seed.
+    """Train every kind: success at each evaluation, by delay, core and seed.
 
     Args:
       num_seeds: trained side by side.

@@ -15,7 +15,7 @@ STUDIES = tomllib.loads(Path(__file__).with_name("studies.toml").read_text())
 
 
 def train(env: str, flags: Sequence[str], seed: int, path: Path) -> Json:
-    """Train one seed as a user would; the run's summary.
+    """Train one seed as a user would, and return the run's summary.
 
     Args:
       env: its name.
@@ -30,7 +30,7 @@ def train(env: str, flags: Sequence[str], seed: int, path: Path) -> Json:
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, float]:
-    """Mean, sample deviation, smallest and largest."""
+    """Compute mean, sample deviation, smallest and largest."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     mean = float(np.mean(values))
     return {"mean": mean, "std": deviation, "min": min(values), "max": max(values)}

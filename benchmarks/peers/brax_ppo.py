@@ -1,22 +1,20 @@
 """Brax's PPO as a worker (see `worker`), on Brax's environments and on ours.
 
-Its `train` runs as it is, in a thread that waits between its training epochs: a block
-is one epoch of n updates, without Brax's evaluations. The environment is that of the
-keys `env` and `env_kwargs`, the same as for `ours`: of our adapter the Brax environment
-inside, of any other environment of ours `AsBrax`.
+Its `train` runs as it is up to its first training epoch, which is compiled and called
+from here: a block is one epoch of n updates. The environment is that of the keys `env`
+and `env_kwargs`, the same as for `ours`: of our adapter the Brax environment inside, of
+any other environment of ours `AsBrax`.
 
 A rollout has one unroll of `num_steps` from each environment, and a minibatch is whole
 unrolls, num_envs / num_minibatches of them: as many samples and gradient steps as ours.
 """
 
 import contextlib
-import functools
-import queue
 import sys
-import threading
-import traceback
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, NoReturn
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.peers import worker
 from purejaxppo.adapters.brax import BraxEnv
-from purejaxppo.env import Env
+from purejaxppo.env import Box, Env
 from purejaxppo.registry import make_env
 
 # Importing MJX prints, before `worker.main` could keep that from its answers.
@@ -35,13 +33,12 @@ with contextlib.redirect_stdout(sys.stderr):
     from brax.training.agents.ppo import networks as ppo_networks
     from brax.training.agents.ppo import train as ppo
 
-EPOCHS = 100_000  # more than will be run
 NUM_EVAL_ENVS = 100
-ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu, "swish": linen.swish}
+ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu}
 
 
 def device_put_replicated(tree: Any, devices: list[Any]) -> Any:
-    """What JAX 0.10 no longer has and Brax 0.14.2 calls: one copy for each device."""
+    """Copy a tree to each device: Brax 0.14.2 calls this, and JAX 0.10 lacks it."""
     sharding = NamedSharding(Mesh(devices, ("i",)), PartitionSpec("i"))
     return jax.tree.map(
         lambda x: jax.device_put(jnp.stack([x] * len(devices)), sharding), tree
@@ -53,7 +50,9 @@ class AsBrax(envs.Env):
 
     def __init__(self, env: Env):
         self.inner = env
-        ((self.head, self.box),) = env.spec.heads.items()
+        ((self.head, box),) = env.spec.heads.items()
+        assert isinstance(box, Box), "Brax has continuous actions"
+        self.size = box.size
 
     def reset(self, rng: jax.Array) -> envs.State:
         return self._state(self.inner.reset(jax.random.wrap_key_data(rng)))
@@ -76,90 +75,78 @@ class AsBrax(envs.Env):
 
     @property
     def action_size(self) -> int:
-        return self.box.size
+        return self.size
 
     @property
     def backend(self) -> str:
         return "ours"
 
 
-class Stopped(Exception):  # noqa: N818
-    """Ends a training that nobody will go on with."""
+class Training(NamedTuple):
+    """Brax's training epoch, and the state that the next one begins with.
+
+    Attributes:
+      epoch: the three of `state` -> (training state, environments, metrics).
+      state: training state, environments and keys, each with an axis of devices.
+      make_policy: (parameters, deterministic) -> policy.
+    """
+
+    epoch: Callable[..., tuple[Any, Any, Any]]
+    state: tuple[Any, Any, jax.Array]
+    make_policy: Callable[..., Any]
+
+    @property
+    def params(self) -> tuple[Any, Any, Any]:
+        """What `make_policy` takes: normaliser, policy and critic."""
+        state, params = self.state[0], self.state[0].params
+        trees = state.normalizer_params, params.policy, params.value
+        return jax.tree.map(lambda x: x[0], trees)
 
 
-class Training:
-    """`ppo.train` in a thread, epoch by epoch; an epoch is `updates` updates."""
-
-    def __init__(self, start: Callable[..., Any], updates: int, params: Any):
-        self.params = params
-        self.make_policy: Any = None
-        self._orders: queue.Queue[bool] = queue.Queue()
-        self._done: queue.Queue[Exception | None] = queue.Queue()
-        self._thread = threading.Thread(
-            target=self._run, args=(start, updates), daemon=True
-        )
-        self._thread.start()
-        self._wait()  # until it is compiled
-
-    def epoch(self) -> None:
-        """Train one epoch."""
-        self._orders.put(True)
-        self._wait()
-
-    def stop(self) -> None:
-        self._orders.put(False)
-        self._thread.join()
-
-    def _wait(self) -> None:
-        if (error := self._done.get()) is not None:
-            raise error
-
-    def _run(self, start: Callable[..., Any], updates: int) -> None:
-        callbacks = {"restore_params": self.params, "policy_params_fn": self._on_params}
-        try:
-            start(updates, self._pause, **callbacks)
-        except Stopped:
-            pass
-        except Exception as error:
-            traceback.print_exc()
-            self._done.put(error)
-
-    def _pause(self) -> None:
-        """Say that what was ordered is done, and wait for the next order."""
-        self._done.put(None)
-        if not self._orders.get():
-            raise Stopped
-
-    def _on_params(self, steps: int, make_policy: Any, params: Any) -> None:
-        self.params, self.make_policy = params, make_policy
-        if steps:  # the first call comes before it compiles
-            self._pause()
+class FirstEpoch(Exception):  # noqa: N818
+    """Leaves Brax's `train` with its training epoch and the arguments of the call."""
 
 
-def compile_first(pause: Callable[[], None]) -> None:
-    """Have the next training epoch compiled, and then pause, before it first runs."""
-    pmap = jax.pmap
+def compile_epoch(train: Callable[..., Any]) -> Training:
+    """Run Brax's `train` up to its first training epoch, and compile that.
 
-    def replacement(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    The epoch is local to `train`: it is caught where JAX maps it over the devices.
+
+    Args:
+      train: takes `policy_params_fn`, which Brax calls with its policy.
+    """
+    pmap, policies = jax.pmap, []
+
+    def keep_policy(_: int, make_policy: Callable[..., Any], params: Any) -> None:
+        policies.append(make_policy)
+
+    def catching_pmap(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         mapped = pmap(function, *args, **kwargs)
-        if function.__name__ != "training_epoch":
-            return mapped
-        jax.pmap = pmap
-        programs: list[Any] = []
 
-        def run(*inputs: Any) -> Any:
-            if not programs:
-                programs.append(mapped.lower(*inputs).compile())
-                pause()
-            return programs[0](*inputs)
+        def leave(*inputs: Any) -> NoReturn:
+            raise FirstEpoch(mapped, inputs)
 
-        return run
+        return leave if function.__name__ == "training_epoch" else mapped
 
-    jax.pmap = replacement
+    try:
+        with mock.patch.object(jax, "pmap", catching_pmap):
+            train(policy_params_fn=keep_policy)
+    except FirstEpoch as first:
+        mapped, inputs = first.args
+        return Training(mapped.lower(*inputs).compile(), inputs, policies[0])
+    raise RuntimeError("Brax's `train` has no training epoch")
+
+
+def train_epoch(training: Training) -> Training:
+    """Train one epoch more."""
+    _, _, keys = training.state
+    trained, environments, _ = jax.block_until_ready(training.epoch(*training.state))
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    return training._replace(state=(trained, environments, keys))
 
 
 def options(config: worker.Json, env: Env) -> worker.Json:
-    """The arguments of `ppo.train` that the JSON keys stand for."""
+    """Translate the JSON keys into arguments of `ppo.train`."""
     sizes = tuple(config["hidden_sizes"])
     return {
         **worker.named(config, "brax"),
@@ -168,14 +155,13 @@ def options(config: worker.Json, env: Env) -> worker.Json:
         # Brax halves the squared error, and we do not.
         "vf_loss_coefficient": 2 * config["value_coef"],
         "seed": config.get("seed", 0),
-        "network_factory": functools.partial(
+        "network_factory": partial(
             ppo_networks.make_ppo_networks,
             policy_hidden_layer_sizes=sizes,
             value_hidden_layer_sizes=sizes,
             activation=ACTIVATIONS[config["activation"]],
         ),
         "run_evals": False,
-        **config.get("brax", {}),
     }
 
 
@@ -185,33 +171,29 @@ def make(config: worker.Json) -> worker.Task:
     arguments = options(config, env)
     steps = config["num_envs"] * config["num_steps"]
 
-    def start(updates: int, pause: Callable[[], None], **callbacks: Any) -> None:
-        compile_first(pause)
-        ppo.train(
-            brax_env,
-            num_timesteps=EPOCHS * updates * steps,
-            num_evals=EPOCHS + 1,
-            **arguments,
-            **callbacks,
-        )
+    def prepared(updates: int) -> Training:
+        sizes = {"num_timesteps": updates * steps, "num_evals": 2}  # one epoch
+        return compile_epoch(partial(ppo.train, brax_env, **sizes, **arguments))
 
-    training: Any = None  # a Training, once prepared
+    training: Training | None = None
 
     def prepare(updates: int) -> Callable[[], None]:
-        """Goes on with the parameters; the optimiser's moments start anew."""
         nonlocal training
-        params = None
-        if training is not None:
-            params = training.params
-            training.stop()
-        training = Training(start, updates, params)
-        return training.epoch
+        compiled = prepared(updates)
+        training = compiled._replace(state=training.state) if training else compiled
+
+        def block() -> None:
+            nonlocal training
+            assert training is not None
+            training = train_epoch(training)
+
+        return block
 
     def mean_return(training: Training) -> float:
         length = arguments["episode_length"]
         evaluator = acting.Evaluator(
             envs.training.wrap(brax_env, episode_length=length),
-            functools.partial(training.make_policy, deterministic=True),
+            partial(training.make_policy, deterministic=True),
             num_eval_envs=NUM_EVAL_ENVS,
             episode_length=length,
             action_repeat=1,
@@ -222,18 +204,14 @@ def make(config: worker.Json) -> worker.Task:
 
     def train() -> worker.Json:
         updates = config["total_steps"] // steps
-        whole = Training(start, updates, None)
-        answer = worker.trained(
-            whole.epoch, lambda _: mean_return(whole), updates * steps
-        )
-        whole.stop()
-        return answer
+        fresh = prepared(updates)
+        return worker.trained(lambda: train_epoch(fresh), mean_return, updates * steps)
 
     return worker.Task(
         prepare=prepare,
         steps_per_unit=steps,
         versions=worker.versions("brax", "jax", "jaxlib", "mujoco", "mujoco-mjx"),
-        evaluate=lambda: mean_return(training),
+        evaluate=lambda: mean_return(training) if training else None,
         train=train,
     )
 

@@ -1,15 +1,14 @@
 """The hammer of Meta-World and of EnvPool, many at once, for Stable-Baselines3."""
 # pyright: reportMissingImports=false
 
-import functools
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import VecEnv
 
 
 def official(seed: int) -> Any:
-    """One environment, as Meta-World's documentation makes it."""
+    """Make one environment, as Meta-World's documentation does."""
     import gymnasium
     import metaworld  # noqa: F401 (registers it)
 
@@ -41,12 +40,12 @@ class EnvPoolVector(VecEnv):
         self.pool.send(actions)
 
     def step_wait(self):
-        obs, reward, terminated, truncated, found = self.pool.recv()
-        infos: list[dict[str, Any]] = [{"success": x} for x in found["success"]]
+        obs, reward, terminated, truncated, _ = self.pool.recv()
+        infos: list[dict[str, Any]] = [{} for _ in reward]
         done = terminated | truncated
-        if done.any():
+        ended = np.flatnonzero(done)
+        if len(ended):
             obs = obs.copy()
-            ended = np.flatnonzero(done)
             for i in ended:
                 infos[i]["terminal_observation"] = obs[i].copy()
                 infos[i]["TimeLimit.truncated"] = bool(truncated[i])
@@ -67,16 +66,3 @@ class EnvPoolVector(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         return [False] * self.num_envs
-
-
-def make_vector(kind: str, num_envs: int, seed: int) -> VecEnv:
-    """That many environments of a kind.
-
-    Args:
-      kind: "metaworld" (the official package, one process) or "envpool".
-      num_envs: how many.
-      seed: of the first; the others follow on from it.
-    """
-    if kind == "envpool":
-        return EnvPoolVector(num_envs, seed)
-    return DummyVecEnv([functools.partial(official, seed + i) for i in range(num_envs)])

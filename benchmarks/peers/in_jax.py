@@ -21,24 +21,24 @@ class Training(NamedTuple):
 
 
 def in_blocks(run: Callable[[Any, int], tuple[Any, Any]], state: Any) -> Training:
-    """A training that starts at `state`.
+    """Make a training that starts at `state`.
 
     Args:
       run: (state, number of units) -> (state, output), traceable; the number is
         static. What is put out (metrics) must be computed, though nobody looks at it.
       state: of the training, a tree of arrays.
     """
-    held = [state]
+    latest = [state]
 
     def prepare(num: int) -> Callable[[], None]:
-        compiled = jax.jit(lambda state: run(state, num)).lower(held[0]).compile()
+        compiled = jax.jit(lambda state: run(state, num)).lower(latest[0]).compile()
 
         def block() -> None:
-            held[0], _ = jax.block_until_ready(compiled(held[0]))
+            latest[0], _ = jax.block_until_ready(compiled(latest[0]))
 
         return block
 
-    return Training(prepare, lambda: held[0])
+    return Training(prepare, lambda: latest[0])
 
 
 def train(
@@ -47,7 +47,7 @@ def train(
     mean_return: Callable[[Any], float],
     steps: int,
 ) -> worker.Json:
-    """The answer to `train`, compiling not in its seconds.
+    """Train, and make the answer to `train`; compiling is not in its seconds.
 
     Args:
       run: key -> (the trained state, output), traceable.

@@ -25,7 +25,7 @@ _AS_PEERS = {
 
 
 def make_config(config: worker.Json) -> Config:
-    """The configuration that the JSON keys describe; no evaluation inside training."""
+    """Make the configuration of the JSON keys; no evaluation inside training."""
     values: dict[str, Any] = {**_AS_PEERS, "num_evals": 0}
     if "hidden_sizes" in config:
         sizes = tuple(config["hidden_sizes"])
@@ -53,8 +53,8 @@ def make(config: worker.Json) -> worker.Task:
         return float(evaluation(state)["eval/mean_return"])
 
     def train() -> worker.Json:
-        whole, steps = make_train(settings), settings.num_updates * settings.batch_size
-        return in_jax.train(lambda key: whole(key, hypers), key, mean_return, steps)
+        run, steps = make_train(settings), settings.num_updates * settings.batch_size
+        return in_jax.train(lambda key: run(key, hypers), key, mean_return, steps)
 
     return worker.Task(
         prepare=training.prepare,

@@ -18,14 +18,14 @@ Prepare = Callable[[int], Callable[[], None]]
 
 
 def random_actions(config: worker.Json, num_steps: int) -> np.ndarray:
-    """Uniform, float32 [T, N, 4], drawn beforehand."""
+    """Draw uniform actions beforehand, float32 [T, N, 4]."""
     rng = np.random.default_rng(config.get("seed", 0))
     shape = (num_steps, config["num_envs"], 4)
     return rng.uniform(-1.0, 1.0, shape).astype(np.float32)
 
 
 def ours(config: worker.Json) -> Prepare:
-    """As many steps as in a rollout, and as a rollout restarts episodes."""
+    """Step as a rollout does, as often, with its restarts of episodes."""
     import jax
 
     from benchmarks import stages
@@ -73,7 +73,7 @@ def metaworld(config: worker.Json) -> Prepare:
 
 
 def repeated(unit: Callable[[], None]) -> Prepare:
-    """Blocks of that many units."""
+    """Make blocks that call `unit` a number of times."""
 
     def block(num: int) -> None:
         for _ in range(num):

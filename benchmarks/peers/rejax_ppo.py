@@ -31,7 +31,7 @@ def make_algorithm(config: worker.Json) -> Any:
 
 
 def mean_return(algorithm: Any, state: Any, key: jax.Array) -> jax.Array:
-    """Over episodes played with the mode of the policy."""
+    """Mean return over episodes played with the mode of the policy."""
     from rejax.evaluate import evaluate
 
     def act(obs: jax.Array, _: jax.Array) -> jax.Array:
@@ -61,7 +61,7 @@ def make(config: worker.Json) -> worker.Task:
 
         return jax.lax.scan(body, state, length=num)
 
-    def whole(key: jax.Array) -> Any:
+    def run_all(key: jax.Array) -> Any:
         return run(algorithm.init_state(key), num_updates)
 
     training = in_jax.in_blocks(run, jax.jit(algorithm.init_state)(key_init))
@@ -73,7 +73,7 @@ def make(config: worker.Json) -> worker.Task:
         steps_per_unit=batch_size,
         versions=worker.versions("rejax", "jax", "jaxlib", "flax", "gymnax"),
         evaluate=lambda: score(training.state()),
-        train=lambda: in_jax.train(whole, key_init, score, steps),
+        train=lambda: in_jax.train(run_all, key_init, score, steps),
     )
 
 

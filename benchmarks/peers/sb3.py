@@ -14,11 +14,13 @@ from benchmarks.peers import worker
 
 EVAL_EPISODES = {"gymnasium": 100, "metaworld": 24, "envpool": 24}
 EVAL_ENVS = 8
+PACKAGES = {"sb3": ("stable-baselines3", "torch"), "sbx": ("sbx-rl", "jax", "flax")}
+SIMULATORS = ("gymnasium", "mujoco", "metaworld", "envpool")
 EVAL_SEED = 12345
 
 
 def ppo_of(config: worker.Json) -> tuple[Any, Any]:
-    """The class, and the activation as it takes it."""
+    """The PPO class, and the activation function in its framework."""
     # Here, so that where they are missing the worker can say so.
     if config["ppo"] == "sbx":
         import flax.linen as nn
@@ -29,7 +31,7 @@ def ppo_of(config: worker.Json) -> tuple[Any, Any]:
     from stable_baselines3 import PPO
 
     # With networks this small a second thread costs more than it brings.
-    torch.set_num_threads(config.get("torch_threads", 1))
+    torch.set_num_threads(1)
     return PPO, {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[config["activation"]]
 
 
@@ -49,7 +51,12 @@ def make_envs(config: worker.Json, num_envs: int, seed: int) -> Any:
         return make_vec_env(config["env"].rpartition(":")[2], num_envs, seed)
     from benchmarks.peers import hammers
 
-    return hammers.make_vector(config["vector"], num_envs, seed)
+    if config["vector"] == "envpool":
+        return hammers.EnvPoolVector(num_envs, seed)
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    seeds = range(seed, seed + num_envs)
+    return DummyVecEnv([functools.partial(hammers.official, s) for s in seeds])
 
 
 def make_model(config: worker.Json) -> Any:
@@ -96,13 +103,10 @@ def make(config: worker.Json) -> worker.Task:
         return worker.trained(lambda: learn(fresh, num_updates), mean_return, steps)
 
     model = make_model(config)
-    packages = {"sb3": ("torch",), "sbx": ("jax", "flax")}[config["ppo"]]
-    names = {"sb3": "stable-baselines3", "sbx": "sbx-rl"}
-    simulators = ("gymnasium", "mujoco", "metaworld", "envpool")
     return worker.Task(
         prepare=lambda num: lambda: learn(model, num),
         steps_per_unit=batch_size,
-        versions=worker.versions(names[config["ppo"]], *packages, *simulators),
+        versions=worker.versions(*PACKAGES[config["ppo"]], *SIMULATORS),
         compiles=False,
         evaluate=lambda: mean_return(model),
         train=train,

@@ -32,7 +32,7 @@ class Samples(NamedTuple):
 
 
 def network(sizes: list[int], activation: type) -> nn.Sequential:
-    """Layers of these sizes, the last one without activation."""
+    """Make layers of these sizes, the last one without activation."""
     layers: list[nn.Module] = []
     for num_inputs, size in itertools.pairwise(sizes):
         layers += [nn.Linear(num_inputs, size), activation()]
@@ -59,7 +59,7 @@ class ActorCritic(nn.Module):
 
 
 def sample_batch(model: ActorCritic, num: int) -> Samples:
-    """Noise, and actions that the model could have taken."""
+    """Draw noise, and actions that the model could have taken."""
     obs = torch.randn(num, OBS_SIZE)
     with torch.no_grad():
         noise = torch.randn(num, ACTION_SIZE)
@@ -69,7 +69,7 @@ def sample_batch(model: ActorCritic, num: int) -> Samples:
 
 
 def loss_of(model: ActorCritic, samples: Samples, config: worker.Json) -> Any:
-    """The clipped objective, the squared error of the value, and the entropy."""
+    """Compute the loss: clipped objective, squared value error, and entropy."""
     advantages = samples.advantages
     advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     log_prob = model.log_prob(samples.obs, samples.action)
@@ -84,7 +84,7 @@ def loss_of(model: ActorCritic, samples: Samples, config: worker.Json) -> Any:
 
 
 def update(model: ActorCritic, optimiser: Any, batch: Samples, config: worker.Json):
-    """The epochs over a batch, each in an order of its own."""
+    """Train the epochs on a batch, each in an order of its own."""
     size = len(batch.obs) // config["num_minibatches"]
     for _ in range(config["num_epochs"]):
         for index in torch.randperm(len(batch.obs)).split(size):
@@ -97,7 +97,7 @@ def update(model: ActorCritic, optimiser: Any, batch: Samples, config: worker.Js
 
 def make(config: worker.Json) -> worker.Task:
     torch.manual_seed(config.get("seed", 0))
-    torch.set_num_threads(config.get("torch_threads", os.cpu_count() or 1))
+    torch.set_num_threads(os.cpu_count() or 1)
     model = ActorCritic(config["hidden_sizes"], _ACTIVATIONS[config["activation"]])
     rate = config["learning_rate"]
     optimiser = torch.optim.Adam(model.parameters(), lr=rate, eps=1e-5, fused=True)

@@ -59,13 +59,13 @@ class Task(NamedTuple):
 
 
 def named(config: Json, stack: str) -> Json:
-    """The shared keys that a configuration has, under the stack's own names."""
+    """Translate the shared keys of a configuration into the stack's own names."""
     names = tomllib.loads(Path(__file__).with_name("names.toml").read_text())[stack]
     return {name: config[key] for key, name in names.items() if key in config}
 
 
 def versions(*packages: str) -> dict[str, str | None]:
-    """The installed version of each package, None where it is not installed."""
+    """Look up the version of each package, None where it is not installed."""
 
     def version(package: str) -> str | None:
         try:
@@ -77,7 +77,7 @@ def versions(*packages: str) -> dict[str, str | None]:
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
-    """Wall time of one call."""
+    """Measure the wall time of one call."""
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
@@ -86,7 +86,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
 def trained(
     run: Callable[[], T], mean_return: Callable[[T], float | None], steps: int
 ) -> Json:
-    """The answer to `train`.
+    """Train, and make the answer to `train`.
 
     Args:
       run: trains from scratch to the end.
@@ -100,7 +100,7 @@ def trained(
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident size that this process has had."""
+    """Read the largest resident size that this process has had."""
     try:
         with open("/proc/self/status") as lines:
             kilobytes = next(line for line in lines if line.startswith("VmHWM:"))
@@ -150,7 +150,7 @@ def serve(
 
 
 def _warm_up(task: Task, block_seconds: float) -> tuple[Callable[[], None], int, Json]:
-    """A block of about that many seconds, its units, and what to say of it."""
+    """Prepare a block of about that many seconds; its units, and the first answer."""
     took: list[float] = []
 
     def prepared(units: int, calls: int) -> tuple[Callable[[], None], float]:
