@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         figures = measure(WORKLOADS[name], options)
         print(report.as_text(name, figures), flush=True)
         if writes:
-            record.write(report.file_of(name), figures)
+            record.write(record.file_of(name), figures)
     if writes:
         report.main()
 

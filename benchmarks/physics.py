@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 
 from benchmarks.harness.timing import Work
-from benchmarks.stages import Prepared
+from benchmarks.prepared import Prepared
 from purejaxppo.env import State, executed
 from purejaxppo.envs.hammer.scene import N_SUBSTEPS
 from purejaxppo.envs.physics.mujoco import CONTROL, num_threads, thread_pool
@@ -22,10 +22,9 @@ from purejaxppo.ppo.types import TrainState
 
 def replay(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
     """Collect start states [N, 1 + nq + nv], controls [N, T * substeps, nu + 7]."""
-    ctrl, mocap_pos = prepared.compile("replay", _collect(prepared), prepared.state)(
-        prepared.state
-    )
-    physics = prepared.state.episodes.state.data.physics
+    state = prepared.state
+    ctrl, mocap_pos = prepared.compile("replay", _collect(prepared), state)(state)
+    physics = state.episodes.state.data.physics
     start = np.concatenate(
         [np.asarray(physics.time)[:, None], physics.qpos, physics.qvel], axis=1
     )

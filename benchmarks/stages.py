@@ -17,7 +17,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,71 +25,20 @@ import numpy as np
 from benchmarks.harness import timing
 from benchmarks.harness.timing import Work
 from benchmarks.peers import worker
+from benchmarks.prepared import Prepared, prepare, run_to_end
 from purejaxppo import autoreset
 from purejaxppo.autoreset import Episode
 from purejaxppo.check import random_action
 from purejaxppo.config import Config, Hypers
-from purejaxppo.env import Env
 from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.learner import (
-    Learner,
-    as_arrays,
-    make_learner,
-    optimise,
-    run_updates,
-)
+from purejaxppo.ppo.learner import optimise, run_updates
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.types import Batch, Metrics, TrainState
-from purejaxppo.run.compiler import Compiler
-from purejaxppo.run.progress import Progress
 
 Json = dict[str, Any]
 _KEY = 2
 _SIZES = ("env", "num_envs", "num_steps", "num_minibatches", "core")
-_MIN_STEPS = 4096  # environment steps of one call
-
-
-def run_to_end(f: Callable[..., Any], *args: Any) -> Any:
-    """Call `f`, and return its results when they are computed."""
-    return jax.block_until_ready(f(*args))
-
-
-class Prepared(NamedTuple):
-    """A learner, its compiled update, and the state to measure from.
-
-    Attributes:
-      compile: keeps the seconds of all that is compiled with it.
-      update: (state, hypers) -> (state, metrics).
-    """
-
-    learner: Learner
-    hypers: Hypers
-    compile: Compiler
-    update: Callable[..., tuple[TrainState, Metrics]]
-    state: TrainState
-
-    task = property(lambda self: self.learner.task)
-    env = property(lambda self: self.task.env)
-    config = property(lambda self: self.task.config)
-
-    @property
-    def has_c_engine(self) -> bool:
-        """Whether the environment steps C MuJoCo."""
-        return getattr(getattr(self.env, "engine", None), "name", None) == "mujoco"
-
-    def work(self, name: str, f: Callable[..., Any], *args: Any) -> Work:
-        """Compile `f`: a call of it that returns when its results are computed."""
-        return functools.partial(run_to_end, self.compile(name, f, *args), *args)
-
-
-def prepare(config: Config, env: Env | None = None) -> Prepared:
-    """Compile the update, and make the state that training begins with."""
-    learner, hypers = make_learner(config, env), as_arrays(config.hypers)
-    compile = Compiler(Progress())
-    args = jax.random.key(0), hypers
-    state, _ = compile("init", learner.init, *args)(*args)
-    update = compile("update", learner.update, state, hypers)
-    return Prepared(learner, hypers, compile, update, state)
+_MIN_STEPS = 4096  # environment steps of one call that does not step C MuJoCo
 
 
 def repeated(step: Callable[..., Any], repeats: int) -> Callable[..., Any]:
@@ -226,8 +175,7 @@ def speed(config: Config, rounds: int) -> Json:
     for _ in range(config.critic_warmup + 4):
         state, metrics = prepared.update(prepared.state, prepared.hypers)
         prepared = prepared._replace(state=state)
-    min_steps = 1 if prepared.has_c_engine else _MIN_STEPS
-    repeats = max(1, min_steps // config.batch_size)
+    repeats = 1 if prepared.has_c_engine else max(1, _MIN_STEPS // config.batch_size)
     amount = config.batch_size * repeats
     tasks = {
         name: timing.timed(make_work(prepared, repeats), amount)

@@ -12,9 +12,10 @@ import pytest
 from helpers import quick_jit, small_config
 from probe_envs import HeadsProbe
 
-from benchmarks import stages
+from benchmarks import prepared, stages
 from benchmarks.harness import record, tables
 from benchmarks.learning import curves, matches, memory
+from benchmarks.prepared import prepare
 from purejaxppo.config import Config
 from purejaxppo.envs.scheduler import baselines
 from purejaxppo.ppo.learner import make_learner
@@ -29,7 +30,7 @@ def quick_compiler(monkeypatch):
     def make(progress):
         return Compiler(progress, helpers.QUICK)
 
-    monkeypatch.setattr(stages, "Compiler", make)
+    monkeypatch.setattr(prepared, "Compiler", make)
 
 
 @pytest.mark.usefixtures("quick_compiler")
@@ -60,7 +61,7 @@ def test_hammer_is_taken_apart_into_rates_of_the_same_work():
 
 @pytest.mark.usefixtures("quick_compiler")
 def test_an_environment_without_physics_is_stepped_with_allowed_actions():
-    prepared = stages.prepare(small_config(num_steps=16), HeadsProbe())
+    prepared = prepare(small_config(num_steps=16), HeadsProbe())
     _, (reward, terminated, _) = stages.physics_alone(prepared)()
     assert reward.shape == (16, 8)
     assert 0 < terminated.mean() < 1  # episodes end, and new ones begin

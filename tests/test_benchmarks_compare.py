@@ -336,7 +336,7 @@ def test_tables_say_what_the_figures_say():
 
 def test_plot_shows_ratios_stages_and_curves(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    record.write(report.file_of("hammer"), FIGURES)
+    record.write(record.file_of("hammer"), FIGURES)
     seeds = [
         {"curve": [{"steps": k, "mean": m, "worst_block": 0.5} for k in (0, 8)]}
         for m in (0.6, 0.8)
@@ -390,7 +390,7 @@ def test_a_configuration_builds_on_another():
 
 
 def test_every_workload_has_a_file_of_its_own():
-    names = [report.file_of(name) for name in workloads.WORKLOADS]
+    names = [record.file_of(name) for name in workloads.WORKLOADS]
     assert len(set(names)) == len(names)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import record, tables
-from benchmarks.harness.report import file_of, ratios_of
 from benchmarks.workloads import WORKLOADS
 
 Bars = dict[str, dict[str, float]]  # label -> median, min, max
@@ -19,14 +18,14 @@ def peer_bars() -> Bars:
     bars = {
         f"{_PEERS.get(peer, peer).replace('sb3,', 'SB3,')} ({name})": ratio
         for name in WORKLOADS
-        for peer, ratio in ratios_of(name).items()
+        for peer, ratio in record.ratios_of(name).items()
     }
     return dict(sorted(bars.items(), key=lambda pair: -pair[1]["median"]))
 
 
 def stage_bars() -> Bars:
     """Steps/s of the hammer's stages."""
-    rates = record.results(file_of("hammer"))["steps_per_second"]
+    rates = record.results(record.file_of("hammer"))["steps_per_second"]
     labels = {"physics": "physics alone (C)", "end_to_end": "training, end to end"}
     return {labels.get(n, f"{n} alone"): rates[n] for n in tables.STAGES if n in rates}
 

@@ -38,6 +38,17 @@ def results(name: str) -> Json:
     return (load(name) or {"results": {}})["results"]
 
 
+def file_of(workload: str) -> str:
+    """Name the result file of a workload, without its suffix."""
+    return workload.replace("-", "_") + "_speed"
+
+
+def ratios_of(workload: str) -> dict[str, dict[str, float]]:
+    """Read the ratio of ours to each peer of a workload, as far as it is measured."""
+    workers = results(file_of(workload)).get("peers", {}).get("workers", {})
+    return {n: r["ours_over_it"] for n, r in workers.items() if "ours_over_it" in r}
+
+
 def write(name: str, results: Json) -> Path:
     """Write results/NAME.json, with where it came from."""
     record = folder.provenance([])

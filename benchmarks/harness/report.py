@@ -30,11 +30,6 @@ SETTLED = {
 }
 
 
-def file_of(workload: str) -> str:
-    """Name the result file of a workload, without its suffix."""
-    return workload.replace("-", "_") + "_speed"
-
-
 def as_markdown(table: tables.Table) -> list[str]:
     """Format a table as aligned Markdown, an empty line after it and each sentence."""
     lines = []
@@ -57,18 +52,10 @@ def as_text(name: str, figures: Record) -> str:
     return "\n".join([f"{name}: {figures.get('about', '')}", "", *_all_tables(figures)])
 
 
-def ratios_of(workload: str) -> dict[str, dict[str, float]]:
-    """Read the ratio of ours to each peer of a workload, as far as it is measured."""
-    workers = record.results(file_of(workload)).get("peers", {}).get("workers", {})
-    return {n: r["ours_over_it"] for n, r in workers.items() if "ours_over_it" in r}
-
-
 def _machine(found: Record) -> str:
-    machine, versions = found["machine"], found["versions"]
-    return (
-        f"{machine['cores']} cores of {machine['cpu']}, jax {versions['jax']}, "
-        f"mujoco {versions['mujoco']}"
-    )
+    cpu, cores = found["machine"]["cpu"], found["machine"]["cores"]
+    jax, mujoco = found["versions"]["jax"], found["versions"]["mujoco"]
+    return f"{cores} cores of {cpu}, jax {jax}, mujoco {mujoco}"
 
 
 def section(title: str, about: str, found: Record, command: str) -> list[str]:
@@ -80,7 +67,7 @@ def section(title: str, about: str, found: Record, command: str) -> list[str]:
       found: the record.
       command: what measures it.
     """
-    head = [f"### {title}", "", *([about, ""] if about else [])]
+    head = [f"### {title}", *(["", about] if about else []), ""]
     origin = f"{command}, {found['date']}, {_machine(found)}"
     return [*head, *_all_tables(found["results"]), origin, ""]
 
@@ -93,13 +80,12 @@ def everything() -> list[str]:
             command = f"`{found.get('command_today', found['command'])}`"
             lines += section(study["title"], "", found, command)
     for name, workload in WORKLOADS.items():
-        if found := record.load(file_of(name)):
+        if found := record.load(record.file_of(name)):
             command = f"`python -m benchmarks {name}`"
             lines += section(name, workload.about, found, command)
     for name, title in SETTLED.items():
         if found := record.load(name):
-            command = f"A settled study: {found['how']}"
-            lines += section(title, "", found, command)
+            lines += section(title, "", found, f"A settled study: {found['how']}")
     return lines
 
 
@@ -129,10 +115,9 @@ def front() -> list[str]:
     for row in shown["rows"]:
         cells = [row[name].format_map(files) for name in ("measured", "ours", "others")]
         rows.append([*cells, f"`{row['command']}`"])
-    machine = _machine(record.load("hammer_speed") or {})
+    machine = f"Measured on {_machine(record.load('hammer_speed') or {})}."
     padded = [[f" {cell} " if cell else " " for cell in row] for row in rows]
-    lines = [f"|{'|'.join(row)}|" for row in padded]
-    return [*lines, "", shown["note"], f"Measured on {machine}.", ""]
+    return [*(f"|{'|'.join(row)}|" for row in padded), "", shown["note"], machine, ""]
 
 
 SECTIONS: dict[Path, Callable[[], list[str]]] = {

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from benchmarks import stages
 from benchmarks.peers import in_jax, ours, worker
+from benchmarks.prepared import prepare
 from purejaxppo.env import Action, Box, EnvSpec, State
 
 
@@ -33,7 +34,7 @@ class Noise:
 
 def make(config: worker.Json) -> worker.Task:
     settings = ours.make_config({**config, "env": "noise:noise"})
-    prepared = stages.prepare(settings, Noise())
+    prepared = prepare(settings, Noise())
     batch, hypers = stages.fixed_batch(prepared), prepared.hypers
 
     def run(state: tuple, num: int) -> tuple:

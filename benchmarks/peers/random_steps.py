@@ -31,8 +31,9 @@ def ours(config: worker.Json) -> Prepare:
     from benchmarks import stages
     from benchmarks.peers import in_jax
     from benchmarks.peers.ours import make_config
+    from benchmarks.prepared import prepare
 
-    prepared = stages.prepare(make_config(config))
+    prepared = prepare(make_config(config))
     step, key = stages.random_rollout(prepared), jax.random.key(config.get("seed", 0))
 
     def run(episodes: Any, num: int) -> Any:
