@@ -23,14 +23,14 @@ def permissive_numerics():
         yield
 
 
-def strong(x: Any, dtype: Any = None) -> jax.Array:
+def strongly_typed(x: Any, dtype: Any = None) -> jax.Array:
     """An array of a type of its own: a weak type would compile twice."""
     x = jnp.asarray(x, dtype)
     return jax.lax.convert_element_type(x, x.dtype)
 
 
 def import_mjx() -> Any:
-    """MuJoCo in JAX, with a barrier after each level of a tree of bodies on a CPU.
+    """MuJoCo in JAX, with a barrier after apply_to_level level of a tree of bodies on a CPU.
 
     XLA's CPU backend fuses a kinematic chain into one kernel for each body, and in it
     computes all parents anew, each with its own parents: exponential in the length of
@@ -47,19 +47,19 @@ def import_mjx() -> Any:
     return mjx
 
 
-def _with_barrier(each: Any) -> Any:
+def _with_barrier(apply_to_level: Any) -> Any:
     """`each`, which MJX applies to a level, with results that nothing is fused into."""
 
-    def keep(result: Any) -> Any:
+    def add_barrier(result: Any) -> Any:
         # What does not depend on a state is NumPy's, and has to stay so.
         traced = isinstance(result, jax.Array)
         return jax.lax.optimization_barrier(result) if traced else result
 
-    @functools.wraps(each)
-    def kept_apart(*args: Any) -> Any:
-        results = each(*args)
+    @functools.wraps(apply_to_level)
+    def apply_with_barrier(*args: Any) -> Any:
+        results = apply_to_level(*args)
         if jax.default_backend() != "cpu":
             return results
-        return jax.tree.map(keep, results)
+        return jax.tree.map(add_barrier, results)
 
-    return kept_apart
+    return apply_with_barrier

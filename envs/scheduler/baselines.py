@@ -53,8 +53,8 @@ def random_job(env: Scheduler, state: State, key: jax.Array) -> Action:
 
 def _viable(env: Scheduler, state: State) -> tuple[rules.Queue, jax.Array]:
     """The queue, and which of its jobs can still be on time, bool [J]."""
-    line = rules.queue(state.data.board, env.limits)
-    return line, state.data.board.time + line.duration <= line.deadline
+    queue = rules.queue(state.data.board, env.limits)
+    return queue, state.data.board.time + queue.duration <= queue.deadline
 
 
 def earliest_deadline_first(env: Scheduler, state: State, key: jax.Array) -> Action:
@@ -64,16 +64,16 @@ def earliest_deadline_first(env: Scheduler, state: State, key: jax.Array) -> Act
     (Jackson 1955) would start jobs first that are late already, and score less here.
     """
     del key
-    line, viable = _viable(env, state)
-    score = jnp.where(viable, 0.0, -1e6) - line.deadline.astype(jnp.float32)
-    return _best_slot(score, line.startable)
+    queue, viable = _viable(env, state)
+    score = jnp.where(viable, 0.0, -1e6) - queue.deadline.astype(jnp.float32)
+    return _best_slot(score, queue.startable)
 
 
 def plain_edf(env: Scheduler, state: State, key: jax.Array) -> Action:
     """Starts the job of the earliest deadline, late or not."""
     del key
-    line, _ = _viable(env, state)
-    return _best_slot(-line.deadline.astype(jnp.float32), line.startable)
+    queue, _ = _viable(env, state)
+    return _best_slot(-queue.deadline.astype(jnp.float32), queue.startable)
 
 
 def densest_first(env: Scheduler, state: State, key: jax.Array) -> Action:
@@ -82,10 +82,10 @@ def densest_first(env: Scheduler, state: State, key: jax.Array) -> Action:
     Jobs that can still be on time come before those that cannot.
     """
     del key
-    line, viable = _viable(env, state)
-    area = jnp.maximum(line.duration * line.need, 1).astype(jnp.float32)
-    score = jnp.where(viable, 0.0, -1e6) + line.weight / area
-    return _best_slot(score, line.startable)
+    queue, viable = _viable(env, state)
+    area = jnp.maximum(queue.duration * queue.need, 1).astype(jnp.float32)
+    score = jnp.where(viable, 0.0, -1e6) + queue.weight / area
+    return _best_slot(score, queue.startable)
 
 
 def toy_schedule(env: Scheduler, state: State, key: jax.Array) -> Action:
@@ -96,10 +96,10 @@ def toy_schedule(env: Scheduler, state: State, key: jax.Array) -> Action:
     a machine each, and what is left over there fits no larger job than the partner.
     """
     del key
-    line, viable = _viable(env, state)
-    area = (line.duration * line.need).astype(jnp.float32)
-    good = viable & (line.weight >= area)
-    return _best_slot(line.need.astype(jnp.float32), line.startable & good)
+    queue, viable = _viable(env, state)
+    area = (queue.duration * queue.need).astype(jnp.float32)
+    good = viable & (queue.weight >= area)
+    return _best_slot(queue.need.astype(jnp.float32), queue.startable & good)
 
 
 BASELINES: dict[str, Baseline] = {

@@ -35,12 +35,12 @@ class Data(struct.PyTreeNode):
     invalid: jax.Array  # int32 [], steps with a job that could not start
 
 
-def observe(board: Board, line: Queue, limits: Limits) -> jax.Array:
+def observe(board: Board, queue: Queue, limits: Limits) -> jax.Array:
     """The observation, float32 [D]; see the table in README.md.
 
     Args:
       board: the shop.
-      line: its queue.
+      queue: its queue.
       limits: the static facts.
     """
     num_jobs = board.start.shape[0]
@@ -55,7 +55,7 @@ def observe(board: Board, line: Queue, limits: Limits) -> jax.Array:
     room = _scaled(limits.capacity - board.used[:, ticks], limits.capacity)
     return jnp.concatenate(
         [
-            _slot_features(board, line, limits).reshape(-1),
+            _slot_features(board, queue, limits).reshape(-1),
             room.reshape(-1),
             *_announcements(board, limits),
             progress,
@@ -72,20 +72,20 @@ def _jobs_per_weight(board: Board) -> jax.Array:
     return board.start.shape[0] / jnp.sum(board.instance.weight)
 
 
-def _slot_features(board: Board, line: Queue, limits: Limits) -> jax.Array:
+def _slot_features(board: Board, queue: Queue, limits: Limits) -> jax.Array:
     """What is shown of the job in each slot, float32 [7, J]."""
-    slack = line.deadline - board.time - line.duration
-    area = line.duration * line.need
+    slack = queue.deadline - board.time - queue.duration
+    area = queue.duration * queue.need
     per_weight = _jobs_per_weight(board)
     return jnp.stack(
         [
-            line.present.astype(jnp.float32),
-            line.startable.astype(jnp.float32),
-            _scaled(line.duration, limits.max_duration),
-            _scaled(line.need, limits.capacity),
-            jnp.where(line.present, _scaled(slack, limits.patience), 0.0),
-            line.weight * (per_weight / 4.0),
-            line.weight * per_weight / jnp.maximum(area, 1).astype(jnp.float32),
+            queue.present.astype(jnp.float32),
+            queue.startable.astype(jnp.float32),
+            _scaled(queue.duration, limits.max_duration),
+            _scaled(queue.need, limits.capacity),
+            jnp.where(queue.present, _scaled(slack, limits.patience), 0.0),
+            queue.weight * (per_weight / 4.0),
+            queue.weight * per_weight / jnp.maximum(area, 1).astype(jnp.float32),
         ]
     )
 
@@ -145,14 +145,14 @@ class Scheduler:
     def step(self, state: State, action: Action) -> State:
         data, limits = state.data, self.limits
         # From the board, not from the state's mask: what a job may do is the rules'.
-        line = rules.queue(data.board, limits)
+        queue = rules.queue(data.board, limits)
         choice = action[HEAD].astype(jnp.int32)
         slot = jnp.clip(choice - 1, 0, limits.num_slots - 1)
         in_range = (choice >= 1) & (choice <= limits.num_slots)
-        starts = in_range & line.startable[slot]
-        board = rules.play(data.board, line, slot, starts, limits)
+        starts = in_range & queue.startable[slot]
+        board = rules.play(data.board, queue, slot, starts, limits)
         on_time, tardiness = rules.shares(board, limits)
-        could_start = jnp.any(line.startable)
+        could_start = jnp.any(queue.startable)
         data = Data(
             board=board,
             on_time=on_time,
@@ -166,14 +166,14 @@ class Scheduler:
         return self._state(data, reward)
 
     def _state(self, data: Data, reward: jax.Array) -> State:
-        line = rules.queue(data.board, self.limits)
+        queue = rules.queue(data.board, self.limits)
         return State(
             data=data,
-            obs=observe(data.board, line, self.limits),
+            obs=observe(data.board, queue, self.limits),
             reward=reward,
             terminated=rules.is_over(data.board),
             truncated=jnp.zeros((), bool),
-            action_mask={HEAD: jnp.concatenate([jnp.ones((1,), bool), line.startable])},
+            action_mask={HEAD: jnp.concatenate([jnp.ones((1,), bool), queue.startable])},
             metrics=_metrics(data),
         )
 

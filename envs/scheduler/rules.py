@@ -131,25 +131,25 @@ def best_fit(board: Board, need: jax.Array, limits: Limits) -> jax.Array:
 
 
 def play(
-    board: Board, line: Queue, slot: jax.Array, starts: jax.Array, limits: Limits
+    board: Board, queue: Queue, slot: jax.Array, starts: jax.Array, limits: Limits
 ) -> Board:
     """Start the job in a slot, which takes no time, or let one tick pass.
 
     Args:
       board: the shop before.
-      line: its queue.
+      queue: its queue.
       slot: int32 [], from 0.
       starts: bool [], whether the job in that slot starts; the caller makes sure that
         it can. Else a tick passes.
       limits: the static facts.
     """
-    duration, need = line.duration[slot], line.need[slot]
+    duration, need = queue.duration[slot], queue.need[slot]
     ticks = jnp.arange(limits.max_duration, dtype=jnp.int32)
     machine = best_fit(board, need, limits)
     block = jnp.where(machine[:, None] & (ticks < duration)[None, :], need, 0)
     next_tick = jnp.pad(board.used[:, 1:], ((0, 0), (0, 1)))
     time = board.time + jnp.where(starts, 0, 1)
-    start = jnp.where(line.job[slot] & starts, board.time, board.start)
+    start = jnp.where(queue.job[slot] & starts, board.time, board.start)
     start = jnp.where(
         (start == WAITING) & too_late(board.instance, time, limits), LOST, start
     )

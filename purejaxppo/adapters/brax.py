@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from purejaxppo import trees
 from purejaxppo.env import Action, Box, EnvSpec, Obs, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
-from purejaxppo.numerics import import_mjx, permissive_numerics, strong
+from purejaxppo.numerics import import_mjx, permissive_numerics, strongly_typed
 
 if TYPE_CHECKING:  # Brax is optional
     from brax.envs import Env as BraxEnvironment
@@ -49,7 +49,7 @@ class BraxEnv:
             # Brax writes for untyped keys.
             inner = self.brax.reset(jax.random.key_data(key))
         # Brax's types are weak in places, and a step's others than a reset's.
-        inner: BraxState = jax.tree.map(strong, inner)
+        inner: BraxState = jax.tree.map(strongly_typed, inner)
         zero, false = jnp.zeros((), jnp.float32), jnp.zeros((), bool)
         return State(
             data=inner,
@@ -65,7 +65,7 @@ class BraxEnv:
         before: BraxState = state.data
         with permissive_numerics():
             after = self.brax.step(before, action[HEAD])
-        after = jax.tree.map(lambda new, old: strong(new, old.dtype), after, before)
+        after = jax.tree.map(lambda new, old: strongly_typed(new, old.dtype), after, before)
         # A selection, not a product: 0 * NaN is NaN, and one NaN is one in every mean.
         sane = _all_finite((after.obs, after.reward, after.metrics))
         inner = trees.where(sane, after, before)

@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 
 from purejaxppo.env import Action, Box, Discrete, EnvSpec, Head, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
-from purejaxppo.numerics import permissive_numerics, strong
+from purejaxppo.numerics import permissive_numerics, strongly_typed
 
 
 class Params(Protocol):
@@ -104,7 +104,7 @@ class GymnaxEnv:
             obs, inner = self.env.reset_env(key_reset, self.params)
         false = jnp.zeros((), bool)
         return State(
-            data=Data(jax.tree.map(strong, inner), key_steps, jnp.zeros((), jnp.int32)),
+            data=Data(jax.tree.map(strongly_typed, inner), key_steps, jnp.zeros((), jnp.int32)),
             obs=self._observation(obs),
             reward=jnp.zeros((), jnp.float32),
             terminated=false,

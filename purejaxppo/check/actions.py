@@ -33,7 +33,7 @@ def _draw(head: Head, mask: jax.Array | None, key: jax.Array) -> jax.Array:
     if isinstance(head, Box):
         return jax.random.uniform(key, (head.size,), jnp.float32, -1.0, 1.0)
     if isinstance(head, Custom):
-        return custom.untrained(head).sample(key)
+        return custom.untrained_distribution(head).sample(key)
     logits = jnp.zeros((head.n,), jnp.float32)
     noise = Categorical.noise(key, logits.shape)
     if isinstance(head, Choice):

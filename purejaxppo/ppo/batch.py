@@ -41,8 +41,8 @@ def estimate_values(
     last_value, _ = task.policy.value(
         params, trees.unsqueeze(last_inputs), trees.take(carries, -1)
     )
-    following = jnp.concatenate([value[1:], last_value])
-    next_value = jnp.where(done, final_value, following)
+    shifted_value = jnp.concatenate([value[1:], last_value])
+    next_value = jnp.where(done, final_value, shifted_value)
     before_each = jax.tree.map(
         lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), carry, carries
     )
@@ -79,14 +79,14 @@ def _final_values(
         index = jax.lax.dynamic_slice(ends, (position,), (group,))
         inputs, carry = jax.tree.map(lambda x: x.at[index].get(mode="clip"), rows)
         inputs = inputs.replace(start=jnp.zeros_like(inputs.start))
-        of_group, _ = policy.value(params, trees.unsqueeze(inputs), carry)
-        return values.at[index].set(of_group[0], mode="drop"), position + group
+        group_values, _ = policy.value(params, trees.unsqueeze(inputs), carry)
+        return values.at[index].set(group_values[0], mode="drop"), position + group
 
-    def has_more(loop: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def has_unprocessed(loop: tuple[jax.Array, jax.Array]) -> jax.Array:
         return loop[1] < num_ends
 
     start = (jnp.zeros((size,), jnp.float32), jnp.zeros((), jnp.int32))
-    values, _ = jax.lax.while_loop(has_more, add_group, start)
+    values, _ = jax.lax.while_loop(has_unprocessed, add_group, start)
     return values.reshape(done.shape)
 
 

@@ -86,10 +86,10 @@ def minibatch_loss(
     if config.normalize_advantages == "minibatch":
         advantages = normalize.standardized(advantages, axis_name)
 
-    def over_valid(x: jax.Array) -> jax.Array:
+    def mean_over_valid(x: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(valid, x, 0.0)) / expected.joint
 
-    loss_policy = over_valid(
+    loss_policy = mean_over_valid(
         losses.policy_loss(log_ratio, advantages, hypers.clip_eps, hypers.dual_clip)
     )
     loss_value = jnp.mean(
@@ -102,7 +102,7 @@ def minibatch_loss(
     loss = loss_policy + hypers.value_coef * loss_value - entropy_bonus
     parts = {"loss/policy": loss_policy, "loss/value": loss_value}
     if config.anchor:
-        anchor = over_valid(
+        anchor = mean_over_valid(
             losses.anchor_kl(log_ratio, log_prob, batch.reference_log_prob)
         )
         loss += coefficients.kl * anchor
@@ -131,7 +131,7 @@ def measure(
     clipped = jnp.abs(jnp.expm1(log_ratio)) > hypers.clip_eps
     entropy = terms.joint_entropy()
 
-    def over_valid(x: jax.Array) -> jax.Array:
+    def mean_over_valid(x: jax.Array) -> jax.Array:
         return reduce.mean(x, valid, axis_name)
 
     head_entropy = {
@@ -139,13 +139,13 @@ def measure(
         for name, active in terms.active.items()
     }
     logged = parts | {
-        "entropy": over_valid(entropy),
-        "clip_frac": over_valid(clipped.astype(jnp.float32)),
+        "entropy": mean_over_valid(entropy),
+        "clip_frac": mean_over_valid(clipped.astype(jnp.float32)),
     }
     return Measures(
         loss=parts["loss/total"],
-        approx_kl=over_valid(losses.approx_kl(log_ratio)),
-        entropy_change=over_valid(jnp.abs(entropy - batch.entropy)),
+        approx_kl=mean_over_valid(losses.approx_kl(log_ratio)),
+        entropy_change=mean_over_valid(jnp.abs(entropy - batch.entropy)),
         head_entropy=head_entropy,
         ratio=_ratio(log_ratio, valid, axis_name),
         logged=logged | _head_metrics(terms, batch, hypers, axis_name),
@@ -183,12 +183,12 @@ def _head_metrics(
         log_ratio = terms.log_prob[name] - batch.log_prob[name]
         clipped = jnp.abs(jnp.expm1(log_ratio)) > hypers.clip_eps
 
-        def over_active(x: jax.Array, active: jax.Array = active) -> jax.Array:
+        def mean_over_active(x: jax.Array, active: jax.Array = active) -> jax.Array:
             return reduce.mean(x, active, axis_name)
 
         metrics |= {
-            f"head/{name}/approx_kl": over_active(losses.approx_kl(log_ratio)),
-            f"head/{name}/clip_frac": over_active(clipped.astype(jnp.float32)),
+            f"head/{name}/approx_kl": mean_over_active(losses.approx_kl(log_ratio)),
+            f"head/{name}/clip_frac": mean_over_active(clipped.astype(jnp.float32)),
             f"head/{name}/valid": reduce.total(active.astype(jnp.float32), axis_name),
         }
     for name, std in terms.std.items():

@@ -93,13 +93,13 @@ def apply(stats: Statistics | None, obs: Obs) -> Obs:
     if stats is None:
         return obs
 
-    def one(x, mean, var):
+    def normalize_leaf(x, mean, var):
         leading = (1,) * (x.ndim - mean.ndim)
         mean = mean.reshape(leading + mean.shape)
         std = jnp.sqrt(jnp.maximum(var, _VARIANCE_FLOOR)).reshape(mean.shape)
         return jnp.clip((x - mean) / std, -_CLIP, _CLIP)
 
-    return jax.tree.map(one, obs, stats.mean, variance(stats))
+    return jax.tree.map(normalize_leaf, obs, stats.mean, variance(stats))
 
 
 def discounted_returns(

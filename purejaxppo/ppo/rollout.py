@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxppo import autoreset
-from purejaxppo.autoreset import Episode, Next, Starts
+from purejaxppo.autoreset import Episode, NextStart, Starts
 from purejaxppo.config import Config
 from purejaxppo.env import Obs
 from purejaxppo.policy.heads import Noise, PolicyInput
@@ -46,7 +46,7 @@ def policy_input(episodes: Episode, obs_stats: Statistics | None) -> PolicyInput
     )
 
 
-class Moving(NamedTuple):
+class RolloutCarry(NamedTuple):
     """What moves from step to step of a rollout."""
 
     episodes: Episode  # [N, ...]
@@ -74,57 +74,57 @@ def rollout(
       statistics [T, N], and the statistics for the next rollout.
     """
     reference = state.reference
-    moving = Moving(
+    loop = RolloutCarry(
         state.episodes,
         state.carry,
         None if reference is None else reference.carry,
         state.obs_stats,
     )
-    moving, (transitions, reference_obs, stats) = jax.lax.scan(
+    loop, (transitions, reference_obs, stats) = jax.lax.scan(
         functools.partial(_one_step, task, state, starts),
-        moving,
+        loop,
         _draw(task, starts, key),
     )
-    state = state.replace(episodes=moving.episodes, carry=moving.carry)
+    state = state.replace(episodes=loop.episodes, carry=loop.carry)
     if reference is not None:
         transitions = transitions.replace(
             reference_log_prob=_reference_log_prob(
                 task.policy, reference, transitions.stored, reference_obs
             )
         )
-        reference = reference.replace(carry=moving.reference_carry)
+        reference = reference.replace(carry=loop.reference_carry)
         state = state.replace(reference=reference)
-    return state, transitions, stats, moving.obs_stats
+    return state, transitions, stats, loop.obs_stats
 
 
 def _one_step(
     task: Task,
     state: TrainState,
     starts: Starts | None,
-    moving: Moving,
-    drawn: tuple[Noise, Next],
-) -> tuple[Moving, tuple[Transition, Obs | None, EpisodeStats]]:
+    loop: RolloutCarry,
+    drawn: tuple[Noise, NextStart],
+) -> tuple[RolloutCarry, tuple[Transition, Obs | None, EpisodeStats]]:
     """One step of every environment; `state` is that from before the rollout."""
     env, policy, config = task.env, task.policy, task.config
-    episodes, (noise, following) = moving.episodes, drawn
-    obs_stats = moving.obs_stats
+    episodes, (noise, next_start) = loop.episodes, drawn
+    obs_stats = loop.obs_stats
     if config.normalize_observations == "running" and obs_stats is not None:
         obs_stats = normalize.update(
             obs_stats, episodes.state.obs, axis_name=task.axis_name
         )
     inputs = policy_input(episodes, state.obs_stats)
     action, stored, terms, carry = policy.sample(
-        state.params, inputs, moving.carry, noise
+        state.params, inputs, loop.carry, noise
     )
     reference_obs, reference_carry = _reference_step(
-        policy, state.reference, episodes, moving.reference_carry
+        policy, state.reference, episodes, loop.reference_carry
     )
     limit = autoreset.time_limit(env, config.train_episode_steps)
     episodes, step = jax.vmap(
-        lambda episode, action, following: autoreset.step(
-            env, episode, action, starts, limit, following
+        lambda episode, action, next_start: autoreset.step(
+            env, episode, action, starts, limit, next_start
         )
-    )(episodes, action, following)
+    )(episodes, action, next_start)
     transition = Transition(
         stored=stored,
         log_prob=terms.log_prob,
@@ -143,19 +143,19 @@ def _one_step(
         start_index=step.start_index,
         no_valid_action=terms.no_valid_action,
     )
-    moving = Moving(episodes, carry, reference_carry, obs_stats)
-    return moving, (transition, reference_obs, stats)
+    loop = RolloutCarry(episodes, carry, reference_carry, obs_stats)
+    return loop, (transition, reference_obs, stats)
 
 
-def _draw(task: Task, starts: Starts | None, key: jax.Array) -> tuple[Noise, Next]:
+def _draw(task: Task, starts: Starts | None, key: jax.Array) -> tuple[Noise, NextStart]:
     """All that is random about a rollout, [T, N]: of actions, and where episodes start.
 
     What an environment draws in its own step is not among it.
     """
     env, policy, config = task.env, task.policy, task.config
-    ahead = autoreset.fit_ahead(env, config.num_steps * config.num_envs)
+    ahead = autoreset.can_draw_ahead(env, config.num_steps * config.num_envs)
 
-    def one_step(key: jax.Array) -> tuple[Noise, Next]:
+    def one_step(key: jax.Array) -> tuple[Noise, NextStart]:
         key_action, key_env = jax.random.split(key)
         keys = jax.random.split(key_env, config.num_envs)
         draw = jax.vmap(
@@ -197,19 +197,19 @@ def episode_metrics(task: Task, stats: EpisodeStats) -> Metrics:
     config, axis_name = task.config, task.axis_name
     done = stats.done
 
-    def over_ended(x: jax.Array) -> jax.Array:
+    def mean_over_ended(x: jax.Array) -> jax.Array:
         return reduce.mean(x.astype(jnp.float32), done, axis_name)
 
     metrics = {
-        "train/episode_return": over_ended(stats.episode_return),
-        "train/episode_length": over_ended(stats.episode_length),
+        "train/episode_return": mean_over_ended(stats.episode_return),
+        "train/episode_length": mean_over_ended(stats.episode_length),
         "train/episodes": reduce.total(done.astype(jnp.float32), axis_name),
         "train/distinct_starts": _distinct_starts(stats, config),
         "train/no_valid_action": reduce.total(
             stats.no_valid_action.astype(jnp.float32), axis_name
         ),
     }
-    metrics |= {f"train/{name}": over_ended(x) for name, x in stats.metrics.items()}
+    metrics |= {f"train/{name}": mean_over_ended(x) for name, x in stats.metrics.items()}
     return metrics
 
 

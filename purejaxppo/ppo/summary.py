@@ -76,9 +76,9 @@ def summarise(outcomes: Outcome, coefficients: Coefficients) -> Summary:
     return summary.replace(logged=logged)
 
 
-def _mean(x: jax.Array, among: jax.Array) -> jax.Array:
+def _mean(x: jax.Array, mask: jax.Array) -> jax.Array:
     """Of the minibatches that had a figure: a head may be valid in some of them."""
-    use = among & ~jnp.isnan(x)
+    use = mask & ~jnp.isnan(x)
     return jnp.sum(jnp.where(use, x, 0.0)) / jnp.sum(use.astype(x.dtype))
 
 
@@ -93,7 +93,7 @@ def _last(x: jax.Array) -> jax.Array:
     return jnp.where(index < 0, jnp.nan, x[index])
 
 
-def _ratio_std(ratio: Ratio, among: jax.Array) -> jax.Array:
+def _ratio_std(ratio: Ratio, mask: jax.Array) -> jax.Array:
     """Standard deviation of ρ over all samples of those minibatches."""
-    excess, square = _mean(ratio.excess, among), _mean(ratio.square, among)
+    excess, square = _mean(ratio.excess, mask), _mean(ratio.square, mask)
     return jnp.sqrt(jnp.maximum(square - jnp.square(excess), 0.0))

@@ -97,12 +97,12 @@ def provenance(command: list[str]) -> Record:
 
 def changed_since(record: Record) -> list[str]:
     """What is not as it was when a run began, of what its last bits may depend on."""
-    now = provenance([])
+    current = provenance([])
     return [
-        f"{group}.{name}: {was!r} then, {now[group].get(name)!r} now"
+        f"{group}.{name}: {recorded!r} then, {current[group].get(name)!r} now"
         for group in ("versions", "machine")
         for name, was in record[group].items()
-        if was != now[group].get(name)
+        if recorded != current[group].get(name)
     ]
 
 

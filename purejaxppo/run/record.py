@@ -112,7 +112,7 @@ def read(path: Path, field: str = "resume") -> Record:
     """
     try:
         record = json.loads((path / _CONFIG).read_text())
-        number, wrote = record.get("format", 1), record["versions"]["purejaxppo"]
+        number, writer_version = record.get("format", 1), record["versions"]["purejaxppo"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _not_a_run(path, field) from None
     if number not in range(1, FORMAT + 1):
@@ -120,7 +120,7 @@ def read(path: Path, field: str = "resume") -> Record:
             field,
             str(path),
             f"a run of format 1 to {FORMAT}; this one has format {number!r}, which "
-            f"purejaxppo {wrote} can read",
+            f"purejaxppo {writer_version} can read",
         )
     if "settings" in record:
         record["options"] = record.pop("settings")
@@ -162,13 +162,13 @@ def check_env_version(path: Path, spec: EnvSpec, field: str = "resume") -> None:
       ConfigError: they differ.
     """
     record = read(path, field)
-    was = record.get("env_version", 1)
-    if was != spec.version:
+    recorded = record.get("env_version", 1)
+    if recorded != spec.version:
         raise ConfigError(
             field,
-            f"{spec.name} of version {was}",
+            f"{spec.name} of version {recorded}",
             f"a run with version {spec.version} of {spec.name}, whose behaviour has "
-            f"changed; purejaxppo {record['versions']['purejaxppo']} has version {was}",
+            f"changed; purejaxppo {record['versions']['purejaxppo']} has version {recorded}",
         )
 
 
@@ -180,10 +180,10 @@ def _refuse_unknown_fields(record: Record, path: Path, field: str) -> None:
     for group, cls in (("config", Config), ("hypers", Hypers), ("options", Options)):
         unknown = sorted(record[group].keys() - set(field_names(cls)))
         if unknown:
-            wrote = record["versions"]["purejaxppo"]
+            writer_version = record["versions"]["purejaxppo"]
             raise ConfigError(
                 field,
                 str(path),
                 f"a run whose fields are known here; {', '.join(unknown)} of its "
-                f"{group} is not, and purejaxppo {wrote} can read it",
+                f"{group} is not, and purejaxppo {writer_version} can read it",
             )

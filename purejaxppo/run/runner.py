@@ -83,9 +83,9 @@ class Runner:
         collect = None
         if demos is None and self.config.num_demonstrations:
             # Jitted here, so that it is traced once for its shapes and its program.
-            collect = jax.jit(seeds.over_seeds(self.learner.collect, num, 0))
+            collect = jax.jit(seeds.map_over_seeds(self.learner.collect, num, 0))
             demos, axis = jax.eval_shape(collect, keys), 0
-        init = seeds.over_seeds(self.learner.init, num, 0, None, axis)
+        init = seeds.map_over_seeds(self.learner.init, num, 0, None, axis)
         program = self.compile.begin("init", init, keys, self.hypers, demos)
         if collect is not None:
             demos = self.compile("collect", collect, keys)(keys)
@@ -114,8 +114,8 @@ class Runner:
     def begin_compiling(self, shapes: TrainState) -> None:
         """Begin to compile evaluation and updates, for states of those shapes."""
         num_seeds = self.options.num_seeds
-        evaluate = seeds.over_seeds(self.learner.evaluate, num_seeds, 0)
-        update = seeds.over_seeds(self.learner.update, num_seeds, 0, None)
+        evaluate = seeds.map_over_seeds(self.learner.evaluate, num_seeds, 0)
+        update = seeds.map_over_seeds(self.learner.update, num_seeds, 0, None)
 
         def chunk(state: TrainState, hypers: Hypers, num: jax.Array):
             return seeds.run_chunk(update, state, hypers, num)
@@ -220,7 +220,7 @@ class Runner:
         def evaluate_stochastic(state: TrainState) -> Metrics:
             return self.learner.evaluate(state, deterministic=False)
 
-        function = seeds.over_seeds(evaluate_stochastic, self.options.num_seeds, 0)
+        function = seeds.map_over_seeds(evaluate_stochastic, self.options.num_seeds, 0)
         metrics = self.compile("evaluate_noisy", function, state)(state)
         for line in compiler.ledger_lines(self.compile.ledger):
             self.progress.line(line)

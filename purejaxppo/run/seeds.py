@@ -25,7 +25,7 @@ def seed_keys(seed: int, num_seeds: int) -> jax.Array:
     return jnp.stack(keys) if num_seeds > 1 else keys[0]
 
 
-def over_seeds(
+def map_over_seeds(
     function: Callable[[*Args], Result], num_seeds: int, *axes: int | None
 ) -> Callable[[*Args], Result]:
     """The function over seeds in one program, if there are several.
@@ -96,5 +96,5 @@ def state_shapes(learner: Learner, options: Options) -> TrainState:
         learner.task.config.num_demonstrations
     ):  # any number of any length: no state has them
         demos = demonstrations.shapes(learner.task.env, 1, 1)
-    init = over_seeds(learner.init, options.num_seeds, 0, None, None)
+    init = map_over_seeds(learner.init, options.num_seeds, 0, None, None)
     return jax.eval_shape(init, keys, as_arrays(learner.task.config.hypers), demos)[0]
