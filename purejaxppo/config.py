@@ -284,7 +284,9 @@ def with_overrides(config: Config, values: Mapping[str, object]) -> Config:
         if name not in value_names() and name != "hypers":
             raise ConfigError("configuration", name, "a field of Config or Hypers")
     traced = set(field_names(Hypers))
-    config = _replace_fields(config, {n: x for n, x in values.items() if n not in traced})
+    config = _replace_fields(
+        config, {n: x for n, x in values.items() if n not in traced}
+    )
     own = {n: x for n, x in values.items() if n in traced}
     return dataclasses.replace(config, hypers=_replace_fields(config.hypers, own))
 

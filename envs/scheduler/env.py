@@ -173,7 +173,9 @@ class Scheduler:
             reward=reward,
             terminated=rules.is_over(data.board),
             truncated=jnp.zeros((), bool),
-            action_mask={HEAD: jnp.concatenate([jnp.ones((1,), bool), queue.startable])},
+            action_mask={
+                HEAD: jnp.concatenate([jnp.ones((1,), bool), queue.startable])
+            },
             metrics=_metrics(data),
         )
 

@@ -65,7 +65,9 @@ class BraxEnv:
         before: BraxState = state.data
         with permissive_numerics():
             after = self.brax.step(before, action[HEAD])
-        after = jax.tree.map(lambda new, old: strongly_typed(new, old.dtype), after, before)
+        after = jax.tree.map(
+            lambda new, old: strongly_typed(new, old.dtype), after, before
+        )
         # A selection, not a product: 0 * NaN is NaN, and one NaN is one in every mean.
         sane = _all_finite((after.obs, after.reward, after.metrics))
         inner = trees.where(sane, after, before)

@@ -104,7 +104,9 @@ class GymnaxEnv:
             obs, inner = self.env.reset_env(key_reset, self.params)
         false = jnp.zeros((), bool)
         return State(
-            data=Data(jax.tree.map(strongly_typed, inner), key_steps, jnp.zeros((), jnp.int32)),
+            data=Data(
+                jax.tree.map(strongly_typed, inner), key_steps, jnp.zeros((), jnp.int32)
+            ),
             obs=self._observation(obs),
             reward=jnp.zeros((), jnp.float32),
             terminated=false,

@@ -198,7 +198,9 @@ class Actor(nn.Module):
           obs, start, carry: see `features`.
         """
         features, carries = self.features(obs, start, carry)
-        return {n: apply_to_rows(self.outputs[n], features) for n in self.heads}, carries
+        return {
+            n: apply_to_rows(self.outputs[n], features) for n in self.heads
+        }, carries
 
 
 def head_parameters(policy: Collection, head: str) -> Collection:

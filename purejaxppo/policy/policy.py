@@ -219,7 +219,9 @@ def value(
     if not networks.config.shared_trunk:
         return _apply(critic, params.critic, inputs.obs, inputs.start, carry)
     features, carries = _trunk_features(networks, params, inputs, carry)
-    return _apply(critic, params.critic, features, method="value_from_features"), carries
+    return _apply(
+        critic, params.critic, features, method="value_from_features"
+    ), carries
 
 
 def _apply(

@@ -1,4 +1,4 @@
-"""The rollout: scan T steps of N environments with the policy that acts."""
+"""The rollout: T steps of N environments with the present policy."""
 
 import functools
 from typing import NamedTuple
@@ -25,18 +25,18 @@ from purejaxppo.ppo.types import (
 
 
 class EpisodeStats(struct.PyTreeNode):
-    """What the steps say about episodes, [T, N]."""
+    """Episode statistics of each step, [T, N]; those of an episode if `done`."""
 
-    done: jax.Array
+    done: jax.Array  # bool, the episode ended at this step
     episode_return: jax.Array
     episode_length: jax.Array
     metrics: dict[str, jax.Array]
-    start_index: jax.Array
-    no_valid_action: jax.Array
+    start_index: jax.Array  # index in the pool of the next episode's start
+    no_valid_action: jax.Array  # bool, the mask of an active head allowed too few
 
 
 def policy_input(episodes: Episode, obs_stats: Statistics | None) -> PolicyInput:
-    """What the policy sees of the states [N] that environments are in."""
+    """Build the policy's input from the present states [N] of the environments."""
     state = episodes.state
     return PolicyInput(
         obs=normalize.apply(obs_stats, state.obs),
@@ -47,31 +47,31 @@ def policy_input(episodes: Episode, obs_stats: Statistics | None) -> PolicyInput
 
 
 class RolloutCarry(NamedTuple):
-    """What moves from step to step of a rollout."""
+    """The carry of the scan over the steps of a rollout."""
 
     episodes: Episode  # [N, ...]
-    carry: Carries  # of the policy that acts
-    reference_carry: Carries | None
-    obs_stats: Statistics | None  # those for after the update
+    carry: Carries  # recurrent state of the policy
+    reference_carry: Carries | None  # recurrent state of the frozen reference
+    obs_stats: Statistics | None  # including this rollout, for the next update
 
 
 def rollout(
     task: Task, state: TrainState, starts: Starts | None, key: jax.Array
 ) -> tuple[TrainState, Transition, EpisodeStats, Statistics | None]:
-    """T steps from where the environments are.
+    """Step the environments T times from their present states.
 
-    Observation statistics stay frozen here; those that include this rollout are the
-    last result, for after the update.
+    Observations are normalised by the statistics from before the rollout. Statistics
+    that include this rollout are returned, to be used after the update.
 
     Args:
       task: environment, policy and configuration.
-      state: before the rollout; its parameters act.
-      starts: the pool of this update, for reset "pool".
-      key: of actions, and of where episodes start.
+      state: the state before the rollout.
+      starts: the pool of this update; None unless reset is "pool".
+      key: the random key of actions and episode starts.
 
     Returns:
-      the state with episodes and carry moved on, transitions [T, N], episode
-      statistics [T, N], and the statistics for the next rollout.
+      the state with new episodes and carry, transitions [T, N], episode statistics
+      [T, N], and the observation statistics for the next rollout.
     """
     reference = state.reference
     loop = RolloutCarry(
@@ -104,7 +104,7 @@ def _one_step(
     loop: RolloutCarry,
     drawn: tuple[Noise, NextStart],
 ) -> tuple[RolloutCarry, tuple[Transition, Obs | None, EpisodeStats]]:
-    """One step of every environment; `state` is that from before the rollout."""
+    """Step every environment once; `state` is the state before the rollout."""
     env, policy, config = task.env, task.policy, task.config
     episodes, (noise, next_start) = loop.episodes, drawn
     obs_stats = loop.obs_stats
@@ -148,18 +148,18 @@ def _one_step(
 
 
 def _draw(task: Task, starts: Starts | None, key: jax.Array) -> tuple[Noise, NextStart]:
-    """All that is random about a rollout, [T, N]: of actions, and where episodes start.
+    """Draw the noise of all actions and the next start of each episode, [T, N].
 
-    What an environment draws in its own step is not among it.
+    Random numbers that an environment uses in `step` are not included.
     """
     env, policy, config = task.env, task.policy, task.config
-    ahead = autoreset.can_draw_ahead(env, config.num_steps * config.num_envs)
+    draw_ahead = autoreset.can_draw_ahead(env, config.num_steps * config.num_envs)
 
     def one_step(key: jax.Array) -> tuple[Noise, NextStart]:
         key_action, key_env = jax.random.split(key)
         keys = jax.random.split(key_env, config.num_envs)
         draw = jax.vmap(
-            lambda k: autoreset.draw_next(env, config.reset, starts, k, ahead)
+            lambda k: autoreset.draw_next(env, config.reset, starts, k, draw_ahead)
         )
         return policy.noise(key_action, config.num_envs), draw(keys)
 
@@ -172,9 +172,10 @@ def _reference_step(
     episodes: Episode,
     carry: Carries | None,
 ) -> tuple[Obs | None, Carries | None]:
-    """What the frozen reference sees, by ITS normaliser, and ITS carry moved on.
+    """Return observations normalised for the frozen reference, and its next carry.
 
-    Without a recurrent core nothing of its network is computed here.
+    The reference has its own observation statistics and recurrent state. Without a
+    recurrent core XLA removes the computation of its network here.
     """
     if reference is None or carry is None:
         return None, carry
@@ -186,14 +187,14 @@ def _reference_step(
 def _reference_log_prob(
     policy: Policy, reference: Reference, stored: Stored, obs: Obs | None
 ) -> jax.Array:
-    """Log-prob under the reference, [T, N]: one large batch, not T small ones."""
+    """Compute log-probs under the reference, [T, N], as one batch of all steps."""
     inputs = stored.inputs.replace(obs=obs)
-    seen = stored.replace(inputs=inputs, carry=reference.carry)
-    return policy.log_prob(reference.params, seen).joint_log_prob()
+    stored = stored.replace(inputs=inputs, carry=reference.carry)
+    return policy.log_prob(reference.params, stored).joint_log_prob()
 
 
 def episode_metrics(task: Task, stats: EpisodeStats) -> Metrics:
-    """Figures of the episodes that ended in this rollout: a sanity check only."""
+    """Average the statistics of the episodes that ended in this rollout."""
     config, axis_name = task.config, task.axis_name
     done = stats.done
 
@@ -209,17 +210,19 @@ def episode_metrics(task: Task, stats: EpisodeStats) -> Metrics:
             stats.no_valid_action.astype(jnp.float32), axis_name
         ),
     }
-    metrics |= {f"train/{name}": mean_over_ended(x) for name, x in stats.metrics.items()}
+    metrics |= {
+        f"train/{name}": mean_over_ended(x) for name, x in stats.metrics.items()
+    }
     return metrics
 
 
 def _distinct_starts(stats: EpisodeStats, config: Config) -> jax.Array:
-    """How many different states the new episodes of this rollout began in."""
+    """Count the different states in which the new episodes of this rollout began."""
     if config.reset == "fresh":
         return jnp.sum(stats.done).astype(jnp.float32)
     if config.reset == "cached":
         return jnp.sum(jnp.any(stats.done, axis=0)).astype(jnp.float32)
-    taken = jnp.zeros((config.num_starts,), bool)
+    is_used = jnp.zeros((config.num_starts,), bool)
     index = jnp.where(stats.done, stats.start_index, config.num_starts)
-    taken = taken.at[index.ravel()].set(True, mode="drop")
-    return jnp.sum(taken).astype(jnp.float32)
+    is_used = is_used.at[index.ravel()].set(True, mode="drop")
+    return jnp.sum(is_used).astype(jnp.float32)

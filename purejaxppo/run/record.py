@@ -112,7 +112,10 @@ def read(path: Path, field: str = "resume") -> Record:
     """
     try:
         record = json.loads((path / _CONFIG).read_text())
-        number, writer_version = record.get("format", 1), record["versions"]["purejaxppo"]
+        number, writer_version = (
+            record.get("format", 1),
+            record["versions"]["purejaxppo"],
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _not_a_run(path, field) from None
     if number not in range(1, FORMAT + 1):
