@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxppo.policy.dense import Dense, apply_to_rows, apply_layers
+from purejaxppo.policy.dense import Dense, apply_layers, apply_to_rows
 
 
 @pytest.mark.parametrize("batched", [False, True])

@@ -14,7 +14,7 @@ from flax.typing import Collection
 
 from purejaxppo.config import Config
 from purejaxppo.env import Box, Custom, Head, Obs
-from purejaxppo.policy.dense import Dense, apply_to_rows, apply_layers
+from purejaxppo.policy.dense import Dense, apply_layers, apply_to_rows
 from purejaxppo.policy.heads import Heads, Outputs
 
 # The recurrent state: () without a core, one array [M, H] (GRU) or a pair (LSTM).
