@@ -39,7 +39,7 @@ __all__ = [
     "make_train",
 ]
 
-# Public name -> the module that defines it. A test compares this with the imports above.
+# Public name -> its module. A test compares this with the imports above.
 _MODULES = {
     "Box": "purejaxppo.env",
     "Choice": "purejaxppo.env",

@@ -80,7 +80,7 @@ class Update:
     num_minibatches: Annotated[int, Whole(1)] = 8
     """Minibatches per pass."""
     learning_rate_schedule: LearningRateSchedule = "constant"
-    """Schedule of the learning rate; "kl" adapts it to keep approx_kl near target_kl."""
+    """Schedule of the learning rate; "kl" adapts it so that approx_kl is target_kl."""
     # Adam's first steps change every weight by the full learning rate, which is too
     # large a change for a cloned policy.
     learning_rate_warmup: Annotated[int, Whole(0)] = 0
@@ -102,7 +102,7 @@ class PolicyNetwork:
     activation: Literal["tanh", "relu", "swish", "elu"] = "tanh"
     """Activation of hidden layers."""
     core: Literal["none", "lstm", "gru"] = "none"
-    """Recurrent core after the hidden layers."""
+    """Recurrent core of the trunk, after the hidden layers."""
     core_size: Annotated[int, Whole(1, 2**16)] = 128
     """Width of the recurrent core."""
     sequence_length: Annotated[int, Whole(0)] = 0
@@ -110,11 +110,11 @@ class PolicyNetwork:
     critic_layer_norm: bool = True
     """LayerNorm after each hidden layer of the critic."""
     shared_trunk: bool = False
-    """Compute the value from the policy's hidden layers, not from a separate network."""
-    # A factory takes mean and standard deviation, float32 [..., size] each, and returns
-    # a distrax.Distribution.
+    """Compute the value from the policy's trunk, not from a separate network."""
+    # Of continuous heads. A factory takes mean and standard deviation, float32
+    # [..., size] each, and returns a distrax.Distribution.
     distribution: Annotated[str, OneOfOrFactory(DISTRIBUTIONS)] = "truncated_normal"
-    """Of continuous heads: one of these names, or a distrax "package.module:factory"."""
+    """truncated_normal, tanh_normal, normal, or a "package.module:factory"."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,7 +66,7 @@ class ExplorationHypers:
     entropy_floor: Annotated[float, _FLOOR] = -math.inf
     """Raise a head's entropy coefficient while its entropy is below this."""
     entropy_limit: Annotated[float, _LIMIT] = math.inf
-    """Stop the epochs when the mean change of entropy exceeds this; inf for no limit."""
+    """Stop the epochs when the entropy has changed by more; inf for no limit."""
     head_entropy_coef: Annotated[dict[str, float], PerHead(_SIGNED_WEIGHT)] = (
         dataclasses.field(default_factory=dict)
     )
@@ -86,7 +86,7 @@ class ImitationHypers:
     """Hyperparameters of the KL anchor."""
 
     kl_coef: Annotated[float, _WEIGHT] = 0.0
-    """Weight of the reverse KL to the cloned policy; needs `anchor`."""
+    """Weight of the reverse KL to the cloned policy, if anchor is set."""
     kl_coef_final: Annotated[float, _WEIGHT] = 1.0
     """Final KL coefficient as a fraction of the first."""
 

@@ -67,7 +67,7 @@ class Whole(Range):
 
 @dataclasses.dataclass(frozen=True)
 class Number(Range):
-    """Numbers in [low, high], and optionally the infinity `off`, which means no limit."""
+    """Numbers in [low, high], and `off`, an infinity that means no limit."""
 
     low: float
     high: float

@@ -1,4 +1,4 @@
-"""Random actions that an environment allows."""
+"""Random actions that the masks of a state allow."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,15 @@ from purejaxppo.policy.distributions import Categorical, PlackettLuce
 
 
 def random_action(env: Env, state: State, key: jax.Array) -> Action:
-    """An action, uniform over what the masks of a state allow.
+    """Draw an action uniformly from those that the masks of a state allow.
 
-    That of a custom head is a sample of its distribution for outputs of zero.
+    The action of a custom head is a sample of its distribution for network outputs of
+    zero.
 
     Args:
       env: one environment.
-      state: of it, without a batch axis.
-      key: of the draw.
+      state: a state of the environment, without a batch axis.
+      key: a random key.
     """
     action: Action = {}
     for index, (name, head) in enumerate(env.spec.heads.items()):

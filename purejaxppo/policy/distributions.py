@@ -240,7 +240,7 @@ class PlackettLuce(struct.PyTreeNode):
     noise = staticmethod(Categorical.noise)
 
     def sample(self, noise: jax.Array) -> jax.Array:
-        """Sample by Gumbel top-k: the k largest of logits plus Gumbel noise, in order."""
+        """Sample by Gumbel top-k: the k largest of logits plus Gumbel noise."""
         chex.assert_equal_shape([noise, self.logits])
         return self._top_k(self.logits + noise)
 

@@ -38,7 +38,7 @@ class Core(nn.Module):
     def __call__(
         self, x: jax.Array, start: jax.Array, carry: Carry
     ) -> tuple[jax.Array, Carry]:
-        """Return features [L, M, H] and the carry AFTER each step, [L, M, H] per leaf."""
+        """Return features [L, M, H], and the carry AFTER each step, [L, M, H]."""
         cell = _cell(self.kind, self.size)
 
         def step(cell: nn.Module, carry: Carry, xs: tuple) -> tuple[Carry, tuple]:

@@ -161,7 +161,7 @@ def accumulated_epoch(
 
 
 def _shuffled(inputs: UpdateInputs, key: jax.Array) -> jax.Array:
-    """Assign sequences to minibatches at random, int32 [minibatches, M / minibatches]."""
+    """Assign sequences to minibatches: indices [minibatches, M / minibatches]."""
     order = shuffle.permutation(key, inputs.batch.advantages.shape[1])
     return order.reshape(inputs.task.config.num_minibatches, -1)
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 _BITS = 32
-# With at least this many random bits per sample the permutation is random enough for
-# minibatches: equal random bits matter only for samples at the border of two minibatches.
+# With at least this many random bits per sample the permutation is random enough:
+# equal random bits matter only for samples at the border of two minibatches.
 _MIN_RANDOM_BITS = 12
 
 

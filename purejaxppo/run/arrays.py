@@ -70,7 +70,7 @@ def unflatten(arrays: Arrays, like: State, checkpoint: Path) -> State:
 
 def write(path: Path, arrays: Arrays) -> None:
     """Write the arrays to a new folder, without fsync."""
-    # Imported here because the import is slow, and usage errors should be reported fast.
+    # Imported here because it is slow, and usage errors should be reported fast.
     import orbax.checkpoint as ocp
 
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:

@@ -101,7 +101,7 @@ def changed_since(record: Record) -> list[str]:
     return [
         f"{group}.{name}: {recorded!r} then, {current[group].get(name)!r} now"
         for group in ("versions", "machine")
-        for name, was in record[group].items()
+        for name, recorded in record[group].items()
         if recorded != current[group].get(name)
     ]
 

@@ -29,7 +29,7 @@ _ECHO = len("^C")  # columns kept free, because a terminal echoes Ctrl-C on the 
 
 
 class _SafeStream(io.TextIOBase):
-    """A text stream that ignores further writes if its file is closed, full or broken."""
+    """A text stream that ignores writes if its file is closed, full or broken."""
 
     def __init__(self, stream: TextIO | None):
         self._stream = stream  # None: Python was started without this descriptor

@@ -166,12 +166,13 @@ def check_env_version(path: Path, spec: EnvSpec, field: str = "resume") -> None:
     """
     record = read(path, field)
     recorded = record.get("env_version", 1)
+    writer_version = record["versions"]["purejaxppo"]
     if recorded != spec.version:
         raise ConfigError(
             field,
             f"{spec.name} of version {recorded}",
             f"a run with version {spec.version} of {spec.name}, whose behaviour has "
-            f"changed; purejaxppo {record['versions']['purejaxppo']} has version {recorded}",
+            f"changed; purejaxppo {writer_version} has version {recorded}",
         )
 
 

@@ -1,4 +1,4 @@
-"""The training loop on the host: chunks of updates, with logs, evaluations, checkpoints.
+"""The training loop on the host: chunks of updates, logs, evaluations, checkpoints.
 
 The loop does not influence the results: they equal those of `make_train`, for any
 length of the chunks and after any number of interruptions.

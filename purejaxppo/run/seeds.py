@@ -20,7 +20,7 @@ MAX_CHUNK = 64  # largest number of updates in one call
 
 
 def seed_keys(seed: int, num_seeds: int) -> jax.Array:
-    """Return the key of each seed, which is the same as in a run with that seed only."""
+    """Return the key of each seed, the same as in a run with that seed only."""
     keys = [jax.random.key(seed + i) for i in range(num_seeds)]
     return jnp.stack(keys) if num_seeds > 1 else keys[0]
 

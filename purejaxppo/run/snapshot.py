@@ -1,4 +1,4 @@
-"""The progress of training as text: a row with a bar for a terminal, or a plain line."""
+"""The progress of training as text: a progress bar for a terminal, or a plain line."""
 
 import math
 from typing import NamedTuple
