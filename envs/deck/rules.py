@@ -283,7 +283,7 @@ def step(
 
     Args:
       run: a run that is neither won nor lost.
-      kind: int32 [], the kind to play in a combat; if it is not playable, the turn ends.
+      kind: int32 [], the kind to play in a combat; if not playable, the turn ends.
       picks: int32 [num_taken], the kinds to take at a prompt; if they are not offered
         or not different, nothing is taken. In both cases the next combat begins.
       luck: the random numbers of this step.

@@ -11,8 +11,8 @@ NAIL_RADIUS, NAIL_HALF_HEIGHT = 0.03, 0.009
 DISC_RADIUS = 0.038  # of the hammer's face
 PAD_HALF_SIZE = (0.015, 0.003, 0.045)  # along the world's axes, fingers pointing down
 
-# Largest gap, in metres, of surfaces in contact. Contacts are soft by up to a millimetre,
-# and states are only available at 80 Hz.
+# Largest gap, in metres, of surfaces in contact. Contacts are soft by up to a
+# millimetre, and states are only available at 80 Hz.
 TOUCHING = 0.002
 CLEARANCE = 0.002
 LIFTED = 0.01  # smallest height of the head's lowest point above the table

@@ -110,7 +110,7 @@ class HammerEnv:
         )
 
     def _place(self, begin: start.Starts[jax.Array], shift: jax.Array) -> Data:
-        """Return the physics of a start, with the hammer moved by `shift` [2], metres."""
+        """Return the physics of a start, the hammer moved by `shift` [2], metres."""
         physics = self.engine.init(
             begin.qpos.at[9:11].add(shift),
             begin.qvel,

@@ -1,4 +1,4 @@
-"""Meta-World's observation [39]: the present and the last control step, and the goal."""
+"""Meta-World's observation [39]: present state, last control step, and goal."""
 
 import jax
 import jax.numpy as jnp

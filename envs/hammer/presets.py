@@ -4,9 +4,9 @@
 """
 
 PRESETS: dict[str, dict[str, object]] = {
-    # A policy cloned from six noisy demonstrations seldom succeeds. The noise gives it a
-    # large standard deviation, with which PPO explores, and with which a large change of
-    # the mean has a small KL.
+    # A policy cloned from six noisy demonstrations is far from solving the task. The
+    # noise gives it a large standard deviation, with which PPO explores, and with which
+    # a large change of the mean has a small KL.
     "default": {
         "reset": "fresh",
         "total_timesteps": 500_000,
@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "learning_rate_final": 0.05,
         "learning_rate_warmup": 10,
         "target_kl": 0.03,
-        # Small and decaying, because the anchor keeps PPO near a policy that often fails.
+        # Small and decaying, because the cloned policy often fails.
         "kl_coef": 0.01,
         "kl_schedule": "linear",
         "kl_coef_final": 0.0,

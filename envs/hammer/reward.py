@@ -8,8 +8,8 @@ compares every function with Meta-World.
 import jax
 import jax.numpy as jnp
 
-# The head's position relative to the hammer's origin, as assumed by the reward: a corner
-# of the head, for a hammer that is not rotated.
+# The head's position relative to the hammer's origin, as assumed by the reward: a
+# corner of the head, for a hammer that is not rotated.
 HEAD_OFFSET = (0.16, 0.06, 0.0)
 
 OBJECT_RADIUS = 0.015
@@ -56,7 +56,7 @@ def caging(
 ) -> jax.Array:
     """Compute how well the fingers hold an object, in [0, 1].
 
-    This is Meta-World's caging reward with `high_density`. All positions are in metres.
+    This is Meta-World's caging reward with `high_density`. Positions are in metres.
 
     Args:
       effort: [], the gripper's action, before clipping.

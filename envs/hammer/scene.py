@@ -13,7 +13,7 @@ SCENE_PATH = Path(__file__).with_name("scene.xml")
 # Control steps have a rate of 80 Hz: 5 substeps of 2.5 ms.
 N_SUBSTEPS = 5
 
-# The position of the mocap body, which the hand follows, is clipped to this box (metres).
+# The mocap body, which the hand follows, is kept in this box (metres).
 MOCAP_LOW = (-0.5, 0.40, 0.05)
 MOCAP_HIGH = (0.5, 1.0, 0.5)
 
@@ -21,8 +21,8 @@ HAMMER_QPOS = slice(9, 16)  # free joint: position, then quaternion (w, x, y, z)
 HAMMER_QVEL = slice(9, 15)
 NAIL_QPOS = 16
 
-# Site -> point at which its body's inverse weight is computed, in the site's frame. For a
-# body without mass MuJoCo adds the body's offset from its parent twice.
+# Site -> point at which its body's inverse weight is computed, in the site's frame. For
+# a body without mass MuJoCo adds the body's offset from its parent twice.
 WEIGHT_POINTS = {
     "hand": (0.0, 0.0, 0.12),
     "rightpad": (0.0, 0.003, 0.0),

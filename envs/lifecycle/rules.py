@@ -155,12 +155,15 @@ def blendable(seeds: Seeds, limits: Limits) -> jax.Array:
 
 
 def blended_vigour(vigour: jax.Array) -> jax.Array:
-    """Compute the vigour of a blend of two, [2]: 3/4 of the lesser, 1/4 of the other."""
+    """Compute the vigour of a blend of two, [2]: a weighted mean.
+
+    The lesser has the weight 3/4, the other 1/4.
+    """
     return 0.75 * jnp.min(vigour) + 0.25 * jnp.max(vigour)
 
 
 def blended_worth(worth: jax.Array, limits: Limits) -> jax.Array:
-    """Compute the worth of a blend of two, [2]: their sum plus a bonus on the lesser."""
+    """Compute the worth of a blend of two, [2]: their sum and a bonus on the lesser."""
     return jnp.sum(worth) + limits.bonus * jnp.min(worth)
 
 
