@@ -93,7 +93,7 @@ def dense(
     goal: jax.Array,
     success: jax.Array,
 ) -> jax.Array:
-    """Compute (2 grab + 6 in place) · upright, or 10 on success if this exceeds 5.
+    """Compute (2 grab + 6 in place) · upright, or 10 on success if that exceeds 5.
 
     Args:
       hammer: [3], the hammer's origin, metres.
