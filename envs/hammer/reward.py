@@ -69,8 +69,8 @@ def caging(
     """
 
     def closeness(pad_y: jax.Array) -> jax.Array:
-        # The margin is the distance of the pad from the object's start, so the reward is
-        # small before the object is moved, and does not pull it back afterwards.
+        # The margin is the distance of the pad from the object's start, so the reward
+        # is small before the object is moved, and does not pull it back afterwards.
         margin = jnp.abs(jnp.abs(pad_y - target_start[1]) - PAD_THRESHOLD)
         gap = jnp.abs(pad_y - target[1])
         return long_tail(gap, PAD_THRESHOLD, margin, lower=OBJECT_RADIUS)
