@@ -80,7 +80,7 @@ class Update:
     num_minibatches: Annotated[int, Whole(1)] = 8
     """Minibatches per pass."""
     learning_rate_schedule: LearningRateSchedule = "constant"
-    """Schedule of the learning rate; "kl" adapts it so that approx_kl is target_kl."""
+    """Schedule of the learning rate; "kl" adapts it to hold approx_kl at target_kl."""
     # Adam's first steps change every weight by the full learning rate, which is too
     # large a change for a cloned policy.
     learning_rate_warmup: Annotated[int, Whole(0)] = 0
@@ -88,7 +88,7 @@ class Update:
     normalize_advantages: Literal["batch", "minibatch", "off"] = "batch"
     """Samples over which advantages are normalised."""
     accumulate_gradients: bool = False
-    """One optimiser step per epoch, on gradients summed over its minibatches."""
+    """Take one optimiser step per epoch, on the mean gradient of its minibatches."""
 
 
 @dataclasses.dataclass(frozen=True)
