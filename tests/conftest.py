@@ -12,6 +12,7 @@ import pytest
 from helpers import QUICK
 
 import purejaxppo  # noqa: F401 (prepares XLA, before any test starts it)
+from purejaxppo.run.compiler import Compiler
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -51,8 +52,14 @@ def key() -> jax.Array:
 
 
 @pytest.fixture
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line and the benchmarks compile as `quick_jit` does."""
+    monkeypatch.setattr(Compiler.__init__, "__defaults__", (QUICK,))
+
+
+@pytest.fixture
 def quick_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What code under test compiles itself is optimised less too, as by `quick_jit`."""
+    """Code under test that calls `jax.jit` compiles as `quick_jit` does."""
     plain = jax.jit
 
     def jit(*args, compiler_options=None, **kwargs):

@@ -20,7 +20,7 @@ from purejaxppo.ppo.learner import make_learner
 from purejaxppo.run.trained import TrainedPolicy
 
 
-@pytest.mark.usefixtures("quick_programs")
+@pytest.mark.usefixtures("quick_compiler")
 def test_hammer_is_taken_apart_into_rates_of_the_same_work():
     config = Config.preset(
         "hammer",
@@ -46,7 +46,7 @@ def test_hammer_is_taken_apart_into_rates_of_the_same_work():
     assert tables.stages(results).rows[-1][0] == "end to end"
 
 
-@pytest.mark.usefixtures("quick_programs")
+@pytest.mark.usefixtures("quick_compiler")
 def test_an_environment_without_physics_is_stepped_with_allowed_actions():
     prepared = prepare(small_config(num_steps=16), HeadsProbe())
     _, (reward, terminated, _) = stages.physics_alone(prepared)()
