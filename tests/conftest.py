@@ -5,13 +5,16 @@ that cannot bear it is wrapped where it is called.
 """
 
 import gc
+import shutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 import pytest
 from helpers import QUICK
 
 import purejaxppo  # noqa: F401 (prepares XLA, before any test starts it)
+from purejaxppo import train
 from purejaxppo.run.compiler import Compiler
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -66,3 +69,31 @@ def quick_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(*args, compiler_options=compiler_options or QUICK, **kwargs)
 
     monkeypatch.setattr(jax, "jit", jit)
+
+
+TINY = (
+    "--env probe_envs:make --env-kwargs kind=observation continuous=True "
+    "--num-envs 4 --num-steps 8 --num-minibatches 2 --num-epochs 2 "
+    "--total-timesteps 192 --hidden-sizes 8 --critic-hidden-sizes 8 --reset fresh "
+    "--num-evals 2 --eval-episodes 4 --no-tensorboard --checkpoint-every 2 "
+    "--chunk-updates 1"
+).split()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 6 updates. Do not change it; copy it with `killed`."""
+    path = tmp_path_factory.mktemp("tiny") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Compiler.__init__, "__defaults__", (QUICK,))
+        assert train.main([*TINY, "--run-dir", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def killed(tiny_run: Path, tmp_path: Path, quick_compiler: None) -> Path:
+    """A copy of the tiny run, as if it had been killed at its end."""
+    path = tmp_path / "run"
+    shutil.copytree(tiny_run, path)
+    (path / "summary.json").unlink()
+    return path
