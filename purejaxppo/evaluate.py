@@ -27,6 +27,9 @@ def evaluate_run(
     stochastic: bool = False,
     episodes: int | None = None,
     seed_index: int = 0,
+    env: str | None = None,
+    distribution: str | None = None,
+    trust_env: bool = False,
 ) -> int:
     """Evaluate a run's policy on its fixed seed blocks, and write RUN/evaluation.json.
 
@@ -43,11 +46,17 @@ def evaluate_run(
         deterministic=not stochastic,
         episodes=episodes,
         seed_index=seed_index,
+        env=env,
+        distribution=distribution,
+        trust_env=trust_env,
     )
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:<{width}}  {value:.4f}")
-    folder.write_json(run / "evaluation.json", metrics)
+    try:
+        folder.write_json(run / "evaluation.json", metrics)
+    except OSError as error:
+        raise StorageError(run, error) from None
     return EXIT_OK
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo import trees
-from purejaxppo.env import Action, State
+from purejaxppo.env import Action, Env, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Carries
@@ -19,6 +19,7 @@ from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import TrainState
 from purejaxppo.run import checkpoint, folder, record, seeds
 from purejaxppo.run.journal import Metadata, best_evaluation
+from purejaxppo.run.trust import Trust, check_imports
 
 Which = Literal["best", "latest"]
 
@@ -77,7 +78,13 @@ def _warn(text: str) -> None:
 
 
 def load_policy(
-    run: str | Path, which: Which = "best", seed_index: int = 0
+    run: str | Path,
+    which: Which = "best",
+    seed_index: int = 0,
+    *,
+    env: Env | str | None = None,
+    distribution: str | None = None,
+    trust_env: bool = False,
 ) -> TrainedPolicy:
     """Load the policy of a run.
 
@@ -85,6 +92,10 @@ def load_policy(
       run: the run's folder.
       which: "best", by the worst evaluation block, or "latest".
       seed_index: index of one of the run's seeds, from 0.
+      env: the environment, or its name as the run has it. It is needed where the name
+        is "package.module:factory", because a run must not decide what is imported.
+      distribution: the same for a "package.module:factory" of a distribution.
+      trust_env: import whatever the run names.
 
     Raises:
       PurejaxppoError: there is no such run, seed or checkpoint.
@@ -95,7 +106,10 @@ def load_policy(
         raise ConfigError(
             "seed_index", seed_index, f"a number from 0 to {options.num_seeds - 1}"
         )
-    learner = make_learner(resolved.config)
+    check_imports(resolved.config, Trust(env, distribution, trust_env), path)
+    record.check_unchanged(path, "run")
+    made = None if isinstance(env, str) else env
+    learner = make_learner(resolved.config, made)
     record.check_env_version(path, learner.task.env.spec, "run")
     state = _restore(path, which, seeds.state_shapes(learner, options))
     if options.num_seeds > 1:
@@ -138,6 +152,9 @@ def evaluate(
     deterministic: bool = True,
     episodes: int | None = None,
     seed_index: int = 0,
+    env: Env | str | None = None,
+    distribution: str | None = None,
+    trust_env: bool = False,
 ) -> dict[str, float]:
     """Evaluate the policy of a run on its fixed blocks of seeds.
 
@@ -147,6 +164,9 @@ def evaluate(
       deterministic: take the mode of the policy; if False, sample.
       episodes: episodes per block; None for as many as in training.
       seed_index: index of one of the run's seeds, from 0.
+      env: the environment, or its name as the run has it; see `load_policy`.
+      distribution: the factory of the distribution, as the run has it.
+      trust_env: import whatever the run names.
 
     Returns:
       metric -> value, with the names of the evaluations in training.
@@ -157,7 +177,14 @@ def evaluate(
     """
     if episodes is not None and episodes < 1:
         raise ConfigError("episodes", episodes, "a whole number of at least 1")
-    loaded = load_policy(run, which, seed_index)
+    loaded = load_policy(
+        run,
+        which,
+        seed_index,
+        env=env,
+        distribution=distribution,
+        trust_env=trust_env,
+    )
     learner = loaded.learner
     if episodes is not None:
         config = dataclasses.replace(learner.task.config, eval_episodes=episodes)
