@@ -10,7 +10,13 @@ from typing import Annotated
 
 import tyro
 
-from purejaxppo.errors import EXIT_OK, EXIT_USAGE, PurejaxppoError
+from purejaxppo.errors import (
+    EXIT_OK,
+    EXIT_STORAGE,
+    EXIT_USAGE,
+    PurejaxppoError,
+    StorageError,
+)
 from purejaxppo.run import folder
 from purejaxppo.run.trained import Which, evaluate
 
@@ -39,6 +45,9 @@ def evaluate_run(
       stochastic: Sample actions, instead of taking the policy's mode.
       episodes: Episodes per block; as many as in training where not given.
       seed_index: Which seed of a run of several.
+      env: The run's environment, needed where it is a package.module:factory.
+      distribution: The same for the factory of its distribution.
+      trust_env: Import whatever the run names.
     """
     metrics = evaluate(
         run,
@@ -61,13 +70,16 @@ def evaluate_run(
 
 
 def main() -> int:
-    """Run the command line; the exit code is 0 or 2 (usage)."""
+    """Run the command line; the exit code is 0, 2 (usage) or 4 (storage)."""
     try:
         return tyro.cli(
             evaluate_run,
             prog="python -m purejaxppo.evaluate",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return EXIT_STORAGE
     except PurejaxppoError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE

@@ -164,8 +164,8 @@ def _main(argv: list[str]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code is 0, 2, 3, 4 or 130.
 
-    2 is a usage error, 3 a fault with `--strict`, 4 a folder that cannot be written, and
-    130 an interrupt.
+    2 is a usage error, 3 a fault with `--strict`, 4 a folder that cannot be written,
+    and 130 an interrupt.
     """
     argv = sys.argv[1:] if argv is None else argv
     try:

@@ -1,8 +1,10 @@
 """What several tests share: quick compilation, small configurations, comparisons."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.config import Config, Hypers
+from purejaxppo.run import checkpoint, files
 
 # An update compiles three times as fast; arrays as small as ours lose nothing by it.
 QUICK = {"xla_backend_optimization_level": 0}
@@ -85,3 +88,14 @@ def _to_numpy(x: object) -> np.ndarray:
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
     return np.asarray(x)
+
+
+def forget_checksum(run: Path) -> None:
+    """The run as versions wrote it that recorded no checksum of config.json."""
+    for step in checkpoint.steps(run / "checkpoints"):
+        path = run / "checkpoints" / f"{step:08d}"
+        meta = json.loads((path / "meta.json").read_text())
+        meta["metadata"].pop("config", None)
+        content = json.dumps(meta).encode()
+        (path / "meta.json").write_bytes(content)
+        (path / "done").write_text(files.checksum(content))

@@ -74,7 +74,7 @@ def wait_for_rows(path: Path, process: subprocess.Popen, rows: int) -> None:
 
 
 def final_state(path: Path):
-    loaded = load_policy(path, "latest")
+    loaded = load_policy(path, "latest", env="probe_envs:make")
     assert loaded.update == NUM_UPDATES
     return loaded.state
 
@@ -90,7 +90,7 @@ def rows_of(path: Path, table: str) -> list[dict[str, str]]:
 def resume(path: Path) -> str:
     """Go on to the end; what it said."""
     result = subprocess.run(
-        command("--resume", str(path)),
+        command("--resume", str(path), "--env", "probe_envs:make"),
         capture_output=True,
         text=True,
         timeout=300,
@@ -142,7 +142,7 @@ def test_killed_again_and_again_equals_undisturbed(by_ones, tmp_path):
         time.sleep(random.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        process = popen(command("--resume", str(path)))
+        process = popen(command("--resume", str(path), "--env", "probe_envs:make"))
     _, errors = process.communicate(timeout=300)
     assert process.returncode == EXIT_OK, (moments, errors)
     assert_same_run(path, by_ones)
@@ -188,7 +188,8 @@ def test_run_written_by_0_1_0_resumes_to_its_end(tmp_path):
     assert f"resuming {path} at {32 * 12:,} steps" in said
     updates = [int(row["update"]) for row in rows_of(path, "metrics.csv")]
     assert updates == list(range(1, 31))
-    assert int(load_policy(path, "latest").state.update_count) == 30
+    loaded = load_policy(path, "latest", env="probe_envs:make")
+    assert int(loaded.state.update_count) == 30
     assert (path / "summary.json").exists()
 
 

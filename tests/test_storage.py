@@ -13,11 +13,13 @@ import jax
 import numpy as np
 import pytest
 from conftest import TINY
-from test_untrusted_runs import ENV, forget_checksum, rewrite
+from helpers import forget_checksum
+from test_untrusted_runs import ENV, rewrite
 
 from purejaxppo import load_policy, train
 from purejaxppo.errors import EXIT_OK, EXIT_STORAGE, EXIT_USAGE, ConfigError
-from purejaxppo.run import checkpoint, folder, runner, saving
+from purejaxppo.run import checkpoint, files, folder, runner, saving
+from purejaxppo.run.events import Events
 from purejaxppo.run.tables import Table
 
 
@@ -135,7 +137,7 @@ def test_a_run_without_the_new_records_resumes(killed, capsys):
         del meta["metadata"]["tables"]
         content = json.dumps(meta).encode()
         (path / "meta.json").write_bytes(content)
-        (path / "done").write_text(checkpoint._checksum(content))
+        (path / "done").write_text(files.checksum(content))
     rewrite(killed, "hypers")  # other spaces
     assert resume(killed) == EXIT_OK
     assert updates(killed) == [1, 2, 3, 4, 5, 6]
@@ -270,10 +272,13 @@ def limit_size(_path=None, size: int = 1_000) -> None:
 
 
 @pytest.fixture
-def limits_restored(monkeypatch):
-    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
+def limits_restored():
+    """Without JAX's cache, whose files the limit concerns too."""
+    enabled = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
     with file_size_limit(resource.getrlimit(resource.RLIMIT_FSIZE)[0]):
         yield
+    jax.config.update("jax_enable_compilation_cache", enabled)
 
 
 @pytest.mark.usefixtures("quick_compiler", "limits_restored")
@@ -297,7 +302,8 @@ def test_training_goes_on_while_the_disk_is_full(
     assert sum("update 3 could not be saved (File too large)" in x for x in said) == 1
     assert checkpoint.steps(path / "checkpoints")[-2:] == [4, 6]
     assert updates(path) == [1, 2, 3, 4, 5, 6]
-    figures = [np.genfromtxt(p / "metrics.csv", delimiter=",") for p in (path, tiny_run)]
+    tables = (path / "metrics.csv", tiny_run / "metrics.csv")
+    figures = [np.genfromtxt(table, delimiter=",") for table in tables]
     np.testing.assert_array_equal(figures[0][1:, 3:5], figures[1][1:, 3:5])
 
 
@@ -329,12 +335,6 @@ def test_a_folder_that_goes_away(tmp_path, monkeypatch, back, capsys):
     def lose(_):
         path.rename(away)
 
-    def find(self, *arguments):
-        if back and away.exists():
-            away.rename(path)
-        return finish(self, *arguments)
-
-    finish = runner.Runner.finish
     at_update(monkeypatch, 3, lose)
     save = saving.Saver.save_last
 
@@ -370,8 +370,6 @@ def test_a_full_disk_at_the_start_is_a_sentence(tmp_path, capsys):
 
 
 def test_tensorboard_events_do_not_end_a_run(tmp_path, capsys):
-    from purejaxppo.run.tables import Events
-
     said = []
     events = Events(tmp_path / "run", True, None, said.append)
     with file_size_limit(60):

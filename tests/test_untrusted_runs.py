@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import forget_checksum
 from probe_envs import make
 
 from purejaxppo import evaluate, load_policy, registry, train
@@ -16,17 +17,6 @@ from purejaxppo.run import checkpoint, folder
 from purejaxppo.run.tables import Table
 
 ENV = ("--env", "probe_envs:make")
-
-
-def forget_checksum(run: Path) -> None:
-    """The run as versions wrote it that recorded no checksum of config.json."""
-    for step in checkpoint.steps(run / "checkpoints"):
-        path = run / "checkpoints" / f"{step:08d}"
-        meta = json.loads((path / "meta.json").read_text())
-        meta["metadata"].pop("config", None)
-        content = json.dumps(meta).encode()
-        (path / "meta.json").write_bytes(content)
-        (path / "done").write_text(checkpoint._checksum(content))
 
 
 def rewrite(run: Path, group: str, **values: object) -> None:

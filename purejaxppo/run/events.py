@@ -60,7 +60,7 @@ class Events:
             self._give_up(error)
 
     def _open(self) -> "RecordWriter":
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto import event_pb2 as protocol
         from tensorboardX.record_writer import RecordWriter
 
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
@@ -70,23 +70,23 @@ class Events:
         self._num_files += 1
         self._writer = writer = RecordWriter(str(self._path / name))
         version = {"file_version": "brain.Event:2", "wall_time": time.time()}
-        writer.write(Event(**version).SerializeToString())
+        writer.write(protocol.Event(**version).SerializeToString())
         if self._purge_step is not None:
-            log = SessionLog(status=SessionLog.START)
+            log = protocol.SessionLog(status=protocol.SessionLog.START)
             for fields in (version, {"session_log": log}):
-                event = Event(step=self._purge_step, **fields)
+                event = protocol.Event(step=self._purge_step, **fields)
                 writer.write(event.SerializeToString())
         return writer
 
     def _write_row(self, writer: "RecordWriter", row: Row) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto import event_pb2 as protocol
         from tensorboardX.summary import scalar
 
         for name, value in row.items():
             # NaN marks a metric without a value, which TensorBoard cannot represent.
             if name not in AXES and math.isfinite(value):
                 summary = scalar(f"{name}/seed{row['seed']}", value)
-                event = Event(
+                event = protocol.Event(
                     step=int(row["steps"]), wall_time=time.time(), summary=summary
                 )
                 writer.write(event.SerializeToString())

@@ -20,7 +20,6 @@ from purejaxppo.run.progress import Progress
 from purejaxppo.run.snapshot import Snapshot, duration
 from purejaxppo.run.tables import Row, Table, TableRecord
 
-
 METRICS = "metrics.csv"
 
 

@@ -297,9 +297,7 @@ def start(resolved: Resolved, options: Options, path: Path, command: list[str]) 
         return _run(runner, runner.run_from_start)
 
 
-def resume(
-    resolved: Resolved, options: Options, path: Path, trust: Trust = Trust()
-) -> int:
+def resume(resolved: Resolved, options: Options, path: Path, trust: Trust) -> int:
     """Continue a run; its results are bit for bit those of an uninterrupted run.
 
     Args:
@@ -323,7 +321,9 @@ def resume(
         return _resume(resolved, options, path, progress)
 
 
-def _resume(resolved: Resolved, options: Options, path: Path, progress: Progress) -> int:
+def _resume(
+    resolved: Resolved, options: Options, path: Path, progress: Progress
+) -> int:
     """Continue a run whose lock is held."""
     record.check_unchanged(path)
     changes = folder.changed_since(record.read(path))

@@ -53,10 +53,9 @@ def _check(field: str, name: object, trust: Trust, known: bool, run: Path) -> No
     if isinstance(repeated, str) and repeated != name:
         raise ConfigError(field, repeated, f"the run's own {name!r}")
     # Names of another form are refused later, before anything is imported.
-    imports = isinstance(name, str) and ":" in name
-    if known or trust.everything or repeated == name or not imports:
+    module, colon, _ = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if known or trust.everything or repeated == name or not colon:
         return
-    module = name.partition(":")[0]
     raise ConfigError(
         field,
         name,
