@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # imported only where events are written
 
 _FLUSH_SECONDS = 120.0
 
+# The classes of `event_pb2` are made at run time, so that pyright does not know them.
+# pyright: reportAttributeAccessIssue=false
+
 
 class Events:
     """TensorBoard scalars over environment steps.
@@ -60,7 +63,7 @@ class Events:
             self._give_up(error)
 
     def _open(self) -> "RecordWriter":
-        from tensorboardX.proto import event_pb2 as protocol
+        from tensorboardX.proto import event_pb2
         from tensorboardX.record_writer import RecordWriter
 
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
@@ -70,23 +73,23 @@ class Events:
         self._num_files += 1
         self._writer = writer = RecordWriter(str(self._path / name))
         version = {"file_version": "brain.Event:2", "wall_time": time.time()}
-        writer.write(protocol.Event(**version).SerializeToString())
+        writer.write(event_pb2.Event(**version).SerializeToString())
         if self._purge_step is not None:
-            log = protocol.SessionLog(status=protocol.SessionLog.START)
+            log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
             for fields in (version, {"session_log": log}):
-                event = protocol.Event(step=self._purge_step, **fields)
+                event = event_pb2.Event(step=self._purge_step, **fields)
                 writer.write(event.SerializeToString())
         return writer
 
     def _write_row(self, writer: "RecordWriter", row: Row) -> None:
-        from tensorboardX.proto import event_pb2 as protocol
+        from tensorboardX.proto import event_pb2
         from tensorboardX.summary import scalar
 
         for name, value in row.items():
             # NaN marks a metric without a value, which TensorBoard cannot represent.
             if name not in AXES and math.isfinite(value):
                 summary = scalar(f"{name}/seed{row['seed']}", value)
-                event = protocol.Event(
+                event = event_pb2.Event(
                     step=int(row["steps"]), wall_time=time.time(), summary=summary
                 )
                 writer.write(event.SerializeToString())

@@ -47,7 +47,7 @@ class Table:
         self.columns = _fields(lines[0]) if lines else []
         self.rows = max(len(lines) - 1, 0)
         self._digest, self._size = hashlib.sha256(content), len(content)
-        self._pending = b""
+        self._pending, self._synced = b"", -1 if content else 0
 
     def append(self, rows: Sequence[Row]) -> None:
         """Append rows to the file, or keep them where it cannot be written.
@@ -98,8 +98,9 @@ class Table:
           OSError: the file cannot be written.
         """
         self._write()
-        if self.rows:
+        if self._synced != self._size:
             files.sync(self.path)
+        self._synced = self._size
 
     def record(self) -> TableRecord:
         """Return what a checkpoint records of the table."""
