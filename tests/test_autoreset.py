@@ -34,7 +34,12 @@ def _play(
         def step(episodes, key):
             episodes, out = jax.vmap(
                 lambda e, a, k: autoreset.step(
-                    env, e, a, starts, limit, autoreset.draw_next(env, kind, starts, k)
+                    env,
+                    e,
+                    a,
+                    starts,
+                    limit,
+                    autoreset.draw_next(env, kind, starts, k, first=e.first),
                 )
             )(episodes, action, jax.random.split(key, num_envs))
             return episodes, (episodes, out)

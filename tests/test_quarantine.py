@@ -323,7 +323,10 @@ def test_all_environments_broken_stops_the_run(tmp_path, capsys):
     code, rows, evaluated = _run(path, *kwargs)
     assert code == EXIT_STRICT
     error = capsys.readouterr().err
-    assert "stopped: update 4, seed 1: all environments broke at the same step" in error
+    assert (
+        "stopped: update 4, seed 1: all environments gave an observation or reward"
+        in error
+    )
     assert [int(row["update"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert checkpoint.steps(path / "checkpoints")[-1] == 6
     assert evaluated == [0, 3, 6]

@@ -30,6 +30,7 @@ def _stats(done=_DONE):
         metrics={"success": jnp.where(jnp.asarray(done), table, jnp.nan)},
         start_index=jnp.asarray([[0, 5], [5, 1], [7, 2]], jnp.int32),
         no_valid_action=jnp.asarray([[True, False], [False, False], [True, True]]),
+        unstable=jnp.asarray([[True, False], [False, False], [False, True]]),
     )
 
 
@@ -42,6 +43,7 @@ def test_figures_are_those_of_ended_episodes():
         "train/episodes": 3.0,
         # Counted wherever it happened.
         "train/no_valid_action": 3.0,
+        "train/unstable": 2.0,
     }
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-6, err_msg=name)
