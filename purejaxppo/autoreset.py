@@ -183,9 +183,8 @@ def draw_next(
 
 
 def _is_random_key(leaf: object) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
-        leaf.dtype, jax.dtypes.prng_key
-    )
+    is_array = isinstance(leaf, jax.Array)
+    return is_array and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _random_keys(state: State) -> tuple[jax.Array, ...]:

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo.env import Obs
-from purejaxppo.trees import Tree
 
 # Observations and rewards of a larger magnitude cannot be used. Their squares, summed
 # over all samples, must be finite in float32.
@@ -20,7 +19,7 @@ def _is_number_usable(x: jax.Array) -> jax.Array:
     return jnp.abs(x) <= MAX_MAGNITUDE
 
 
-def is_usable(tree: Tree) -> jax.Array:
+def is_usable(tree: object) -> jax.Array:
     """Return whether all numbers of one environment's tree can be used, bool []."""
     leaves = [jnp.all(_is_number_usable(x)) for x in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(leaves))
