@@ -93,7 +93,8 @@ def _with_typed_key(inner: "BraxState") -> "BraxState":
     key = inner.info.get(KEY)
     if not isinstance(key, jax.Array) or (key.shape, key.dtype) != ((2,), jnp.uint32):
         return inner
-    return inner.replace(info={**inner.info, KEY: jax.random.wrap_key_data(key)})
+    info = {**inner.info, KEY: jax.random.wrap_key_data(key)}
+    return dataclasses.replace(inner, info=info)
 
 
 def _with_raw_key(inner: "BraxState") -> "BraxState":
@@ -101,7 +102,8 @@ def _with_raw_key(inner: "BraxState") -> "BraxState":
     key = inner.info.get(KEY)
     if not isinstance(key, jax.Array) or key.dtype == jnp.uint32:
         return inner
-    return inner.replace(info={**inner.info, KEY: jax.random.key_data(key)})
+    info = {**inner.info, KEY: jax.random.key_data(key)}
+    return dataclasses.replace(inner, info=info)
 
 
 def observe(inner: "BraxState") -> Obs:
