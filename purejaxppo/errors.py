@@ -66,4 +66,4 @@ class DamagedCheckpoint(CheckpointError):  # noqa: N818
 
 
 class TrainingStopped(PurejaxppoError):  # noqa: N818
-    """Training was stopped by a fault because `--strict` is set."""
+    """Training was stopped by a fault: by a fatal one, with `--strict` by any."""

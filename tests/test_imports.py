@@ -17,6 +17,7 @@ _LAYERS = [
     ["presets"],
     ["config"],
     ["validation"],
+    ["quarantine"],
     ["autoreset", "episodes"],
     ["policy.distributions", "policy.custom", "policy.dense"],
     ["policy.heads", "check", "envs", "adapters"],

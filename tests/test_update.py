@@ -528,7 +528,8 @@ def _status(metrics, policy_moves=True):
         num_nonfinite=metrics["update/nonfinite"],
         logged={},
     )
-    code = update_status(summary, jnp.asarray(policy_moves), jnp.zeros(()))
+    zero, no = jnp.zeros(()), jnp.zeros((), bool)
+    code = update_status(summary, jnp.asarray(policy_moves), zero, zero, no)
     return UpdateStatus(int(code))
 
 

@@ -10,11 +10,12 @@ from flax import struct
 from purejaxppo import autoreset
 from purejaxppo.autoreset import Episode, NextStart, Starts
 from purejaxppo.config import Config
-from purejaxppo.env import Obs
+from purejaxppo.env import Obs, State
 from purejaxppo.policy.heads import Noise, PolicyInput
 from purejaxppo.policy.policy import Carries, Policy, Stored
 from purejaxppo.ppo import normalize, reduce
 from purejaxppo.ppo.normalize import Statistics
+from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.types import (
     Metrics,
     Reference,
@@ -33,6 +34,7 @@ class EpisodeStats(struct.PyTreeNode):
     metrics: dict[str, jax.Array]
     start_index: jax.Array  # index in the pool of the next episode's start
     no_valid_action: jax.Array  # bool, the mask of an active head allowed too few
+    unstable: jax.Array  # bool, an observation or reward could not be used
 
 
 def policy_input(episodes: Episode, obs_stats: Statistics | None) -> PolicyInput:
@@ -83,7 +85,7 @@ def rollout(
     loop, (transitions, reference_obs, stats) = jax.lax.scan(
         functools.partial(_one_step, task, state, starts),
         loop,
-        _draw(task, starts, key),
+        _draw(task, starts, state.episodes.first, key),
     )
     state = state.replace(episodes=loop.episodes, carry=loop.carry)
     if reference is not None:
@@ -142,12 +144,15 @@ def _one_step(
         metrics=step.metrics,
         start_index=step.start_index,
         no_valid_action=terms.no_valid_action,
+        unstable=step.unstable,
     )
     loop = RolloutCarry(episodes, carry, reference_carry, obs_stats)
     return loop, (transition, reference_obs, stats)
 
 
-def _draw(task: Task, starts: Starts | None, key: jax.Array) -> tuple[Noise, NextStart]:
+def _draw(
+    task: Task, starts: Starts | None, first: State | None, key: jax.Array
+) -> tuple[Noise, NextStart]:
     """Draw the noise of all actions and the next start of each episode, [T, N].
 
     Random numbers that an environment uses in `step` are not included.
@@ -159,9 +164,11 @@ def _draw(task: Task, starts: Starts | None, key: jax.Array) -> tuple[Noise, Nex
         key_action, key_env = jax.random.split(key)
         keys = jax.random.split(key_env, config.num_envs)
         draw = jax.vmap(
-            lambda k: autoreset.draw_next(env, config.reset, starts, k, draw_ahead)
+            lambda key, first: autoreset.draw_next(
+                env, config.reset, starts, key, draw_ahead, first
+            )
         )
-        return policy.noise(key_action, config.num_envs), draw(keys)
+        return policy.noise(key_action, config.num_envs), draw(keys, first)
 
     return jax.vmap(one_step)(jax.random.split(key, config.num_steps))
 
@@ -209,11 +216,29 @@ def episode_metrics(task: Task, stats: EpisodeStats) -> Metrics:
         "train/no_valid_action": reduce.total(
             stats.no_valid_action.astype(jnp.float32), axis_name
         ),
+        "train/unstable": reduce.total(stats.unstable.astype(jnp.float32), axis_name),
     }
-    metrics |= {
-        f"train/{name}": mean_over_ended(x) for name, x in stats.metrics.items()
-    }
+    for name, x in stats.metrics.items():
+        # A metric of the environment may have the name of one above.
+        prefix = "train/episode_" if f"train/{name}" in metrics else "train/"
+        metrics[prefix + name] = mean_over_ended(x)
     return metrics
+
+
+def is_all_unstable(stats: EpisodeStats, axis_name: AxisName) -> jax.Array:
+    """Return whether the environments as a whole cannot be learned from, bool [].
+
+    All of them were unstable at one step; a single environment, at every step.
+
+    Args:
+      stats: the episode statistics of a rollout, [T, N].
+      axis_name: the named axis over which environments are sharded, if any.
+    """
+    num_steps, num_envs = stats.unstable.shape
+    num_unstable = reduce.psum(jnp.sum(stats.unstable, axis=1), axis_name)
+    num_envs = reduce.psum(jnp.int32(num_envs), axis_name)
+    num_full_steps = jnp.sum(num_unstable == num_envs)
+    return num_full_steps >= jnp.where(num_envs == 1, num_steps, 1)
 
 
 def _distinct_starts(stats: EpisodeStats, config: Config) -> jax.Array:

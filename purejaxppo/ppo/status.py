@@ -22,9 +22,19 @@ class UpdateStatus(enum.IntFlag):
     DEGENERATE = 2
     NONFINITE = 4
     NO_VALID_ACTION = 8
+    UNSTABLE = 16
+    ALL_UNSTABLE = 32
 
+
+# No later update can mend these: a run stops at them with and without `strict`.
+FATAL = UpdateStatus.ALL_UNSTABLE
 
 MESSAGES = {
+    UpdateStatus.ALL_UNSTABLE: (
+        "all environments gave an observation or reward that is not finite or above "
+        "1e8 at the same step (a single one: at every step), so there is nothing to "
+        "learn from"
+    ),
     UpdateStatus.RATIO: (
         "ratio/first_minibatch_error is above 1e-4: a log-prob of the rollout cannot "
         "be re-evaluated by the loss"
@@ -38,11 +48,19 @@ MESSAGES = {
         "a minibatch had a loss or gradient that is not finite; its step was skipped"
     ),
     UpdateStatus.NO_VALID_ACTION: "an environment offered a head no valid action",
+    UpdateStatus.UNSTABLE: (
+        "an environment gave an observation or reward that is not finite or above "
+        "1e8; its episode was cut there"
+    ),
 }
 
 
 def update_status(
-    summary: Summary, policy_moves: jax.Array, num_no_valid_action: jax.Array
+    summary: Summary,
+    policy_moves: jax.Array,
+    num_no_valid_action: jax.Array,
+    num_unstable: jax.Array,
+    all_unstable: jax.Array,
 ) -> jax.Array:
     """Combine the checks of one update into an int32 code.
 
@@ -52,6 +70,8 @@ def update_status(
         warm-up, or with a single optimiser step per update.
       num_no_valid_action: float32 [], number of steps at which the mask of an active
         head allowed too few actions.
+      num_unstable: float32 [], number of steps with unusable numbers.
+      all_unstable: bool [], no environment could be learned from.
     """
     ratio_error, ratio_std = summary.first_ratio_error, summary.last_epoch_ratio_std
     checks = {
@@ -59,6 +79,8 @@ def update_status(
         UpdateStatus.DEGENERATE: policy_moves & ~(ratio_std >= MIN_RATIO_STD),
         UpdateStatus.NONFINITE: summary.num_nonfinite > 0,
         UpdateStatus.NO_VALID_ACTION: num_no_valid_action > 0,
+        UpdateStatus.UNSTABLE: num_unstable > 0,
+        UpdateStatus.ALL_UNSTABLE: all_unstable,
     }
     code = jnp.zeros((), jnp.int32)
     for flag, failed in checks.items():

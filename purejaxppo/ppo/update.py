@@ -8,7 +8,7 @@ from purejaxppo.config import Config, Hypers
 from purejaxppo.ppo import coefficients as coefficients_lib
 from purejaxppo.ppo.batch import make_batch
 from purejaxppo.ppo.epochs import run_epochs
-from purejaxppo.ppo.rollout import episode_metrics, rollout
+from purejaxppo.ppo.rollout import episode_metrics, is_all_unstable, rollout
 from purejaxppo.ppo.status import update_status
 from purejaxppo.ppo.summary import Summary, summarise
 from purejaxppo.ppo.types import Batch, Metrics, Task, TrainState
@@ -50,7 +50,11 @@ def update(
     state, summary = optimise(task, state, batch, hypers, key_epochs)
     metrics = summary.logged | estimates | episode_metrics(task, episodes)
     metrics["status"] = update_status(
-        summary, _policy_moves(task, before), metrics["train/no_valid_action"]
+        summary,
+        _policy_moves(task, before),
+        metrics["train/no_valid_action"],
+        metrics["train/unstable"],
+        is_all_unstable(episodes, task.axis_name),
     )
     # Only now: the statistics that this rollout was sampled with served its update.
     state = state.replace(

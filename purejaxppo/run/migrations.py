@@ -3,7 +3,8 @@
 In format 1 (purejaxppo 0.1.0) all parameters are in one dictionary, in which modules of
 the critic have the prefix "critic", and the two Adam states are in a dictionary. In
 format 2 `TrainState.params` is `Params(policy, critic)`, and `TrainState.opt_state` is
-the state of an `optax.chain` whose second transformation is an `optax.partition`.
+the state of an `optax.chain` whose second transformation is an `optax.partition`. In
+format 3 an `Episode` says whether its first observation was replaced in part.
 
 A change of the structure of `TrainState` must increase `FORMAT` and add an entry to
 `MIGRATIONS`. Without an entry, older runs cannot be resumed.
@@ -13,9 +14,11 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from purejaxppo.run.arrays import Arrays
 
-FORMAT = 2
+FORMAT = 3
 
 Metadata = dict[str, object]  # JSON values, defined by the caller
 Migration = Callable[[Arrays, Metadata], tuple[Arrays, Metadata]]
@@ -64,7 +67,26 @@ def rename_arrays(
     return {_renamed(name, patterns): x for name, x in arrays.items()}, metadata
 
 
+def add_unstable_episodes(
+    arrays: Arrays, metadata: Metadata
+) -> tuple[Arrays, Metadata]:
+    """Add `Episode.unstable`: no episode of an older run is known to have a bad start.
+
+    Args:
+      arrays: tree path -> array.
+      metadata: the metadata of the checkpoint.
+
+    Returns:
+      the arrays with one more, and the unchanged metadata.
+    """
+    start = arrays.get(".episodes.start")
+    if start is None:
+        return arrays, metadata
+    return {**arrays, ".episodes.unstable": np.zeros_like(start)}, metadata
+
+
 # Format -> the function that converts it to the next format.
 MIGRATIONS: dict[int, Migration] = {
     1: functools.partial(rename_arrays, _NAMES_OF_FORMAT_2),
+    2: add_unstable_episodes,
 }

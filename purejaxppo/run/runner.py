@@ -119,7 +119,7 @@ class Runner:
         update = seeds.map_over_seeds(self.learner.update, num_seeds, 0, None)
 
         def chunk(state: TrainState, hypers: Hypers, num: jax.Array):
-            return seeds.run_chunk(update, state, hypers, num)
+            return seeds.run_chunk(update, state, hypers, num, self.options.strict)
 
         self.evaluation = self.compile.begin("evaluate", evaluate, shapes)
         num = jnp.zeros((), jnp.int32)
@@ -181,24 +181,26 @@ class Runner:
           the exit code.
 
         Raises:
-          TrainingStopped: with `strict`, at the first fault; the state is saved.
+          TrainingStopped: at a fatal fault; with `strict` at the first one, and then
+            the state that is saved is the one before the update with the fault.
         """
         interrupt.must_save = True
         per_update = None
         while update < self.config.num_updates:
             length = self._chunk_length(update, per_update)
-            first = per_update is None
+            first, before = per_update is None, update
             state, metrics, seconds = self._run_chunk(state, length, first)
-            update, per_update = update + length, seconds / length
-            try:
-                self.journal.log_updates(metrics, update - length + 1, length, seconds)
-            except TrainingStopped:
-                self.save(state, update)
-                raise
-            if update in self.config.eval_points:
+            strict = self.options.strict
+            num = seeds.num_run(metrics, length) if strict else length
+            reason = self.journal.log_updates(metrics, before + 1, num, seconds)
+            update = before + (num - 1 if reason and strict else num)
+            per_update = seconds / num
+            if update in self.config.eval_points and update > before:
                 self.evaluate_and_log(state, update)
-            if interrupt.requested or self._save_is_due(update):
+            if reason or interrupt.requested or self._save_is_due(update):
                 self.save(state, update)
+            if reason:
+                raise TrainingStopped(reason)
             if interrupt.requested and update < self.config.num_updates:
                 self.progress.line(f"saved; go on with --resume {self.path}")
                 return EXIT_INTERRUPTED
