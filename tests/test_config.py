@@ -170,6 +170,7 @@ _HYPERS = {
     "entropy_limit": ([0.0], _LIMIT),
     "kl_coef": ([-1.0, math.inf], "a number in [0, 1e6]"),
     "kl_coef_final": ([-1.0, math.inf], "a number in [0, 1e6]"),
+    "reward_clip": ([0.0, -math.inf], _LIMIT),
     "target_kl": ([0.0, -1.0], _LIMIT),
     "max_grad_norm": ([0.0, 1e300], _LIMIT),
     "adam_eps": ([-1e-8], "a number in [0, 1]"),
