@@ -31,9 +31,9 @@ from purejaxppo.autoreset import Episode
 from purejaxppo.check import random_action
 from purejaxppo.config import Config, Hypers
 from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.learner import optimise, run_updates
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.types import Batch, Metrics, TrainState
+from purejaxppo.ppo.update import optimise, run_updates
 
 Json = dict[str, Any]
 _KEY = 2

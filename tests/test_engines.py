@@ -20,7 +20,8 @@ from purejaxppo.envs.physics import engine as physics_engine
 from purejaxppo.envs.physics import mujoco as c_engine
 from purejaxppo.errors import ConfigError, UnknownName
 from purejaxppo.numerics import import_mjx, permissive_numerics
-from purejaxppo.ppo.learner import as_arrays, make_learner
+from purejaxppo.ppo.learner import make_learner
+from purejaxppo.ppo.update import as_arrays
 
 NUM_WORLDS = 8
 NUM_STEPS = 64

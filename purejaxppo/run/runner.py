@@ -18,8 +18,9 @@ from purejaxppo import trees
 from purejaxppo.config import Hypers, Resolved
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.imitation import Demonstrations
-from purejaxppo.ppo.learner import as_arrays, make_learner
+from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.types import Metrics, TrainState
+from purejaxppo.ppo.update import as_arrays
 from purejaxppo.run import checkpoint, compiler, demonstrations, folder, record, seeds
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import Journal, Metadata

@@ -8,8 +8,9 @@ import jax.custom_batching
 import jax.numpy as jnp
 
 from purejaxppo.config import Hypers
-from purejaxppo.ppo.learner import Learner, as_arrays
+from purejaxppo.ppo.learner import Learner
 from purejaxppo.ppo.types import Metrics, TrainState
+from purejaxppo.ppo.update import as_arrays
 from purejaxppo.run import demonstrations
 from purejaxppo.run.options import Options
 
