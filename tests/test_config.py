@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probe_envs import HeadsProbe
 
 from purejaxppo.config import Config, Hypers, resolve, with_overrides
 from purejaxppo.errors import CheckpointError, ConfigError, PurejaxppoError, UnknownName
