@@ -22,17 +22,64 @@ _VARIANCE_FLOOR = 1e-4
 
 
 class Statistics(struct.PyTreeNode):
-    """Count, mean and sum of squared deviations, per entry of a pytree."""
+    """Count, mean and population variance, per entry of a pytree.
 
-    count: jax.Array  # float32 []
+    A float32 count stops at 2^24, and from there on each batch would weigh as much as
+    all samples before it should make it weigh less.
+    """
+
+    count: jax.Array  # uint32 [2], the low and the high word of a 64-bit number
     mean: chex.ArrayTree
-    square: chex.ArrayTree  # sum of squared deviations from the mean
+    variance: chex.ArrayTree  # 0 before the first sample
 
 
 def init(example: chex.ArrayTree) -> Statistics:
     """Statistics of nothing yet; `example` has the shapes of one sample."""
     zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), example)
-    return Statistics(jnp.zeros((), jnp.float32), zeros, zeros)
+    return Statistics(count_of(0), zeros, zeros)
+
+
+def count_of(number: int) -> jax.Array:
+    """The two words of a count."""
+    return jnp.asarray([number % 2**32, number // 2**32], jnp.uint32)
+
+
+def num_samples(stats: Statistics) -> int:
+    """How many samples there were; on the host, of one seed."""
+    low, high = stats.count
+    return int(low) + int(high) * 2**32
+
+
+def _add_counts(a: jax.Array, b: jax.Array) -> jax.Array:
+    low = a[0] + b[0]
+    carry = (low < a[0]).astype(jnp.uint32)  # unsigned: what does not fit wraps around
+    return jnp.stack([low, a[1] + b[1] + carry])
+
+
+def _as_float(count: jax.Array) -> jax.Array:
+    low, high = count.astype(jnp.float32)
+    return low + high * 2.0**32
+
+
+def merge(a: Statistics, b: Statistics) -> Statistics:
+    """Statistics of the samples of both (Chan et al. 1983: pairwise, stable).
+
+    The changes are added, so that what is too small for float32 changes nothing.
+    """
+    count = _add_counts(a.count, b.count)
+    total = jnp.maximum(_as_float(count), 1.0)
+    share_a, share_b = _as_float(a.count) / total, _as_float(b.count) / total
+    delta = jax.tree.map(jnp.subtract, b.mean, a.mean)
+    return Statistics(
+        count,
+        jax.tree.map(lambda mean, d: mean + d * share_b, a.mean, delta),
+        jax.tree.map(
+            lambda old, new, d: old + (new - old + jnp.square(d) * share_a) * share_b,
+            a.variance,
+            b.variance,
+            delta,
+        ),
+    )
 
 
 def update(
@@ -41,7 +88,7 @@ def update(
     weight: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> Statistics:
-    """Merge a batch (Chan et al. 1983: pairwise, stable).
+    """Merge a batch.
 
     Args:
       stats: of the samples before.
@@ -51,41 +98,31 @@ def update(
     """
     if weight is None:
         weight = jnp.ones(jax.tree.leaves(batch)[0].shape[0], jnp.float32)
-    num = reduce.psum(jnp.sum(weight), axis_name)
-    count = stats.count + num
-    share = num / jnp.maximum(count, 1.0)
+    counted = jnp.sum((weight > 0.0).astype(jnp.uint32), dtype=jnp.uint32)
+    num = reduce.psum(counted, axis_name)
+    divisor = jnp.maximum(num.astype(jnp.float32), 1.0)
 
     def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean of the batch, and sum of squared deviations from it."""
+        """Mean and variance of the batch."""
         column = trees.expand_to(weight, x.ndim)
         # where, not a product alone: what is left out may be NaN.
         x = jnp.where(column > 0, x, 0.0)
         total = reduce.psum(jnp.sum(x * column, axis=0), axis_name)
-        mean = total / jnp.maximum(num, 1.0)
+        mean = total / divisor
         deviations = jnp.square(x - mean[None]) * column
-        return mean, reduce.psum(jnp.sum(deviations, axis=0), axis_name)
+        return mean, reduce.psum(jnp.sum(deviations, axis=0), axis_name) / divisor
 
     leaves, structure = jax.tree.flatten(batch)
-    means, squares = zip(*map(moments, leaves), strict=True)
-    delta = jax.tree.map(jnp.subtract, structure.unflatten(means), stats.mean)
-    return Statistics(
-        count,
-        jax.tree.map(lambda mean, d: mean + d * share, stats.mean, delta),
-        jax.tree.map(
-            lambda old, new, d: old + new + jnp.square(d) * stats.count * share,
-            stats.square,
-            structure.unflatten(squares),
-            delta,
-        ),
-    )
+    means, variances = zip(*map(moments, leaves), strict=True)
+    count = jnp.stack([num, jnp.zeros_like(num)])
+    new = Statistics(count, structure.unflatten(means), structure.unflatten(variances))
+    return merge(stats, new)
 
 
 def variance(stats: Statistics) -> chex.ArrayTree:
     """Population variance of each entry; 1 before the first sample."""
-    return jax.tree.map(
-        lambda s: jnp.where(stats.count > 0, s / jnp.maximum(stats.count, 1.0), 1.0),
-        stats.square,
-    )
+    has_samples = jnp.any(stats.count > 0)
+    return jax.tree.map(lambda x: jnp.where(has_samples, x, 1.0), stats.variance)
 
 
 def apply(stats: Statistics | None, obs: Obs) -> Obs:

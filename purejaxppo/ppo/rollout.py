@@ -52,7 +52,7 @@ class Moving(NamedTuple):
     episodes: Episode  # [N, ...]
     carry: Carries  # of the policy that acts
     reference_carry: Carries | None
-    obs_stats: Statistics | None  # those for after the update
+    obs_stats: Statistics | None  # of this rollout's observations so far
 
 
 def rollout(
@@ -78,7 +78,7 @@ def rollout(
         state.episodes,
         state.carry,
         None if reference is None else reference.carry,
-        state.obs_stats,
+        _no_statistics(task, state),
     )
     moving, (transitions, reference_obs, stats) = jax.lax.scan(
         functools.partial(_one_step, task, state, starts),
@@ -94,7 +94,25 @@ def rollout(
         )
         reference = reference.replace(carry=moving.reference_carry)
         state = state.replace(reference=reference)
-    return state, transitions, stats, moving.obs_stats
+    return state, transitions, stats, _with_this_rollout(state, moving)
+
+
+def _no_statistics(task: Task, state: TrainState) -> Statistics | None:
+    """Those of a rollout before its first step; None where none are taken.
+
+    They start from nothing, and are merged once: step by step, the share of one step
+    among all samples of the run would soon be too small for float32.
+    """
+    running = task.config.normalize_observations == "running"
+    if not running or state.obs_stats is None:
+        return None
+    return normalize.init(state.obs_stats.mean)
+
+
+def _with_this_rollout(state: TrainState, moving: Moving) -> Statistics | None:
+    if state.obs_stats is None or moving.obs_stats is None:
+        return state.obs_stats
+    return normalize.merge(state.obs_stats, moving.obs_stats)
 
 
 def _one_step(
@@ -108,7 +126,7 @@ def _one_step(
     env, policy, config = task.env, task.policy, task.config
     episodes, (noise, following) = moving.episodes, drawn
     obs_stats = moving.obs_stats
-    if config.normalize_observations == "running" and obs_stats is not None:
+    if obs_stats is not None:
         obs_stats = normalize.update(
             obs_stats, episodes.state.obs, axis_name=task.axis_name
         )

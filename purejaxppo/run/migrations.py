@@ -4,7 +4,9 @@ Format 1 (purejaxppo 0.1.0) has one dictionary of parameters, in which the prefi
 "critic" of a module's name tells whose they are, and Adam's state of both parts in a
 dictionary. Since format 2 `TrainState.params` is `Params(policy, critic)`, and
 `TrainState.opt_state` is that of an `optax.chain` whose second transformation is an
-`optax.partition`.
+`optax.partition`. Since format 3 running statistics count in two words and hold
+variances, where they had sums of squared deviations; and the state counts the updates
+in a row that did not move the policy.
 
 Whoever changes the structure of `TrainState` counts `FORMAT` up and adds an entry to
 `MIGRATIONS`: without one, older runs are refused when they are resumed.
@@ -14,9 +16,11 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from purejaxppo.run.arrays import Arrays
 
-FORMAT = 2
+FORMAT = 3
 
 Metadata = dict[str, object]  # the caller's own; what JSON holds
 Migration = Callable[[Arrays, Metadata], tuple[Arrays, Metadata]]
@@ -65,7 +69,31 @@ def rename_arrays(
     return {_renamed(name, patterns): x for name, x in arrays.items()}, metadata
 
 
+_STATISTICS = re.compile(r"(?:\.reference)?\.(?:obs|return)_stats(?=\.)")
+
+
+def _format_3(arrays: Arrays, metadata: Metadata) -> tuple[Arrays, Metadata]:
+    migrated = {}
+    for name, array in arrays.items():
+        match = _STATISTICS.match(name)
+        field = name[match.end() :] if match else ""
+        if match and field == ".count":
+            words = [array.astype(np.uint64) % 2**32, array.astype(np.uint64) // 2**32]
+            array = np.stack(words, axis=-1).astype(np.uint32)
+        elif match and field.startswith(".square"):
+            name = match[0] + field.replace(".square", ".variance", 1)
+            count = np.maximum(arrays[f"{match[0]}.count"], 1.0)
+            # One count for each seed, and one or more entries for each count.
+            extra = (1,) * (array.ndim - count.ndim)
+            array = (array / count.reshape(count.shape + extra)).astype(array.dtype)
+        migrated[name] = array
+    if ".update_count" in arrays:
+        migrated[".still_updates"] = np.zeros_like(arrays[".update_count"])
+    return migrated, metadata
+
+
 # Format -> what makes the next one of it.
 MIGRATIONS: dict[int, Migration] = {
     1: functools.partial(rename_arrays, _NAMES_OF_FORMAT_2),
+    2: _format_3,
 }
