@@ -45,6 +45,8 @@ class OptimiserHypers:
     """Weight of the value loss."""
     value_clip: Annotated[float, _LIMIT] = math.inf
     """Largest change of a value in one update, in units of return."""
+    reward_clip: Annotated[float, _LIMIT] = 10.0
+    """Largest size of a reward once normalize_rewards has divided it."""
     dual_clip: Annotated[float, Traced(1.0, 1e9, off=math.inf)] = math.inf
     """Lower bound of the objective for negative advantages, as a multiple (> 1)."""
     learning_rate_final: Annotated[float, _WEIGHT] = 0.1

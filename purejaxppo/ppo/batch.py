@@ -95,13 +95,15 @@ def scaled_rewards(
 ) -> tuple[jax.Array, TrainState]:
     """Rewards over the running std of the discounted return, this rollout included.
 
+    Within a bound: where all returns so far but a few are 0, that std is next to
+    nothing, and a first reward of 1 would become one of hundreds or thousands.
     Rewards are no part of the ratio, so these statistics need not wait.
 
     Args:
       task: the axis to reduce over.
       state: its statistics of returns; without them rewards stay as they are.
       transitions: [T, N].
-      hypers: the discount.
+      hypers: the discount, and the bound.
 
     Returns:
       rewards [T, N], and the state with new statistics.
@@ -118,7 +120,8 @@ def scaled_rewards(
     variance = jnp.asarray(normalize.variance(stats))
     std = jnp.sqrt(jnp.maximum(variance, 1e-8))
     state = state.replace(return_stats=stats, discounted_return=after)
-    return transitions.reward / std, state
+    limit = hypers.reward_clip
+    return jnp.clip(transitions.reward / std, -limit, limit), state
 
 
 def make_batch(

@@ -14,8 +14,8 @@ from purejaxppo import trees
 from purejaxppo.config import Hypers
 from purejaxppo.ppo.types import Adaptive, Task, TrainState
 
-# Rate of change and range of adaptive coefficients (the KL rule and its factor 1.5
-# are those of rsl_rl and Brax; both adapt BEFORE the step).
+# Rate of change and range of adaptive coefficients (the KL rule's factor and lower
+# bound are those of rsl_rl and Brax; both adapt BEFORE the step).
 _KL_FACTOR = 1.5
 _LEARNING_RATE_RANGE = (1e-2, 1e2)
 _ENTROPY_FACTOR = 1.1
@@ -26,6 +26,7 @@ class Coefficients(NamedTuple):
     """Of one update, schedules and adaptive factors applied. Scalars."""
 
     learning_rate: jax.Array
+    rate_factor: jax.Array  # what learning_rate is of the configuration's
     entropy: dict[str, jax.Array]  # per head
     kl: jax.Array
     freeze_policy: jax.Array  # bool: the critic's warm-up
@@ -81,9 +82,10 @@ def coefficients(task: Task, state: TrainState, hypers: Hypers) -> Coefficients:
         factor = schedule(config.entropy_schedule, progress, final)
         return head_value(hypers, "entropy_coef", head) * factor
 
-    scales = state.adaptive.entropy_scale
+    scales, rate_scale = state.adaptive.entropy_scale, state.adaptive.learning_rate_scale
     return Coefficients(
-        learning_rate=hypers.learning_rate * rate * state.adaptive.learning_rate_scale,
+        learning_rate=hypers.learning_rate * rate * rate_scale,
+        rate_factor=rate * rate_scale,
         entropy={head: entropy(head) * scale for head, scale in scales.items()},
         kl=hypers.kl_coef * kl,
         freeze_policy=state.update_count < config.critic_warmup,
@@ -113,6 +115,7 @@ def adapt(
     state: TrainState,
     hypers: Hypers,
     approx_kl: jax.Array,
+    stopped: jax.Array,
     head_entropy: dict[str, jax.Array],
 ) -> Adaptive:
     """The adaptive factors after an update; as they were while the policy is frozen.
@@ -122,9 +125,10 @@ def adapt(
       state: before the update.
       hypers: target KL and entropy floors.
       approx_kl: [], of the last minibatch that ran.
+      stopped: bool [], whether the policy moved too far and the epochs were cut.
       head_entropy: head -> [], mean over the update; NaN where it was never active.
     """
-    adapted = adapt_learning_rate(task, state.adaptive, hypers, approx_kl)
+    adapted = adapt_learning_rate(task, state.adaptive, hypers, approx_kl, stopped)
     adapted = adapt_entropy(adapted, hypers, head_entropy)
     # A policy that is held says nothing by not moving.
     frozen = state.update_count < task.config.critic_warmup
@@ -132,21 +136,29 @@ def adapt(
 
 
 def adapt_learning_rate(
-    task: Task, adaptive: Adaptive, hypers: Hypers, approx_kl: jax.Array
+    task: Task,
+    adaptive: Adaptive,
+    hypers: Hypers,
+    approx_kl: jax.Array,
+    stopped: jax.Array,
 ) -> Adaptive:
-    """Schedule "kl": slower where the last epoch moved too far, faster where little.
+    """Schedule "kl": slower where the policy moved too far, faster where little.
+
+    Too far is what cuts an update. With a limit of its own, above that of the stop,
+    the rate would rise on the updates that are not cut and fall on none of the others.
 
     Args:
       task: another schedule than "kl" leaves the factors alone.
       adaptive: the factors so far.
       hypers: its `target_kl`.
       approx_kl: [], of the last minibatch that ran.
+      stopped: bool [], whether the epochs were cut.
     """
     if task.config.learning_rate_schedule != "kl":
         return adaptive
-    scale = adaptive.learning_rate_scale
-    scale = jnp.where(approx_kl > 2.0 * hypers.target_kl, scale / _KL_FACTOR, scale)
-    scale = jnp.where(approx_kl < 0.5 * hypers.target_kl, scale * _KL_FACTOR, scale)
+    scale, too_little = adaptive.learning_rate_scale, 0.5 * hypers.target_kl
+    faster = jnp.where(approx_kl < too_little, scale * _KL_FACTOR, scale)
+    scale = jnp.where(stopped, scale / _KL_FACTOR, faster)
     return adaptive.replace(learning_rate_scale=jnp.clip(scale, *_LEARNING_RATE_RANGE))
 
 

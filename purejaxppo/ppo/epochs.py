@@ -40,6 +40,7 @@ class Outcome(struct.PyTreeNode):
 
     ran: jax.Array  # bool []
     nonfinite: jax.Array  # bool [], its step was skipped for that
+    stopped: jax.Array  # bool [], its step and all later ones were skipped: too far
     measures: Measures
     logged: Metrics  # of the gradient: norms, of all and of each head's output layer
 
@@ -203,9 +204,11 @@ def _apply(
     )
     logged = {"grad_norm": norm}
     for head in work.task.env.spec.heads:
-        own = head_parameters(grads.policy, head)
-        logged[f"head/{head}/grad_norm"] = optax.tree.norm(own)
-    outcome = Outcome(jnp.ones((), bool), ~finite, measures, logged)
+        own = optax.tree.norm(head_parameters(grads.policy, head))
+        # Without a valid sample there is no gradient, rather than one of 0.
+        has_samples = measures.logged[f"head/{head}/valid"] > 0.0
+        logged[f"head/{head}/grad_norm"] = jnp.where(has_samples, own, jnp.nan)
+    outcome = Outcome(jnp.ones((), bool), ~finite, stop, measures, logged)
     return Learning(params, opt_state, stop), outcome
 
 

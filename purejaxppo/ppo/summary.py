@@ -13,8 +13,8 @@ from purejaxppo.ppo.types import Metrics
 class Summary(struct.PyTreeNode):
     """What an update says to whatever steers training. float32 [].
 
-    `approx_kl` and `head_entropy` move the adaptive coefficients, the others are
-    checked by `status`. `logged` is for people alone, and holds these figures too.
+    `approx_kl`, `stopped` and `head_entropy` move the adaptive coefficients, the others
+    are checked by `status`. `logged` is for people alone, and holds these figures too.
     """
 
     approx_kl: jax.Array  # of the last minibatch that had one
@@ -22,6 +22,8 @@ class Summary(struct.PyTreeNode):
     first_ratio_error: jax.Array  # of the first minibatch, before parameters moved
     last_epoch_ratio_std: jax.Array
     num_nonfinite: jax.Array  # minibatches whose step was skipped
+    stopped: jax.Array  # bool, the policy moved too far and the epochs were cut
+    rate_factor: jax.Array  # the learning rate's, see `Coefficients`
     logged: Metrics
 
 
@@ -48,6 +50,8 @@ def summarise(outcomes: Outcome, coefficients: Coefficients) -> Summary:
         first_ratio_error=measures.ratio.error[0, 0],
         last_epoch_ratio_std=_ratio_std(measures.ratio, last_epoch),
         num_nonfinite=jnp.sum(outcomes.nonfinite.astype(jnp.float32)),
+        stopped=jnp.any(outcomes.stopped),
+        rate_factor=coefficients.rate_factor,
         logged={},
     )
     averaged = measures.logged | outcomes.logged
