@@ -371,7 +371,9 @@ _CARDS = HeadsProbe(("cards",)).spec
 
 def _ten_updates(**values):
     sizes = {"num_envs": 8, "num_steps": 8, "total_timesteps": 640}
-    quiet = {"normalize_observations": "fixed"} if "num_demonstrations" in values else {}
+    quiet = (
+        {"normalize_observations": "fixed"} if "num_demonstrations" in values else {}
+    )
     return with_overrides(Config(), {**sizes, **quiet, **values})
 
 

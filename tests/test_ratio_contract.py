@@ -196,9 +196,7 @@ def _codes_from(update, state, hypers, first, num=STILL_UPDATES):
     found = []
     for _ in range(num):
         state, metrics = update(state, hypers)
-        found.append(
-            (int(metrics["status"]), float(metrics["ratio/last_epoch_std"]))
-        )
+        found.append((int(metrics["status"]), float(metrics["ratio/last_epoch_std"])))
     return found
 
 

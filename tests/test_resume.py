@@ -21,7 +21,7 @@ from purejaxppo.ppo.update import as_arrays
 from purejaxppo.run import checkpoint, seeds
 from purejaxppo.run.trained import load_policy
 
-NUM_UPDATES = 100
+NUM_UPDATES = 60
 FLAGS = (
     "--env probe_envs:make --env-kwargs kind=endless continuous=True --num-envs 4 "
     "--num-steps 8 --num-minibatches 2 --num-epochs 2 --hidden-sizes 8 "

@@ -1,7 +1,8 @@
-"""Running statistics: init, update, apply. Frozen while a rollout and its update last.
+"""Running statistics of observations and returns: init, update, apply.
 
-Were they to move between sampling and learning, the two sides of the ratio would see
-different inputs, and the first ratio would not be 1.
+Observation statistics are frozen during a rollout and the update from it. If they
+changed in between, the two log-probs of the ratio would have different inputs, and the
+ratio would not be 1 before the first step.
 """
 
 import chex
@@ -16,43 +17,44 @@ from purejaxppo.ppo.reduce import AxisName
 
 # Observations are clipped to this many standard deviations.
 _CLIP = 10.0
-# Variance floor, in squared units of the observation: an entry that hardly moves
-# (std below 0.01) is centred, not blown up.
+# Smallest variance to divide by, in squared units of the observation, so that an entry
+# that is nearly constant (std below 0.01) is not scaled up.
 _VARIANCE_FLOOR = 1e-4
 
 
 class Statistics(struct.PyTreeNode):
-    """Count, mean and population variance, per entry of a pytree.
+    """Count, mean and population variance, per element of a pytree.
 
-    A float32 count stops at 2^24, and from there on each batch would weigh as much as
-    all samples before it should make it weigh less.
+    The count has two words, because a float32 count cannot grow by 1 above 2^24.
+    Variances are stored instead of sums of squares: a sum that is too large to grow
+    while the count does would be a variance that shrinks.
     """
 
-    count: jax.Array  # uint32 [2], the low and the high word of a 64-bit number
+    count: jax.Array  # uint32 [2], low and high word
     mean: chex.ArrayTree
     variance: chex.ArrayTree  # 0 before the first sample
 
 
 def init(example: chex.ArrayTree) -> Statistics:
-    """Statistics of nothing yet; `example` has the shapes of one sample."""
+    """Return empty statistics for samples with the shapes of `example`."""
     zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), example)
     return Statistics(count_of(0), zeros, zeros)
 
 
 def count_of(number: int) -> jax.Array:
-    """The two words of a count."""
+    """Return a count as its two words."""
     return jnp.asarray([number % 2**32, number // 2**32], jnp.uint32)
 
 
 def num_samples(stats: Statistics) -> int:
-    """How many samples there were; on the host, of one seed."""
+    """Return the number of samples as a Python integer; for one seed."""
     low, high = stats.count
     return int(low) + int(high) * 2**32
 
 
 def _add_counts(a: jax.Array, b: jax.Array) -> jax.Array:
     low = a[0] + b[0]
-    carry = (low < a[0]).astype(jnp.uint32)  # unsigned: what does not fit wraps around
+    carry = (low < a[0]).astype(jnp.uint32)  # the sum wrapped around
     return jnp.stack([low, a[1] + b[1] + carry])
 
 
@@ -62,9 +64,10 @@ def _as_float(count: jax.Array) -> jax.Array:
 
 
 def merge(a: Statistics, b: Statistics) -> Statistics:
-    """Statistics of the samples of both (Chan et al. 1983: pairwise, stable).
+    """Return the statistics of the samples of both (Chan et al. 1983).
 
-    The changes are added, so that what is too small for float32 changes nothing.
+    Mean and variance change by increments: one that is too small for float32 leaves
+    them as they are.
     """
     count = _add_counts(a.count, b.count)
     total = jnp.maximum(_as_float(count), 1.0)
@@ -88,13 +91,13 @@ def update(
     weight: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> Statistics:
-    """Merge a batch.
+    """Merge a batch into the statistics.
 
     Args:
-      stats: of the samples before.
+      stats: statistics of the earlier samples.
       batch: leaves [N, ...].
-      weight: float32 [N], 0 leaves a sample out and 1 counts it; None counts all.
-      axis_name: the named axis whose devices' samples count too.
+      weight: float32 [N], 1 to count a sample and 0 to ignore it; None counts all.
+      axis_name: the named axis over whose devices the samples are merged.
     """
     if weight is None:
         weight = jnp.ones(jax.tree.leaves(batch)[0].shape[0], jnp.float32)
@@ -103,9 +106,9 @@ def update(
     divisor = jnp.maximum(num.astype(jnp.float32), 1.0)
 
     def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance of the batch."""
+        """Return the mean and the variance of the batch."""
         column = trees.expand_to(weight, x.ndim)
-        # where, not a product alone: what is left out may be NaN.
+        # A selection, not only a product: ignored samples may be NaN.
         x = jnp.where(column > 0, x, 0.0)
         total = reduce.psum(jnp.sum(x * column, axis=0), axis_name)
         mean = total / divisor
@@ -120,38 +123,44 @@ def update(
 
 
 def variance(stats: Statistics) -> chex.ArrayTree:
-    """Population variance of each entry; 1 before the first sample."""
+    """Return the population variance of each element; 1 before the first sample."""
     has_samples = jnp.any(stats.count > 0)
     return jax.tree.map(lambda x: jnp.where(has_samples, x, 1.0), stats.variance)
 
 
 def apply(stats: Statistics | None, obs: Obs) -> Obs:
-    """(obs - mean) / std, clipped; leading axes are free. None leaves obs alone."""
+    """Compute (obs - mean) / std, clipped, for any leading axes of `obs`.
+
+    If `stats` is None, `obs` is returned unchanged.
+    """
     if stats is None:
         return obs
 
-    def one(x, mean, var):
+    def normalize_leaf(x, mean, var):
         leading = (1,) * (x.ndim - mean.ndim)
         mean = mean.reshape(leading + mean.shape)
         std = jnp.sqrt(jnp.maximum(var, _VARIANCE_FLOOR)).reshape(mean.shape)
         return jnp.clip((x - mean) / std, -_CLIP, _CLIP)
 
-    return jax.tree.map(one, obs, stats.mean, variance(stats))
+    return jax.tree.map(normalize_leaf, obs, stats.mean, variance(stats))
 
 
 def discounted_returns(
-    before: jax.Array, reward: jax.Array, done: jax.Array, gamma: jax.Array | float
+    initial: jax.Array, reward: jax.Array, done: jax.Array, gamma: jax.Array | float
 ) -> tuple[jax.Array, jax.Array]:
-    """Running discounted return of each environment, [T, N], and where it ends, [N].
+    """Compute the running discounted return G of each environment.
 
-    G_t = r_t + γ G_{t-1}, from 0 after an episode's end: the scale by which rewards
-    are divided is the standard deviation of G.
+    G_t = r_t + γ G_{t-1}, which restarts from 0 after an episode's end. Rewards are
+    divided by the standard deviation of G.
 
     Args:
-      before: float32 [N], G where the last rollout ended.
+      initial: float32 [N], G at the end of the last rollout.
       reward: float32 [T, N].
       done: bool [T, N], the episode ended at that step.
       gamma: the discount.
+
+    Returns:
+      G at each step, [T, N], and G from which the next rollout starts, [N].
     """
 
     def step(total, xs):
@@ -159,11 +168,11 @@ def discounted_returns(
         total = reward + gamma * total
         return jnp.where(done, 0.0, total), total
 
-    after, totals = jax.lax.scan(step, before, (reward, done))
-    return totals, after
+    last, totals = jax.lax.scan(step, initial, (reward, done))
+    return totals, last
 
 
 def standardized(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
-    """x with mean 0 and standard deviation 1 over all of its elements."""
+    """Shift and scale `x` to mean 0 and standard deviation 1 over all elements."""
     mean, std = reduce.moments(x, axis_name=axis_name)
     return (x - mean) / (std + 1e-8)

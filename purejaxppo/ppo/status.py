@@ -1,4 +1,4 @@
-"""Failure inside jit is data: a code per update, raised on the host."""
+"""Checks of an update inside jit: a status code, which the host reports."""
 
 import enum
 
@@ -7,20 +7,21 @@ import jax.numpy as jnp
 
 from purejaxppo.ppo.summary import Summary
 
-# Contract: at the first minibatch parameters have not moved, so ρ = 1 up to rounding.
+# At the first minibatch the parameters have not changed, so ρ = 1 up to rounding.
 MAX_FIRST_RATIO_ERROR = 1e-4
-# Below this, over a whole epoch, the ratio does not depend on the parameters. It is
-# that of the configuration's learning rate: a tenth of it moves the policy by a tenth.
+# If the standard deviation of ρ over an epoch is smaller than this, the ratio does not
+# depend on the parameters. For a learning rate below that of the configuration the
+# threshold is lower in proportion.
 MIN_RATIO_STD = 1e-4
-# Of the configuration's rate; below it nothing is expected to move any more.
+# Below this fraction of the configuration's learning rate the policy need not change.
 MIN_RATE_FACTOR = 0.01
-# So many updates in a row that do not move the policy are a fault: one may find
-# nothing to learn, or no head active.
+# This many updates in a row without a change of the policy are a fault. A single one
+# is not: it may have found nothing to learn, or no active head.
 STILL_UPDATES = 3
 
 
 class UpdateStatus(enum.IntFlag):
-    """What went wrong in an update, several at once; 0 is none."""
+    """The faults of an update, as flags that can be combined; 0 for none."""
 
     OK = 0
     RATIO = 1
@@ -50,13 +51,13 @@ MESSAGES = {
 def count_still(
     still_updates: jax.Array, summary: Summary, policy_moves: jax.Array
 ) -> jax.Array:
-    """Updates in a row, to this one, that should have moved the policy and did not.
+    """Count the latest updates in a row that failed to change the policy.
 
     Args:
-      still_updates: int32 [], of the update before.
-      summary: of this update. A ratio of NaN has not moved.
-      policy_moves: bool [], False where the ratio is rightly constant: the critic's
-        warm-up, or a single optimiser step per update.
+      still_updates: int32 [], the count before this update.
+      summary: statistics of this update. A ratio of NaN counts as no change.
+      policy_moves: bool [], False if the ratio must be constant: in the critic's
+        warm-up, or with a single optimiser step per update.
     """
     expected = MIN_RATIO_STD * jnp.minimum(summary.rate_factor, 1.0)
     moved = summary.last_epoch_ratio_std >= expected
@@ -71,9 +72,10 @@ def update_status(
     """Combine the checks of one update into an int32 code.
 
     Args:
-      summary: of the update. NaN counts as a fault.
-      still_updates: int32 [], of `count_still`.
-      num_no_valid_action: float32 [], steps at which an active head had no choice.
+      summary: statistics of the update. NaN counts as a fault.
+      still_updates: int32 [], from `count_still`.
+      num_no_valid_action: float32 [], number of steps at which the mask of an active
+        head allowed too few actions.
     """
     checks = {
         UpdateStatus.RATIO: ~(summary.first_ratio_error <= MAX_FIRST_RATIO_ERROR),
@@ -88,5 +90,5 @@ def update_status(
 
 
 def describe(code: int) -> list[str]:
-    """The sentences of a status code; none for 0."""
+    """Return the messages of the faults in a status code."""
     return [text for flag, text in MESSAGES.items() if UpdateStatus(code) & flag]

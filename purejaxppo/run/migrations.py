@@ -1,15 +1,14 @@
-"""Checkpoint formats, and how the arrays of an older one are renamed for the next.
+"""Checkpoint formats, and the migration of an older format to the next.
 
-Format 1 (purejaxppo 0.1.0) has one dictionary of parameters, in which the prefix
-"critic" of a module's name tells whose they are, and Adam's state of both parts in a
-dictionary. Since format 2 `TrainState.params` is `Params(policy, critic)`, and
-`TrainState.opt_state` is that of an `optax.chain` whose second transformation is an
-`optax.partition`. Since format 3 running statistics count in two words and hold
-variances, where they had sums of squared deviations; and the state counts the updates
-in a row that did not move the policy.
+In format 1 (purejaxppo 0.1.0) all parameters are in one dictionary, in which modules of
+the critic have the prefix "critic", and the two Adam states are in a dictionary. In
+format 2 `TrainState.params` is `Params(policy, critic)`, and `TrainState.opt_state` is
+the state of an `optax.chain` whose second transformation is an `optax.partition`. In
+format 3 the count of running statistics has two words, their sums of squared deviations
+are variances, and `TrainState.still_updates` exists.
 
-Whoever changes the structure of `TrainState` counts `FORMAT` up and adds an entry to
-`MIGRATIONS`: without one, older runs are refused when they are resumed.
+A change of the structure of `TrainState` must increase `FORMAT` and add an entry to
+`MIGRATIONS`. Without an entry, older runs cannot be resumed.
 """
 
 import functools
@@ -22,12 +21,12 @@ from purejaxppo.run.arrays import Arrays
 
 FORMAT = 3
 
-Metadata = dict[str, object]  # the caller's own; what JSON holds
+Metadata = dict[str, object]  # JSON values, defined by the caller
 Migration = Callable[[Arrays, Metadata], tuple[Arrays, Metadata]]
 
 _PARTITION = r".opt_state[1].inner_states"
-# A pattern at the start of a tree path -> what stands there in the next format. The
-# first that matches is applied; paths that match none stay as they are.
+# Pattern at the start of a tree path -> its replacement in the next format. The first
+# pattern that matches is applied; paths without a match do not change.
 _NAMES_OF_FORMAT_2 = {
     r"(\.reference)?\.params(?=\['critic)": r"\1.params.critic",
     r"(\.reference)?\.params(?=\[')": r"\1.params.policy",
@@ -55,16 +54,16 @@ def _renamed(name: str, patterns: Mapping[str, str]) -> str:
 def rename_arrays(
     patterns: Mapping[str, str], arrays: Arrays, metadata: Metadata
 ) -> tuple[Arrays, Metadata]:
-    """Arrays under their names in the next format; the metadata stays as it is.
+    """Rename arrays to their names in the next format.
 
     Args:
-      patterns: regular expression, matched at the start of a tree path -> replacement
-        of what it matches, with `\\1` for its groups. The first that matches counts.
+      patterns: regular expression, matched at the start of a tree path -> replacement,
+        with `\\1` for groups. Only the first pattern that matches is applied.
       arrays: tree path -> array.
-      metadata: of the checkpoint.
+      metadata: the metadata of the checkpoint.
 
     Returns:
-      arrays and metadata as the next format has them.
+      the renamed arrays, and the unchanged metadata.
     """
     return {_renamed(name, patterns): x for name, x in arrays.items()}, metadata
 
@@ -72,7 +71,7 @@ def rename_arrays(
 _STATISTICS = re.compile(r"(?:\.reference)?\.(?:obs|return)_stats(?=\.)")
 
 
-def _format_3(arrays: Arrays, metadata: Metadata) -> tuple[Arrays, Metadata]:
+def _to_format_3(arrays: Arrays, metadata: Metadata) -> tuple[Arrays, Metadata]:
     migrated = {}
     for name, array in arrays.items():
         match = _STATISTICS.match(name)
@@ -83,7 +82,7 @@ def _format_3(arrays: Arrays, metadata: Metadata) -> tuple[Arrays, Metadata]:
         elif match and field.startswith(".square"):
             name = match[0] + field.replace(".square", ".variance", 1)
             count = np.maximum(arrays[f"{match[0]}.count"], 1.0)
-            # One count for each seed, and one or more entries for each count.
+            # With several seeds there is a count per seed: its axis comes first.
             extra = (1,) * (array.ndim - count.ndim)
             array = (array / count.reshape(count.shape + extra)).astype(array.dtype)
         migrated[name] = array
@@ -92,8 +91,8 @@ def _format_3(arrays: Arrays, metadata: Metadata) -> tuple[Arrays, Metadata]:
     return migrated, metadata
 
 
-# Format -> what makes the next one of it.
+# Format -> the function that converts it to the next format.
 MIGRATIONS: dict[int, Migration] = {
     1: functools.partial(rename_arrays, _NAMES_OF_FORMAT_2),
-    2: _format_3,
+    2: _to_format_3,
 }
