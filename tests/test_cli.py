@@ -147,6 +147,13 @@ def test_values_keep_their_types():
     assert made.hypers.target_kl == math.inf
 
 
+def test_a_limit_of_a_single_head_is_switched_off_by_the_word_for_it():
+    flags = "--entropy-floor 0.5 --entropy-coef 0.1 --head-entropy-floor op=-inf"
+    made = train.parse(flags.split())[0].config
+    assert made.hypers.head_entropy_floor == {"op": -math.inf}
+    validate(made)
+
+
 def help_of(flags: str, capsys) -> str:
     """What --help prints, as one line, without frames."""
     with pytest.raises(SystemExit) as info:

@@ -1,6 +1,7 @@
 """One run, however it is cut: a single call, chunks, killed and resumed. To the bit."""
 
 import csv
+import math
 import os
 import random
 import shutil
@@ -188,7 +189,10 @@ def test_run_written_by_0_1_0_resumes_to_its_end(tmp_path):
     assert f"resuming {path} at {32 * 12:,} steps" in said
     updates = [int(row["update"]) for row in rows_of(path, "metrics.csv")]
     assert updates == list(range(1, 31))
-    assert int(load_policy(path, "latest").state.update_count) == 30
+    loaded = load_policy(path, "latest")
+    assert int(loaded.state.update_count) == 30
+    # It goes on as it began: rewards had no bound.
+    assert loaded.learner.task.config.hypers.reward_clip == math.inf
     assert (path / "summary.json").exists()
 
 

@@ -79,6 +79,7 @@ def init(
         adaptive=coefficients.init_adaptive(env.spec.heads),
         key=keys.training,
         update_count=jnp.zeros((), jnp.int32),
+        still_updates=jnp.zeros((), jnp.int32),
     )
     return state, metrics
 

@@ -54,7 +54,7 @@ class RolloutCarry(NamedTuple):
     episodes: Episode  # [N, ...]
     carry: Carries  # recurrent state of the policy
     reference_carry: Carries | None  # recurrent state of the frozen reference
-    obs_stats: Statistics | None  # including this rollout, for the next update
+    obs_stats: Statistics | None  # of the observations of this rollout only
 
 
 def rollout(
@@ -80,7 +80,7 @@ def rollout(
         state.episodes,
         state.carry,
         None if reference is None else reference.carry,
-        state.obs_stats,
+        _empty_statistics(task, state),
     )
     loop, (transitions, reference_obs, stats) = jax.lax.scan(
         functools.partial(_one_step, task, state, starts),
@@ -96,7 +96,27 @@ def rollout(
         )
         reference = reference.replace(carry=loop.reference_carry)
         state = state.replace(reference=reference)
-    return state, transitions, stats, loop.obs_stats
+    return state, transitions, stats, _merged_statistics(state, loop.obs_stats)
+
+
+def _empty_statistics(task: Task, state: TrainState) -> Statistics | None:
+    """Return empty statistics for the observations of a rollout, None if not needed.
+
+    A rollout has statistics of its own, which are merged once. If each step were merged
+    by itself, its share of all samples would soon be too small for float32.
+    """
+    running = task.config.normalize_observations == "running"
+    if not running or state.obs_stats is None:
+        return None
+    return normalize.init(state.obs_stats.mean)
+
+
+def _merged_statistics(
+    state: TrainState, of_rollout: Statistics | None
+) -> Statistics | None:
+    if state.obs_stats is None or of_rollout is None:
+        return state.obs_stats
+    return normalize.merge(state.obs_stats, of_rollout)
 
 
 def _one_step(
@@ -110,7 +130,7 @@ def _one_step(
     env, policy, config = task.env, task.policy, task.config
     episodes, (noise, next_start) = loop.episodes, drawn
     obs_stats = loop.obs_stats
-    if config.normalize_observations == "running" and obs_stats is not None:
+    if obs_stats is not None:
         obs_stats = normalize.update(
             obs_stats, episodes.state.obs, axis_name=task.axis_name
         )

@@ -26,6 +26,9 @@ FORMAT = 2
 _CONFIG = "config.json"
 _Owner = TypeVar("_Owner", Config, Hypers, Options)
 
+# What was so before a field said it, where its default is something else.
+_BEFORE = {"reward_clip": math.inf}
+
 
 def _encode(owner: Config | Hypers | Options) -> Record:
     values = {name: getattr(owner, name) for name in field_names(type(owner))}
@@ -144,7 +147,7 @@ def read_config(path: Path, field: str = "resume") -> tuple[Resolved, Options]:
     record = read(path, field)
     try:
         _refuse_unknown_fields(record, path, field)
-        hypers = _decode(Hypers, record["hypers"])
+        hypers = _decode(Hypers, _BEFORE | record["hypers"])
         plain = record["config"] | {"hypers": hypers}
         config, options = _decode(Config, plain), _decode(Options, record["options"])
         sources = record["sources"]
