@@ -114,7 +114,7 @@ class PolicyNetwork:
     # A factory is given as "package.module:factory". It takes mean and standard
     # deviation, float32 [..., size] each, and returns a distrax.Distribution.
     distribution: Annotated[str, OneOfOrFactory(DISTRIBUTIONS)] = "truncated_normal"
-    """Of continuous heads: truncated_normal, tanh_normal, normal or a factory."""
+    """Continuous heads: truncated_normal, tanh_normal, normal, or "module:factory"."""
 
 
 @dataclasses.dataclass(frozen=True)
