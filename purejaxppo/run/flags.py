@@ -196,4 +196,6 @@ def _parse_pair(field: str, pair: str) -> tuple[str, object]:
     try:
         return key, ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        if text in ("inf", "-inf"):  # which is how limits are switched off
+            return key, float(text)
         return key, text  # a plain word needs no quotes

@@ -21,6 +21,7 @@ from purejaxppo.ppo.imitation import Demonstrations
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.ppo.update import as_arrays
+from purejaxppo.presets import FLAG
 from purejaxppo.run import checkpoint, compiler, demonstrations, folder, record, seeds
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import Journal, Metadata
@@ -261,7 +262,8 @@ class Runner:
         steps = update * self.config.batch_size
         self.progress.line(f"resuming {self.path} at {steps:,} steps")
         if update < self.config.num_updates:
-            self.begin_compiling(shapes)
+            # Not for `shapes`: keys have the implementation that they were saved with.
+            self.begin_compiling(jax.eval_shape(lambda state: state, state))
         return self.train(state, update, interrupt)
 
 
@@ -286,7 +288,8 @@ def start(resolved: Resolved, options: Options, path: Path, command: list[str]) 
     folder.create(path)
     record.write(path, resolved, options, command, runner.learner.task.env.spec)
     progress.line(f"run {path}")
-    for sentence in advice(resolved.config):
+    given = [name for name, source in resolved.sources.items() if source == FLAG]
+    for sentence in advice(resolved.config, runner.learner.task.env.spec, given):
         progress.line(f"warning: {sentence}")
     return _run(runner, runner.run_from_start)
 
