@@ -16,7 +16,7 @@ def _obs(x: jax.Array | float) -> jax.Array:
     return jnp.asarray(x, jnp.float32).reshape(1)
 
 
-def _start(obs: jax.Array, data: jax.Array) -> State:
+def _start(obs: jax.Array, data: object) -> State:
     return State(
         data=data,
         obs=obs,
@@ -224,8 +224,8 @@ class Faulty:
         index = jnp.where(unlucky, _FAULT_NAMES.index(self.fault), 0)
         first = jnp.where(unlucky, FAULTS[self.start], 0.0)
         obs = jnp.stack([first, jnp.ones(())]).astype(jnp.float32)
-        start = _start(0.0, {"count": jnp.int32(0), "fault": index.astype(jnp.int32)})
-        return start.replace(obs=self._observe(obs))
+        data = {"count": jnp.int32(0), "fault": index.astype(jnp.int32)}
+        return _start(obs, data).replace(obs=self._observe(obs))
 
     def step(self, state: State, action: Action) -> State:
         count, index = state.data["count"] + 1, state.data["fault"]
