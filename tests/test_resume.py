@@ -16,11 +16,11 @@ from helpers import assert_trees_equal
 
 from purejaxppo import make_train, train
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK
-from purejaxppo.ppo.learner import as_arrays
+from purejaxppo.ppo.update import as_arrays
 from purejaxppo.run import checkpoint, seeds
 from purejaxppo.run.trained import load_policy
 
-NUM_UPDATES = 100
+NUM_UPDATES = 60
 FLAGS = (
     "--env probe_envs:make --env-kwargs kind=endless continuous=True --num-envs 4 "
     "--num-steps 8 --num-minibatches 2 --num-epochs 2 --hidden-sizes 8 "

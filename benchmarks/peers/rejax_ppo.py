@@ -31,7 +31,13 @@ def make_algorithm(config: worker.Json) -> Any:
 
 
 def mean_return(algorithm: Any, state: Any, key: jax.Array) -> jax.Array:
-    """Mean return over episodes played with the mode of the policy."""
+    """Average the return over episodes played with the mode of the policy.
+
+    Args:
+      algorithm: rejax's PPO, with its environment.
+      state: its training state.
+      key: the random key of the episodes.
+    """
     from rejax.evaluate import evaluate
 
     def act(obs: jax.Array, _: jax.Array) -> jax.Array:

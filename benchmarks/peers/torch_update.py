@@ -69,7 +69,13 @@ def sample_batch(model: ActorCritic, num: int) -> Samples:
 
 
 def loss_of(model: ActorCritic, samples: Samples, config: worker.Json) -> Any:
-    """Compute the loss: clipped objective, squared value error, and entropy."""
+    """Compute the loss: clipped objective, squared value error, and entropy.
+
+    Args:
+      model: policy and critic.
+      samples: a minibatch, [B, ...].
+      config: clip range and coefficients.
+    """
     advantages = samples.advantages
     advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     log_prob = model.log_prob(samples.obs, samples.action)
@@ -84,7 +90,14 @@ def loss_of(model: ActorCritic, samples: Samples, config: worker.Json) -> Any:
 
 
 def update(model: ActorCritic, optimiser: Any, batch: Samples, config: worker.Json):
-    """Train the epochs on a batch, each in an order of its own."""
+    """Train for several epochs on a batch, in a new random order each.
+
+    Args:
+      model: policy and critic, which are changed.
+      optimiser: of their parameters.
+      batch: the samples of a rollout, [B, ...].
+      config: epochs, minibatches, clip range, norm limit and coefficients.
+    """
     size = len(batch.obs) // config["num_minibatches"]
     for _ in range(config["num_epochs"]):
         for index in torch.randperm(len(batch.obs)).split(size):
