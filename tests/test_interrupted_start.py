@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM before anything was trained, sent to the command as users run it."""
+"""Ctrl-C and SIGTERM before anything was trained, sent to the real command."""
 
 import os
 import random

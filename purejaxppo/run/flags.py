@@ -195,5 +195,5 @@ def _parse_pair(field: str, pair: str) -> tuple[str, object]:
         raise ConfigError(field, pair, "pairs of the form NAME=VALUE")
     try:
         return key, ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return key, text  # a plain word needs no quotes
