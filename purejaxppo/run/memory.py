@@ -40,9 +40,7 @@ def check_memory(learner: Learner, options: Options) -> None:
     if options.num_seeds > 1 and total <= available * options.num_seeds:
         fields = "num_seeds"
     values = [
-        options.num_seeds
-        if name == "num_seeds"
-        else value_of(learner.task.config, name)
+        options.num_seeds if name == "num_seeds" else value_of(config, name)
         for name in fields.split(", ")
     ]
     raise ConfigError(

@@ -23,7 +23,7 @@ def make_learner(config: Config, options: Options) -> Learner:
     Raises:
       ConfigError: a value that cannot be used; before anything compiles.
     """
-    if jax.config.values["jax_enable_x64"]:
+    if jax.dtypes.canonicalize_dtype("float64") != "float32":
         allowed = "False, because checkpoints and environments hold numbers of 32 bits"
         raise ConfigError("JAX_ENABLE_X64", True, allowed)
     validate(config)
