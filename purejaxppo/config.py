@@ -159,7 +159,7 @@ class Imitation:
 class Evaluation:
     """Evaluation on fixed seeds."""
 
-    num_evals: Annotated[int, Whole(0)] = 10
+    num_evals: Annotated[int, Whole(0, 2**16)] = 10
     """Evaluations during training, evenly spaced; the last is after the last update."""
     eval_episodes: Annotated[int, Whole(1, 2**16)] = 20
     """Episodes per block of evaluation seeds."""

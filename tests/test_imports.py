@@ -35,6 +35,7 @@ _LAYERS = [
     ["ppo.learner"],
     ["run"],
     ["train", "doctor", "export", "sweep", "evaluate", "plot"],
+    ["console"],
 ]
 _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}
 # Beyond the order: environments and adapters know the protocol alone, how to run code

@@ -118,6 +118,26 @@ def by_ones(tmp_path_factory) -> Path:
     return path
 
 
+def programs() -> set[str]:
+    """The keys of the compilation cache for the programs of a run."""
+    names = ("jit_chunk-", "jit_evaluate-", "jit_evaluate_stochastic-")
+    files = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).iterdir()
+    return {file.name for file in files if file.name.startswith(names)}
+
+
+def test_a_resume_compiles_nothing_that_the_start_compiled(by_ones, tmp_path):
+    """Before all other tests that resume, which would fill the cache."""
+    path = tmp_path / "run"
+    shutil.copytree(by_ones, path)
+    (path / "summary.json").unlink()
+    shutil.rmtree(path / "checkpoints" / f"{NUM_UPDATES:08d}")
+    before = programs()
+    assert len({name.split("-")[0] for name in before}) == 3
+    said = resume(path)
+    assert f"resuming {path} at " in said
+    assert programs() == before
+
+
 def test_one_call_equals_the_command_line(by_ones):
     config = train.parse(FLAGS)[0].config
     with pytest.warns(UserWarning, match="running with num_demonstrations"):

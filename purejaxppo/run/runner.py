@@ -18,11 +18,18 @@ from purejaxppo import trees
 from purejaxppo.config import Hypers, Resolved
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.imitation import Demonstrations
-from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.ppo.update import as_arrays
 from purejaxppo.presets import FLAG
-from purejaxppo.run import checkpoint, compiler, demonstrations, folder, record, seeds
+from purejaxppo.run import (
+    checkpoint,
+    compiler,
+    demonstrations,
+    folder,
+    preflight,
+    record,
+    seeds,
+)
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import Journal, Metadata
 from purejaxppo.run.options import Options
@@ -56,7 +63,7 @@ class Runner:
         """
         self.options, self.path, self.progress = options, path, progress
         self.config = resolved.config
-        self.learner = make_learner(self.config)
+        self.learner = preflight.make_learner(self.config, options)
         self.hypers = as_arrays(self.config.hypers)
         self.compile = compiler.Compiler(progress)
         self.journal = Journal(self.learner, options, path, progress)
@@ -185,9 +192,10 @@ class Runner:
           TrainingStopped: at a fatal fault; with `strict` at the first one, and then
             the state that is saved is the one before the update with the fault.
         """
-        interrupt.must_save = True
         per_update = None
         while update < self.config.num_updates:
+            self.compile.wait(self.updates)  # an interrupt does not wait for it
+            interrupt.must_save = True
             length = self._chunk_length(update, per_update)
             first, before = per_update is None, update
             state, metrics, seconds = self._run_chunk(state, length, first)
@@ -200,12 +208,14 @@ class Runner:
                 self.evaluate_and_log(state, update)
             if reason or interrupt.requested or self._save_is_due(update):
                 self.save(state, update)
+                interrupt.must_save = False
             if reason:
                 raise TrainingStopped(reason)
             if interrupt.requested and update < self.config.num_updates:
                 self.progress.line(f"saved; go on with --resume {self.path}")
                 return EXIT_INTERRUPTED
         self.save(state, update)
+        interrupt.must_save = False
         self.finish(state, update)
         return EXIT_OK
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from purejaxppo import trees
 from purejaxppo.env import Action, State
-from purejaxppo.errors import ConfigError
+from purejaxppo.errors import ConfigError, whole_number
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Carries
 from purejaxppo.ppo import normalize
@@ -155,8 +155,8 @@ def evaluate(
       PurejaxppoError: there is no such run, seed or checkpoint, or `episodes` is below
         1.
     """
-    if episodes is not None and episodes < 1:
-        raise ConfigError("episodes", episodes, "a whole number of at least 1")
+    if episodes is not None:
+        whole_number("episodes", episodes, 1, 2**16 - 1)
     loaded = load_policy(run, which, seed_index)
     learner = loaded.learner
     if episodes is not None:
