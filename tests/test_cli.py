@@ -472,6 +472,31 @@ def test_demonstrations_file_is_what_was_cloned(tmp_path):
     assert metrics_of(first) == metrics_of(second)
 
 
+@pytest.mark.parametrize("kind", ["fails", "far"])
+def test_a_bad_demonstrator_stops_the_run_before_anything_is_cloned(
+    kind, tmp_path, capsys
+):
+    path = tmp_path / "run"
+    flags = [*SMALL, "--env", "bad_demonstrations:bad_demonstrator", "--env-kwargs"]
+    flags += [f"kind={kind}", "--num-demonstrations", "3", "--cloning-steps", "2"]
+    assert train.main([*flags, "--run-dir", str(path)]) == EXIT_USAGE
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("env: got 'bad_demonstrator'; allowed is an environment")
+    assert not (path / "demonstrations.npz").exists()
+    assert not (path / "checkpoints").exists()
+
+
+def test_a_clone_that_is_not_finite_stops_the_run(tmp_path, capsys):
+    """Demonstrated actions at the very end of what a distribution covers."""
+    flags = [*SMALL, "--env-kwargs", "kind=endless", "continuous=True"]
+    flags += ["--distribution", "custom_distributions:beta", "--cloning-steps", "2"]
+    flags += ["--num-demonstrations", "3", "--demonstration-noise", "9"]
+    path = tmp_path / "run"
+    assert train.main([*flags, "--run-dir", str(path)]) == EXIT_USAGE
+    assert "cloning/last_loss: got nan; allowed is" in capsys.readouterr().err
+    assert not (path / "checkpoints").exists()
+
+
 def metrics_of(run: Path) -> list[dict[str, str]]:
     """Rows of metrics.csv, without what a clock says."""
     with (run / "metrics.csv").open(newline="") as file:
