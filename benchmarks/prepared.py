@@ -9,8 +9,9 @@ import jax
 from benchmarks.harness.timing import Work
 from purejaxppo.config import Config, Hypers
 from purejaxppo.env import Env
-from purejaxppo.ppo.learner import Learner, as_arrays, make_learner
+from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import Metrics, TrainState
+from purejaxppo.ppo.update import as_arrays
 from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.progress import Progress
 
@@ -51,8 +52,7 @@ class Prepared(NamedTuple):
 def prepare(config: Config, env: Env | None = None) -> Prepared:
     """Compile the update, and make the state that training begins with."""
     learner, hypers = make_learner(config, env), as_arrays(config.hypers)
-    compile = Compiler(Progress())
-    args = jax.random.key(0), hypers
-    state, _ = compile("init", learner.init, *args)(*args)
+    key, compile = jax.random.key(0), Compiler(Progress())
+    state, _ = compile("init", learner.init, key, hypers)(key, hypers)
     update = compile("update", learner.update, state, hypers)
     return Prepared(learner, hypers, compile, update, state)

@@ -31,9 +31,9 @@ from purejaxppo.autoreset import Episode
 from purejaxppo.check import random_action
 from purejaxppo.config import Config, Hypers
 from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.learner import optimise, run_updates
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.types import Batch, Metrics, TrainState
+from purejaxppo.ppo.update import optimise, run_updates
 
 Json = dict[str, Any]
 _KEY = 2
@@ -64,16 +64,16 @@ def random_rollout(prepared: Prepared) -> Callable[..., Any]:
 
         def draw(episode: Episode, key: jax.Array):
             key_action, key_next = jax.random.split(key)
-            following = autoreset.draw_next(env, config.reset, starts, key_next)
+            next_start = autoreset.draw_next(env, config.reset, starts, key_next)
             if masked:
-                return key_action, following
-            return random_action(env, episode.state, key_action), following
+                return key_action, next_start
+            return random_action(env, episode.state, key_action), next_start
 
         def one(episode: Episode, drawn: Any):
-            action, following = drawn
+            action, next_start = drawn
             if masked:
                 action = random_action(env, episode.state, action)
-            return autoreset.step(env, episode, action, starts, limit, following)
+            return autoreset.step(env, episode, action, starts, limit, next_start)
 
         def step(episodes: Episode, drawn: Any):
             episodes, step = jax.vmap(one)(episodes, drawn)

@@ -1,7 +1,7 @@
-"""PPO in one jitted function, and a run system that checks what it trains.
+"""PPO in one jitted function, and a command line that checks and records training.
 
 Importing this package prepares XLA (see `_xla`), so it must come before the first
-use of a JAX device; it imports nothing heavy itself.
+use of a JAX device. The import itself loads neither JAX nor MuJoCo.
 """
 
 import importlib
@@ -39,7 +39,7 @@ __all__ = [
     "make_train",
 ]
 
-# Public name -> the module that holds it. A test compares this with the imports above.
+# Public name -> its module. A test compares this with the imports above.
 _MODULES = {
     "Box": "purejaxppo.env",
     "Choice": "purejaxppo.env",
@@ -59,7 +59,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load the public names on first use, so that `import purejaxppo` stays light."""
+    """Import a public name on first use, so that `import purejaxppo` is fast."""
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'purejaxppo' has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""Episodes without end: one wrapper, three kinds of start, the true last observation.
+"""Auto-reset: when an episode ends, the next one starts in the same step.
 
-A step that ends an episode returns the observation it really ended in (`final_obs`),
-for the value bootstrap, and the state of the next episode beside it.
+A step that ends an episode returns both the last observation of that episode
+(`final_obs`, for the value bootstrap) and the first state of the next episode.
 """
 
 from typing import Literal
@@ -21,54 +21,54 @@ class Episode(struct.PyTreeNode):
 
     state: State
     start: jax.Array  # bool [], no step of this episode has been taken
-    age: jax.Array  # int32 [], steps against the time limit; random at first
+    age: jax.Array  # int32 [], steps counted towards the time limit; random at first
     length: jax.Array  # int32 [], steps taken
     total_reward: jax.Array  # float32 []
-    first: State | None  # the cached start, for reset "cached" alone
+    first: State | None  # the cached first state; None unless reset is "cached"
 
 
 class Step(struct.PyTreeNode):
-    """What one step brought, before any reset. No batch axis."""
+    """The results of one step, before any reset. No batch axis."""
 
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
-    final_obs: Obs  # the true next observation, also where the episode was reset
-    episode_return: jax.Array  # of the episode that ended here, if one did
-    episode_length: jax.Array
+    final_obs: Obs  # the true next observation, even if the episode was reset
+    episode_return: jax.Array  # float32 [], sum of rewards of the episode so far
+    episode_length: jax.Array  # int32 [], steps of the episode so far
     metrics: dict[str, jax.Array]
-    start_index: jax.Array  # int32 [], which start of the pool was taken
+    start_index: jax.Array  # int32 [], index in the pool of the next episode's start
 
 
 class Starts(struct.PyTreeNode):
-    """K states that episodes may start from, [K, ...]."""
+    """The pool of K states that episodes may start from, [K, ...]."""
 
     states: State
 
 
-class Next(struct.PyTreeNode):
-    """Where the next episode of one environment would start. No batch axis."""
+class NextStart(struct.PyTreeNode):
+    """The start of an environment's next episode, if one ends. No batch axis."""
 
-    state: State | None  # for reset "fresh", drawn ahead
-    key: jax.Array | None  # for reset "fresh", not drawn ahead
-    index: jax.Array  # int32 [], of the pool; 0 without one
+    state: State | None  # for reset "fresh" if it was drawn before the rollout
+    key: jax.Array | None  # for reset "fresh" if the step draws the state itself
+    index: jax.Array  # int32 [], index in the pool; 0 without a pool
 
 
-# What the starts of a whole rollout may take if they are drawn ahead. Most states have
-# a few hundred bytes; one with MJX's whole `Data` in it has up to a hundred thousand.
-_MOST_BYTES = 2**29
+# Memory limit for drawing all starts of a rollout before it. Most states have a few
+# hundred bytes; a state that contains MJX's whole `Data` has up to a hundred thousand.
+_MAX_BYTES = 2**29
 
 
 def draw_starts(
     env: Env, kind: Reset, num_starts: int, key: jax.Array
 ) -> Starts | None:
-    """The pool of an update, drawn once; None where resets do not use one.
+    """Draw the pool of starts of one update; return None unless `kind` is "pool".
 
     Args:
       env: one environment.
-      kind: of reset.
-      num_starts: K, how many starts the pool has.
-      key: of the draw.
+      kind: the kind of reset.
+      num_starts: K, the number of starts in the pool.
+      key: the random key of the draw.
     """
     if kind != "pool":
         return None
@@ -76,7 +76,11 @@ def draw_starts(
 
 
 def time_limit(env: Env, train_episode_steps: int) -> int | None:
-    """The shorter of the two limits that there are, None where there is none."""
+    """Return the shorter of training's and the environment's time limit, in steps.
+
+    A training limit of 0 means that training has none. The result is None if neither
+    limit is set.
+    """
     limits = [train_episode_steps or None, env.spec.max_episode_steps]
     return min((limit for limit in limits if limit is not None), default=None)
 
@@ -84,15 +88,15 @@ def time_limit(env: Env, train_episode_steps: int) -> int | None:
 def init(
     env: Env, kind: Reset, limit: int | None, stagger: bool, key: jax.Array
 ) -> Episode:
-    """The first episode of one environment.
+    """Start the first episode of one environment.
 
     Args:
       env: one environment.
-      kind: of reset.
-      limit: steps after which an episode is cut, None for no limit.
-      stagger: give the episode a random age, so that the first episodes of many
-        environments are cut at different steps.
-      key: of the start and the age.
+      kind: the kind of reset.
+      limit: steps after which an episode is truncated, None for no limit.
+      stagger: give the episode a random age, so that the first episodes of the
+        environments are truncated at different steps.
+      key: the random key of the start and the age.
     """
     key_reset, key_age = jax.random.split(key)
     state = env.reset(key_reset)
@@ -109,11 +113,11 @@ def init(
     )
 
 
-def fit_ahead(env: Env, num: int) -> bool:
-    """Whether `num` starts that are drawn ahead take an acceptable share of RAM."""
+def can_draw_ahead(env: Env, num: int) -> bool:
+    """Return whether `num` start states fit into the memory limit."""
     state = jax.eval_shape(env.reset, jax.random.key(0))
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    return num * size <= _MOST_BYTES
+    return num * size <= _MAX_BYTES
 
 
 def draw_next(
@@ -122,41 +126,41 @@ def draw_next(
     starts: Starts | None,
     key: jax.Array,
     draw_ahead: bool = True,
-) -> Next:
-    """Draws the next start of one environment, should its episode end.
+) -> NextStart:
+    """Draw the start that one environment uses if its episode ends in a given step.
 
-    Before it is known whether one does, so that those of a whole rollout can be drawn
-    as one batch: random numbers are many tiny kernels, which inside the scan of steps
-    cost more than the policy's network.
+    It is drawn whether or not the episode ends, so that the starts of a whole rollout
+    are drawn as one batch: random numbers take many small kernels, which inside the
+    scan over steps would cost more than the policy's network.
 
     Args:
       env: one environment.
-      kind: of reset.
-      starts: the pool [K] of this update, where there is one.
-      key: of the draw.
-      draw_ahead: draw a fresh start here; else the step that needs it draws it, from
-        the same key and so the same.
+      kind: the kind of reset.
+      starts: the pool [K] of this update; None unless `kind` is "pool".
+      key: the random key of the draw.
+      draw_ahead: draw a fresh start here. If False, the step that needs it draws the
+        same start from the same key.
     """
-    state, later_key, index = None, None, jnp.zeros((), jnp.int32)
+    state, reset_key, index = None, None, jnp.zeros((), jnp.int32)
     if starts is not None:
         num = jax.tree.leaves(starts.states)[0].shape[0]
         index = jax.random.randint(key, (), 0, num, jnp.int32)
     elif kind == "fresh" and draw_ahead:
         state = env.reset(key)
     elif kind == "fresh":
-        later_key = key
-    return Next(state, later_key, index)
+        reset_key = key
+    return NextStart(state, reset_key, index)
 
 
 def _next_state(
-    env: Env, episode: Episode, starts: Starts | None, following: Next
+    env: Env, episode: Episode, starts: Starts | None, next_start: NextStart
 ) -> State:
     if starts is not None:
-        return trees.take(starts.states, following.index)
-    if following.key is not None:
-        return env.reset(following.key)
-    state = episode.first if following.state is None else following.state
-    assert state is not None  # "cached" has the one, "fresh" the other
+        return trees.take(starts.states, next_start.index)
+    if next_start.key is not None:
+        return env.reset(next_start.key)
+    state = episode.first if next_start.state is None else next_start.state
+    assert state is not None  # "cached" sets episode.first, "fresh" next_start.state
     return state
 
 
@@ -166,38 +170,38 @@ def step(
     action: Action,
     starts: Starts | None,
     limit: int | None,
-    following: Next,
+    next_start: NextStart,
 ) -> tuple[Episode, Step]:
-    """Step one environment, and start a new episode where this one ended.
+    """Step one environment, and start a new episode if the current one ends.
 
     Args:
       env: one environment.
-      episode: before the step.
-      action: head -> that head's action, as the policy chose it.
-      starts: the pool [K] of this update, where there is one.
+      episode: the current episode, before the step.
+      action: head name -> that head's action, as the policy chose it.
+      starts: the pool [K] of this update; None unless the reset is "pool".
       limit: steps after which the episode is truncated, None for no limit.
-      following: the start that is taken where the episode ends.
+      next_start: the start of the new episode.
 
     Returns:
-      the episode after the step, the next one where this one ended; and what the step
-      brought, before any reset.
+      the episode after the step (the new one if the current one ended), and the
+      results of the step before any reset.
     """
     state = env.step(episode.state, executed(env.spec, action))
     age = episode.age + 1
     truncated = state.truncated if limit is None else state.truncated | (age >= limit)
-    truncated &= ~state.terminated  # an end by the rules is not a cut
+    truncated &= ~state.terminated  # a step is never both
     done = state.terminated | truncated
     total_reward = episode.total_reward + state.reward
     length = episode.length + 1
-    fresh = _next_state(env, episode, starts, following)
-    after = episode.replace(
+    fresh = _next_state(env, episode, starts, next_start)
+    next_episode = episode.replace(
         state=trees.where(done, fresh, state),
         start=done,
         age=jnp.where(done, 0, age),
         length=jnp.where(done, 0, length),
         total_reward=jnp.where(done, 0.0, total_reward),
     )
-    return after, Step(
+    return next_episode, Step(
         reward=state.reward,
         terminated=state.terminated,
         truncated=truncated,
@@ -205,5 +209,5 @@ def step(
         episode_return=total_reward,
         episode_length=length,
         metrics=state.metrics,
-        start_index=following.index,
+        start_index=next_start.index,
     )

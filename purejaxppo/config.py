@@ -1,8 +1,9 @@
-"""What training is made of: the static `Config`, which holds the traced `Hypers`.
+"""The configuration of training: the static `Config`, which holds the traced `Hypers`.
 
-What changes the compiled program is in `Config`, frozen. It is put together from one
-class per subject. These are also the groups of `--help`, and the sentence under a
-field is what is printed there. A field's range stands beside it (see `ranges`).
+`Config` is frozen and holds every value that changes the compiled program. It inherits
+from one class per subject. These classes are also the groups of `--help`, which prints
+the string under each field. A field's allowed range is part of its type annotation
+(see `ranges`).
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from purejaxppo.ranges import (
 Schedule = Literal["constant", "linear", "exponential", "cosine"]
 LearningRateSchedule = Literal["constant", "linear", "exponential", "cosine", "kl"]
 
-# Our own distributions of continuous heads.
+# The built-in distributions of continuous heads.
 DISTRIBUTIONS = ("truncated_normal", "tanh_normal", "normal")
 
 _Owner = TypeVar("_Owner", "Config", Hypers)
@@ -34,7 +35,7 @@ _STD = Number(1e-5, 1e3)
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """What is learned on."""
+    """The environment to train in."""
 
     env: Annotated[str, Text()] = "hammer"
     """Environment: a registered name, "library:name" or "package.module:factory"."""
@@ -46,28 +47,28 @@ class Environment:
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-    """How samples are gathered."""
+    """How samples are collected."""
 
     total_timesteps: Annotated[int, Whole(1)] = 500_000
     """Environment steps of training (per seed)."""
     num_envs: Annotated[int, Whole(1)] = 64
-    """Environments stepped side by side (N)."""
+    """Environments stepped in parallel (N)."""
     num_steps: Annotated[int, Whole(1)] = 128
     """Steps of each environment per update (T)."""
     normalize_observations: Literal["running", "fixed", "off"] = "running"
-    """Running statistics, those of the demonstrations kept fixed, or none."""
+    """Normalise by running statistics, by those of the demonstrations, or not."""
     normalize_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
     reset: Literal["fresh", "pool", "cached"] = "pool"
-    """Where an ended episode starts anew: a new reset, one of a pool drawn once per
-    update, or always that environment's first state."""
+    """Next start: a new reset, one of a pool per update, or the cached first state."""
     num_starts: Annotated[int, Whole(1)] = 64
-    """Starts in the pool."""
+    """Number of starts in the pool of reset "pool"."""
+    # A shorter limit spends fewer samples on episodes in which the policy is stuck.
+    # Evaluation always uses the environment's limit.
     train_episode_steps: Annotated[int, Whole(0)] = 0
-    """Time limit of training episodes; 0 is the environment's own. A shorter one spends
-    fewer samples where a policy is stuck; evaluation keeps the environment's."""
+    """Shorter time limit of training episodes, in steps; 0 keeps the environment's."""
     stagger: bool = True
-    """Give first episodes a random age, so that environments do not end in step."""
+    """Start first episodes at random ages, so that they do not all end at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +76,17 @@ class Update:
     """How the policy learns from a rollout."""
 
     num_epochs: Annotated[int, Whole(0, 2**16)] = 0
-    """Passes over each rollout; 0 is 4, with a recurrent core 1: its stored state goes
-    stale as the policy moves."""
+    """Passes over each rollout; 0 means 4, or 1 with a recurrent core."""
     num_minibatches: Annotated[int, Whole(1)] = 8
     """Minibatches per pass."""
     learning_rate_schedule: LearningRateSchedule = "constant"
-    """How the learning rate moves; "kl" adapts it to approx_kl against target_kl."""
+    """Schedule of the learning rate; "kl" adapts it so that approx_kl is target_kl."""
+    # Adam's first steps change every weight by the full learning rate, which is too
+    # large a change for a cloned policy.
     learning_rate_warmup: Annotated[int, Whole(0)] = 0
-    """Updates over which the rate rises to its full value once the policy learns:
-    Adam's first steps move every weight by all of it, too far for a cloned policy."""
+    """Updates over which the learning rate rises linearly, after critic_warmup."""
     normalize_advantages: Literal["batch", "minibatch", "off"] = "batch"
-    """Over what advantages are normalised."""
+    """Samples over which advantages are normalised."""
     accumulate_gradients: bool = False
     """One optimiser step per epoch, on gradients summed over its minibatches."""
 
@@ -101,27 +102,27 @@ class PolicyNetwork:
     activation: Literal["tanh", "relu", "swish", "elu"] = "tanh"
     """Activation of hidden layers."""
     core: Literal["none", "lstm", "gru"] = "none"
-    """Recurrent core behind the trunk."""
+    """Recurrent core of the trunk, after the hidden layers."""
     core_size: Annotated[int, Whole(1, 2**16)] = 128
     """Width of the recurrent core."""
     sequence_length: Annotated[int, Whole(0)] = 0
-    """Length of the recurrent core's training sequences; 0 is num_steps."""
+    """Steps per training sequence of the recurrent core; 0 means num_steps."""
     critic_layer_norm: bool = True
     """LayerNorm after each hidden layer of the critic."""
     shared_trunk: bool = False
-    """Read the value from the policy's trunk instead of from a network of its own."""
+    """Compute the value from the policy's trunk, not from a separate network."""
+    # Of continuous heads. A factory takes mean and standard deviation, float32
+    # [..., size] each, and returns a distrax.Distribution.
     distribution: Annotated[str, OneOfOrFactory(DISTRIBUTIONS)] = "truncated_normal"
-    """Distribution of continuous heads: truncated_normal, tanh_normal, normal, or the
-    "package.module:factory" of a distrax.Distribution, which takes mean and standard
-    deviation, [..., size] each."""
+    """truncated_normal, tanh_normal, normal, or a "package.module:factory"."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Exploration:
-    """How widely actions are sampled."""
+    """Entropy bonus and standard deviations of the policy."""
 
     entropy_schedule: Schedule = "constant"
-    """How the entropy coefficient moves."""
+    """Schedule of the entropy coefficient."""
     normalize_entropy: bool = False
     """Divide the entropy of a masked head by the log of its number of valid actions."""
     init_std: Annotated[float, _STD] = 0.5
@@ -137,7 +138,7 @@ class Imitation:
     """Demonstrations, behaviour cloning and the KL anchor."""
 
     num_demonstrations: Annotated[int, Whole(0)] = 0
-    """Successful demonstrations to clone before PPO; 0 is no imitation."""
+    """Successful demonstrations to clone before PPO; 0 disables imitation."""
     demonstration_noise: Annotated[float, Number(0.0, 1e3)] = 0.1
     """Standard deviation of the noise on the demonstrator's actions."""
     anchor: bool = False
@@ -145,46 +146,46 @@ class Imitation:
     cloning_steps: Annotated[int, Whole(0)] = 2_000
     """Optimiser steps of behaviour cloning."""
     cloning_batch: Annotated[int, Whole(1)] = 256
-    """Samples of a step of behaviour cloning."""
+    """Samples per step of behaviour cloning."""
     cloning_learning_rate: Annotated[float, Number(1e-9, 1.0)] = 1e-3
     """Learning rate of behaviour cloning."""
     critic_warmup: Annotated[int, Whole(0)] = 0
-    """Updates in which only the critic learns, on the cloned policy's returns."""
+    """First updates, in which only the critic is trained and the policy is frozen."""
     kl_schedule: Schedule = "constant"
-    """How the KL coefficient moves."""
+    """Schedule of the KL coefficient."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How the policy is judged."""
+    """Evaluation on fixed seeds."""
 
     num_evals: Annotated[int, Whole(0)] = 10
-    """Evaluations during training, evenly spaced, the last one at its end."""
+    """Evaluations during training, evenly spaced; the last is after the last update."""
     eval_episodes: Annotated[int, Whole(1, 2**16)] = 20
-    """Episodes per block."""
+    """Episodes per block of evaluation seeds."""
     eval_blocks: Annotated[int, Whole(1, 2**15)] = 5
-    """Fixed blocks of evaluation seeds."""
+    """Number of fixed blocks of evaluation seeds."""
     eval_seed: Annotated[int, Whole(0, 2**32)] = 12345
-    """Seed of the blocks: the same episodes in every run."""
+    """Random seed of the evaluation episodes, which are the same in every run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(
     Evaluation, Imitation, Exploration, PolicyNetwork, Update, Rollout, Environment
 ):
-    """Everything that changes the compiled program."""
+    """All values that change the compiled program."""
 
     hypers: Hypers = dataclasses.field(default_factory=Hypers)
-    """The traced numbers."""
+    """The hyperparameters that are traced."""
 
     @classmethod
     def preset(cls, env: str, name: str = "default", **values: object) -> "Config":
-        """The configuration that the command line would use for an environment.
+        """Return the configuration that the command line uses for an environment.
 
         Args:
           env: a registered name, "library:name" or "package.module:factory".
-          name: a preset of the environment, on top of its "default" one.
-          **values: fields of `Config` and `Hypers` by plain name; they win.
+          name: a preset of the environment, applied after its "default" preset.
+          **values: fields of `Config` and `Hypers` by name; they override presets.
 
         Raises:
           ConfigError: an unknown environment, preset or field.
@@ -198,24 +199,28 @@ class Config(
 
     @property
     def num_updates(self) -> int:
-        """Whole updates that fit into total_timesteps."""
+        """Number of whole updates within total_timesteps."""
         return self.total_timesteps // self.batch_size
 
     @property
     def epochs(self) -> int:
-        """Passes over each rollout."""
+        """Passes over each rollout, with the default of `num_epochs` filled in.
+
+        With a recurrent core the default is 1: the recurrent state stored with each
+        sequence is that of the rollout's policy, and no longer fits once it is updated.
+        """
         return self.num_epochs or (4 if self.core == "none" else 1)
 
     @property
     def window(self) -> int:
-        """Steps of one training sequence: 1 without a recurrent core."""
+        """Steps per training sequence; 1 without a recurrent core."""
         if self.core == "none":
             return 1
         return self.sequence_length or self.num_steps
 
     @property
     def eval_points(self) -> tuple[int, ...]:
-        """Update counts after which an evaluation is due; the last is num_updates."""
+        """Numbers of updates after which to evaluate; the last is num_updates."""
         num_evals = min(self.num_evals, self.num_updates)
         if num_evals == 0:
             return ()
@@ -224,7 +229,7 @@ class Config(
 
 
 class Resolved(NamedTuple):
-    """A configuration and where its values come from.
+    """A configuration and the source of each value.
 
     Attributes:
       config: the configuration.
@@ -236,12 +241,14 @@ class Resolved(NamedTuple):
 
 
 def resolve(env: str, preset: str, values: Mapping[str, object]) -> Resolved:
-    """The configuration of an environment: defaults < presets < values.
+    """Build the configuration of an environment from defaults, presets and values.
+
+    Presets override defaults, and `values` override presets.
 
     Args:
       env: a registered name, "library:name" or "package.module:factory".
-      preset: a preset of the environment, on top of its "default" one; "" is none.
-      values: fields of `Config` and `Hypers` by plain name; they win.
+      preset: a preset of the environment, applied after "default"; "" for none.
+      values: fields of `Config` and `Hypers` by name.
 
     Raises:
       ConfigError: an unknown environment, preset or field.
@@ -255,20 +262,20 @@ def resolve(env: str, preset: str, values: Mapping[str, object]) -> Resolved:
 
 
 def value_names() -> list[str]:
-    """Every name of `Config` and `Hypers`, flat, in the order of their fields."""
+    """Return the names of all fields of `Config` and `Hypers`, in one list."""
     plain = [name for name in field_names(Config) if name != "hypers"]
     return plain + field_names(Hypers)
 
 
 def value_of(config: Config, name: str) -> object:
-    """The value of a field of `config` or of its hyperparameters."""
+    """Return the value of a field of `config` or of `config.hypers`."""
     return getattr(config if hasattr(config, name) else config.hypers, name)
 
 
 def with_overrides(config: Config, values: Mapping[str, object]) -> Config:
-    """The configuration with those fields replaced, hyperparameters by plain name.
+    """Return the configuration with fields of `Config` and `Hypers` replaced.
 
-    Dictionaries (`env_kwargs` and the like) are merged with those that are there.
+    Dictionaries such as `env_kwargs` are merged with the present ones.
 
     Raises:
       ConfigError: a name that is neither a field nor a hyperparameter.
@@ -277,11 +284,13 @@ def with_overrides(config: Config, values: Mapping[str, object]) -> Config:
         if name not in value_names() and name != "hypers":
             raise ConfigError("configuration", name, "a field of Config or Hypers")
     traced = set(field_names(Hypers))
-    config = _replaced(config, {n: x for n, x in values.items() if n not in traced})
+    config = _replace_fields(
+        config, {n: x for n, x in values.items() if n not in traced}
+    )
     own = {n: x for n, x in values.items() if n in traced}
-    return dataclasses.replace(config, hypers=_replaced(config.hypers, own))
+    return dataclasses.replace(config, hypers=_replace_fields(config.hypers, own))
 
 
-def _replaced(owner: _Owner, values: Mapping[str, object]) -> _Owner:
+def _replace_fields(owner: _Owner, values: Mapping[str, object]) -> _Owner:
     old = {name: getattr(owner, name) for name in values}
     return dataclasses.replace(owner, **presets.merge(old, values))

@@ -1,8 +1,8 @@
-"""What an environment is: the protocol and its action heads.
+"""The environment protocol and its action heads.
 
-An environment is written for ONE instance and batched by `jax.vmap`. Whatever a
-head needs to be sampled or evaluated later (masks, activity) is in the `State`
-that the action is chosen in, never in a side channel.
+An environment is written for ONE instance and batched by `jax.vmap`. Everything that
+is needed to sample an action or to compute its log-prob later (masks, activity) is part
+of the `State` in which the action is chosen.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ class Box:
 class Discrete:
     """Discrete head: one of `n`, as an int32.
 
-    With `parent`, the head only matters when the discrete head of that name chose
-    one of `active_when` (all of its values where None), and the mask of this head
-    may have shape [parent.n, n]: the row is picked by the parent's choice.
+    With `parent`, the head is active only if the discrete head of that name chose one
+    of `active_when` (any value if None). Its mask may then have shape [parent.n, n],
+    with one row for each choice of the parent.
     """
 
     n: int
@@ -40,7 +40,7 @@ class Discrete:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Choice head: `k` of `n` without replacement, int32 [k], in the order taken."""
+    """Choice head: an ordered choice of `k` of `n` without replacement, int32 [k]."""
 
     n: int
     k: int
@@ -48,12 +48,13 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Custom:
-    """Head of a distribution of your own, over `num_outputs` numbers of the network.
+    """Head with a custom distribution, computed from `num_outputs` network outputs.
 
-    `distribution` is a factory, or the "package.module:factory" that names one. It
-    takes float32 [..., num_outputs] and returns a `distrax.Distribution` whose batch
-    shape begins with those leading axes; the rest of it, and the event, is the shape of
-    the action. Masks do not apply, and the action is executed as it was sampled.
+    `distribution` is a factory or its name, "package.module:factory". It takes float32
+    [..., num_outputs] and returns a `distrax.Distribution` whose batch shape begins
+    with the same leading axes. The other batch axes and the event axes are the shape of
+    the action. Masks do not apply, and the action is passed to the environment as it
+    was sampled.
     """
 
     num_outputs: int
@@ -65,18 +66,18 @@ Head = Box | Discrete | Choice | Custom
 
 @dataclasses.dataclass(frozen=True)
 class EnvSpec:
-    """The static facts of an environment.
+    """The static properties of an environment.
 
     Attributes:
-      name: how it is called in messages and run folders.
-      heads: head name -> kind, in the order in which heads are sampled.
-      max_episode_steps: the time limit that the auto-reset wrapper enforces by
-        truncation; None where the environment ends its episodes itself.
-      success: the entry of `State.metrics` that says whether an episode succeeded;
-        demonstrations and the best checkpoint are chosen by it.
-      version: of the environment's behaviour, raised whenever what it observes,
-        rewards or does changes. A run records it, and is neither resumed nor
-        evaluated with another one.
+      name: its name in messages and run folders.
+      heads: head name -> head, in the order in which heads are sampled.
+      max_episode_steps: the time limit in steps, which auto-reset enforces by
+        truncation; None if the environment ends its episodes itself.
+      success: the entry of `State.metrics` that is 1 if an episode succeeded. It
+        selects demonstrations and the best checkpoint.
+      version: version of the environment's behaviour. Increase it whenever
+        observations, rewards or dynamics change: a run records it, and cannot be
+        resumed or evaluated with a different version.
     """
 
     name: str
@@ -90,17 +91,17 @@ class State(struct.PyTreeNode):
     """One environment between two steps. No batch axis; `vmap` adds it.
 
     Attributes:
-      data: whatever the environment itself needs; private to it.
+      data: the environment's internal state.
       obs: float32 [D], or a dict of "actor" and "critic" arrays.
-      reward: float32 [], of the step that led here (0 after reset).
-      terminated: bool [], the episode ended here by the rules: no bootstrap.
-      truncated: bool [], it was cut here: the value of `obs` still counts.
+      reward: float32 [], of the step that led to this state (0 after reset).
+      terminated: bool [], the episode ended by the rules; its future return is 0.
+      truncated: bool [], the episode was cut off; the value of `obs` is bootstrapped.
       action_mask: head -> bool, True is allowed. Discrete [n] or [parent.n, n],
         Choice [n]; heads without a mask are absent.
-      active: head -> bool [], False where the head's action will be ignored in
-        this state; heads that always matter are absent.
-      metrics: name -> float32 [], running over the episode, so that the values at
-        the last step are the episode's figures (`success`, `invalid_frac`, ...).
+      active: head -> bool [], False if the head's action has no effect in this state;
+        heads that are always active are absent.
+      metrics: name -> float32 [], accumulated over the episode, so that the values at
+        the last step describe the episode (`success`, `invalid_frac`, ...).
     """
 
     data: Any
@@ -116,7 +117,7 @@ class State(struct.PyTreeNode):
 class Env(Protocol):
     """`reset` and `step` are pure, keep shapes and dtypes, and work under vmap.
 
-    One that also has a scripted expert is a `DemonstratedEnv`.
+    An environment that also has a scripted expert is a `DemonstratedEnv`.
     """
 
     @property
@@ -128,10 +129,10 @@ class Env(Protocol):
 
 
 def executed(spec: EnvSpec, action: Action) -> Action:
-    """The action as the environment takes it: continuous heads inside [-1, 1].
+    """Return the action to execute: continuous heads are clipped to [-1, 1].
 
-    A plain normal distribution samples beyond. What is stored for the log-prob stays
-    as it was sampled: a density at a clipped action is another one.
+    The distribution "normal" can sample outside this interval. The log-prob is computed
+    from the action before clipping.
     """
     return {
         name: jnp.clip(value, -1.0, 1.0) if isinstance(spec.heads[name], Box) else value
@@ -141,10 +142,10 @@ def executed(spec: EnvSpec, action: Action) -> Action:
 
 @runtime_checkable
 class DemonstratedEnv(Env, Protocol):
-    """An environment with a scripted expert, which imitation learns from.
+    """An environment with a scripted expert, whose actions imitation learns.
 
     `demonstrator` is pure and works under vmap, like `reset` and `step`. It may read
-    `state.data`, which a policy does not see.
+    `state.data`, which is hidden from a policy.
     """
 
     def demonstrator(self, state: State) -> Action: ...

@@ -1,7 +1,7 @@
-"""Plays whole episodes: of policies in evaluation, of baselines, of environments.
+"""Play whole episodes, for the evaluation of policies and baselines.
 
-One episode from each key, all at once, without resets and without gradients. Nothing
-that an environment does after the end of its episode is counted.
+One episode is played from each key, all in parallel, without auto-reset and without
+gradients. Steps after the end of an episode are not counted.
 """
 
 from collections.abc import Callable
@@ -14,32 +14,31 @@ from flax import struct
 from purejaxppo import trees
 from purejaxppo.env import Action, Env, State, executed
 
-# Where neither the environment nor the caller has a time limit.
+# Time limit if neither the environment nor the caller sets one.
 MAX_STEPS = 10_000
 
-# Keys of actions come from fold_in(key, ACTION_STREAM), not from fold_in(key, step):
-# under JAX's partitionable threefry split(key, n)[i] equals fold_in(key, i), so that
-# the action at step i would be drawn with a key that `reset` has split from its own.
+# Keys of actions are derived from fold_in(key, ACTION_STREAM), not from fold_in(key,
+# step): under JAX's partitionable threefry split(key, n)[i] equals fold_in(key, i), so
+# the action at step i would use a key that `reset` may have used already.
 ACTION_STREAM = 2**31 - 1
 
 Carry = TypeVar("Carry")
 # (carry, states [E], start bool [E], keys [E]) -> (actions [E], carry). `start` is True
 # at the first step of an episode; every leaf of the carry has the leading axis E.
 Act = Callable[[Carry, State, jax.Array, jax.Array], tuple[Action, Carry]]
-# (environment, state, key) -> action, for one environment of the class that the
-# baseline is written for.
+# (environment, state, key) -> action. A baseline may require a class of environments.
 EnvType = TypeVar("EnvType", bound=Env)
 Baseline = Callable[[EnvType, State, jax.Array], Action]
 
 
 class Played(struct.PyTreeNode):
-    """One finished episode for each key, [E].
+    """The results of one episode for each key, [E].
 
     Attributes:
-      episode_return: float32 [E], undiscounted.
-      length: int32 [E], steps.
-      metrics: name -> float32 [E], as of the last step of each episode.
-      ended: bool [E], False where `max_steps` cut an episode that would have gone on.
+      episode_return: float32 [E], undiscounted sum of rewards.
+      length: int32 [E], number of steps.
+      metrics: name -> float32 [E], at the last step of each episode.
+      ended: bool [E], False if the episode was stopped by `max_steps`.
     """
 
     episode_return: jax.Array
@@ -48,7 +47,7 @@ class Played(struct.PyTreeNode):
     ended: jax.Array
 
     def figures(self) -> dict[str, jax.Array]:
-        """Return, length and metrics by name, [E] each."""
+        """Collect return, length and metrics by name, [E] each."""
         numbers = {"return": self.episode_return, "length": self.length}
         return numbers | self.metrics
 
@@ -57,8 +56,8 @@ class _Running(struct.PyTreeNode, Generic[Carry]):
     """The loop's carry; all but `step` have the leading axis E."""
 
     state: State
-    carry: Carry  # the player's own
-    key: jax.Array  # of each episode's actions
+    carry: Carry  # the state of `act`
+    key: jax.Array  # key from which each episode's actions are drawn
     played: Played
     step: jax.Array  # int32 []
 
@@ -73,16 +72,16 @@ def play(
 ) -> Played:
     """Play one episode from each key until all have ended.
 
-    Most episodes of a good policy are short and the last few may be long: once a
-    quarter of them are left, only those are stepped.
+    A few episodes may be much longer than the others, so when a quarter of the episodes
+    are left, only these are stepped.
 
     Args:
       env: one environment; it is batched here.
-      act: what plays, (carry, states [E], start [E], keys [E]) -> (actions [E], carry).
-        It is called for any number E of environments.
-      keys: [E], one key per episode; `env.reset` gets it as it is.
-      carry: what `act` starts with, leaves [E, ...]; () for nothing.
-      max_steps: time limit in steps; None is the environment's own, or `MAX_STEPS`.
+      act: chooses actions, (carry, states [E], start [E], keys [E]) -> (actions [E],
+        carry). It must work for any number E of environments.
+      keys: [E], one key per episode, which is passed to `env.reset`.
+      carry: the first carry of `act`, leaves [E, ...]; () if it has none.
+      max_steps: time limit in steps; None for the environment's, or `MAX_STEPS`.
     """
     num = keys.shape[0]
     num_last = num // 4
@@ -116,22 +115,22 @@ def play(
 def _play_until(
     env: Env, act: Act[Carry], run: _Running[Carry], num_left: int, limit: int
 ) -> _Running[Carry]:
-    """Steps all episodes until no more than `num_left` go on, or the limit."""
+    """Step all episodes until at most `num_left` have not ended, or to the limit."""
 
-    def goes_on(run: _Running[Carry]) -> jax.Array:
+    def must_continue(run: _Running[Carry]) -> jax.Array:
         return (jnp.sum(~run.played.ended) > num_left) & (run.step < limit)
 
-    return jax.lax.while_loop(goes_on, lambda run: _step(env, act, run), run)
+    return jax.lax.while_loop(must_continue, lambda run: _step(env, act, run), run)
 
 
 def _step(env: Env, act: Act[Carry], run: _Running[Carry]) -> _Running[Carry]:
-    """One step of every episode; those that have ended are stepped, and not counted."""
+    """Step every environment; the results of ended episodes do not change."""
     played = run.played
     keys = jax.vmap(jax.random.fold_in, (0, None))(run.key, run.step)
     start = jnp.full(played.ended.shape, run.step == 0)
     action, carry = act(run.carry, run.state, start, keys)
     state = jax.vmap(env.step)(run.state, executed(env.spec, action))
-    # where, not a product: what an ended environment pays may be anything.
+    # A selection, not a product: the reward after an episode's end may be NaN.
     reward = jnp.where(played.ended, 0.0, state.reward)
     return _Running(
         state=state,
@@ -154,13 +153,16 @@ def play_baseline(
     *,
     max_steps: int | None = None,
 ) -> dict[str, jax.Array]:
-    """Return, length and metrics of a baseline that remembers nothing, [E] each.
+    """Play a stateless baseline; return the figures of its episodes, [E] each.
 
     Args:
       env: one environment.
       baseline: (env, state, key) -> action, for one environment.
       keys: [E], one per episode.
-      max_steps: time limit in steps; None is the environment's own.
+      max_steps: time limit in steps; None for the environment's.
+
+    Returns:
+      name -> [E]: "return", "length" and the environment's metrics.
     """
 
     def act(

@@ -1,7 +1,7 @@
-"""Every way in which a user can be wrong, one sentence each.
+"""The errors that a user can cause and correct. Each message is one sentence.
 
-The constructors take the facts and write the sentence, so that a caller cannot
-forget the field, the value or what is allowed.
+The constructors take the field, the value and the allowed values and compose the
+message, so that a caller cannot omit one of them.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ EXIT_INTERRUPTED = 130
 
 
 class PurejaxppoError(Exception):
-    """Base of all errors that are the user's to mend: one sentence, no trace."""
+    """Base of all errors that the user can correct: printed without a traceback."""
 
 
 class ConfigError(PurejaxppoError):
@@ -34,18 +34,18 @@ class UnknownName(ConfigError):  # noqa: N818
 
 
 def whole_number(field: str, value: object, low: int, high: int) -> int:
-    """The value, if it is a whole number from `low` to `high`.
+    """Return `value` if it is a whole number from `low` to `high`.
 
     Args:
-      field: what an error calls it.
-      value: the number.
-      low: smallest that is allowed.
-      high: largest that is allowed.
+      field: name of the value in an error.
+      value: the value to check.
+      low: the smallest allowed value.
+      high: the largest allowed value.
 
     Raises:
-      ConfigError: it is not.
+      ConfigError: the value is no whole number or is out of range.
     """
-    # True is an int.
+    # bool is a subclass of int, so True would pass as 1.
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
     raise ConfigError(field, value, f"a whole number from {low} to {high}")
@@ -59,8 +59,11 @@ class CheckpointError(PurejaxppoError):
 
 
 class DamagedCheckpoint(CheckpointError):  # noqa: N818
-    """A checkpoint whose files are not what was written: the one before may serve."""
+    """A checkpoint whose files have changed since they were written.
+
+    `restore_latest` then tries the checkpoint before it.
+    """
 
 
 class TrainingStopped(PurejaxppoError):  # noqa: N818
-    """Training ended on a fault that `--strict` does not let pass."""
+    """Training was stopped by a fault because `--strict` is set."""

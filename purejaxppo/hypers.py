@@ -1,7 +1,7 @@
-"""The traced numbers of PPO: `Hypers`, a pytree of which any leaf can be `vmap`ped.
+"""The hyperparameters of PPO that are traced: `Hypers`, a pytree of scalars.
 
-A field's range stands beside it (see `ranges`), and the sentence under it is what
-`--help` prints.
+`jax.vmap` can map over any of its leaves. A field's allowed range is part of its type
+annotation (see `ranges`), and `--help` prints the string under the field.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ _FLOOR = Traced(-1e6, 1e6, off=-math.inf)
 
 @dataclasses.dataclass(frozen=True)
 class UpdateHypers:
-    """The first numbers of the update."""
+    """The most used hyperparameters of the update."""
 
     learning_rate: Annotated[float, _FRACTION] = 3e-4
     """Adam's step size at the start of training."""
@@ -32,63 +32,63 @@ class UpdateHypers:
     clip_eps: Annotated[float, Traced(1e-9, 1e6)] = 0.2
     """Clip range of the probability ratio."""
     target_kl: Annotated[float, _LIMIT] = math.inf
-    """Epochs stop, before the step, once approx_kl exceeds 1.5 times this."""
+    """Stop the epochs when approx_kl exceeds 1.5 times this; inf for no limit."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimiserHypers:
-    """The finer numbers of the loss and of the optimiser."""
+    """Further hyperparameters of the loss and the optimiser."""
 
     max_grad_norm: Annotated[float, _LIMIT] = 0.5
     """Global norm to which gradients are clipped."""
     value_coef: Annotated[float, _WEIGHT] = 0.5
     """Weight of the value loss."""
     value_clip: Annotated[float, _LIMIT] = math.inf
-    """Largest change of a value in one update, in units of return."""
+    """Clip range of value predictions, in units of return; inf for no clipping."""
     dual_clip: Annotated[float, Traced(1.0, 1e9, off=math.inf)] = math.inf
-    """Lower bound of the objective for negative advantages, as a multiple (> 1)."""
+    """Objective of negative advantages is at least this times A; inf for no bound."""
     learning_rate_final: Annotated[float, _WEIGHT] = 0.1
-    """Learning rate at the end, as a fraction of the first (scheduled rates only)."""
+    """Final learning rate as a fraction of the first; not for constant and kl."""
     adam_eps: Annotated[float, _FRACTION] = 1e-5
     """Adam's epsilon."""
     critic_weight_decay: Annotated[float, _FRACTION] = 0.0
-    """Decoupled weight decay, of the critic alone."""
+    """Decoupled weight decay of the critic; the policy has none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExplorationHypers:
-    """The numbers of the entropy bonus."""
+    """Hyperparameters of the entropy bonus."""
 
     entropy_coef: Annotated[float, _SIGNED_WEIGHT] = 0.0
     """Weight of the entropy bonus."""
     entropy_coef_final: Annotated[float, _WEIGHT] = 1.0
-    """Entropy coefficient at the end, as a fraction of the first."""
+    """Final entropy coefficient as a fraction of the first."""
     entropy_floor: Annotated[float, _FLOOR] = -math.inf
-    """Entropy of a head below which its coefficient is raised, update by update."""
+    """Raise a head's entropy coefficient while its entropy is below this."""
     entropy_limit: Annotated[float, _LIMIT] = math.inf
-    """Largest mean change of entropy against the rollout policy; beyond it, stop."""
+    """Stop the epochs when the entropy has changed by more; inf for no limit."""
     head_entropy_coef: Annotated[dict[str, float], PerHead(_SIGNED_WEIGHT)] = (
         dataclasses.field(default_factory=dict)
     )
-    """Entropy coefficient of single heads, by name; others have entropy_coef."""
+    """Entropy coefficient by head; heads not named here use entropy_coef."""
     head_entropy_coef_final: Annotated[dict[str, float], PerHead(_WEIGHT)] = (
         dataclasses.field(default_factory=dict)
     )
-    """entropy_coef_final of single heads, by name."""
+    """entropy_coef_final by head."""
     head_entropy_floor: Annotated[dict[str, float], PerHead(_FLOOR)] = (
         dataclasses.field(default_factory=dict)
     )
-    """entropy_floor of single heads, by name."""
+    """entropy_floor by head."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImitationHypers:
-    """The numbers of the KL anchor."""
+    """Hyperparameters of the KL anchor."""
 
     kl_coef: Annotated[float, _WEIGHT] = 0.0
-    """Weight of the reverse KL to the frozen reference (the cloned policy)."""
+    """Weight of the reverse KL to the cloned policy, if anchor is set."""
     kl_coef_final: Annotated[float, _WEIGHT] = 1.0
-    """KL coefficient at the end, as a fraction of the first."""
+    """Final KL coefficient as a fraction of the first."""
 
 
 class Hypers(
@@ -99,7 +99,7 @@ class Hypers(
     UpdateHypers,
     frozen=True,
 ):
-    """The numbers of PPO. Every leaf is traced, so `jax.vmap` runs over any of them.
+    """The hyperparameters of PPO. Every leaf is traced, so `jax.vmap` can map over it.
 
-    `inf` switches a limit off.
+    `inf` disables a limit.
     """

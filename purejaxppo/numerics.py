@@ -1,4 +1,4 @@
-"""Running code of others, which was not written for how we run it."""
+"""Numeric settings for code of other libraries, such as MuJoCo's, distrax and Brax."""
 
 import contextlib
 import functools
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 @contextlib.contextmanager
 def permissive_numerics():
-    """Their ranks and dtypes may be promoted; and TensorFloat-32 is not for physics.
+    """Allow dtype and rank promotion, and multiply matrices in full float32.
 
-    MuJoCo in JAX multiplies booleans by floats, and would be off by a millimetre.
+    MuJoCo in JAX multiplies booleans by floats, for example. With TensorFloat-32 its
+    positions would be wrong by up to a millimetre.
     """
     with (
         jax.numpy_dtype_promotion("standard"),
@@ -23,22 +24,23 @@ def permissive_numerics():
         yield
 
 
-def strong(x: Any, dtype: Any = None) -> jax.Array:
-    """An array of a type of its own: a weak type would compile twice."""
+def strongly_typed(x: Any, dtype: Any = None) -> jax.Array:
+    """Convert to an array without weak type, which would cause a second compilation."""
     x = jnp.asarray(x, dtype)
     return jax.lax.convert_element_type(x, x.dtype)
 
 
 def import_mjx() -> Any:
-    """MuJoCo in JAX, with a barrier after each level of a tree of bodies on a CPU.
+    """Import MuJoCo's MJX, patched to compile in reasonable time on a CPU.
 
-    XLA's CPU backend fuses a kinematic chain into one kernel for each body, and in it
-    computes all parents anew, each with its own parents: exponential in the length of
-    the chain (jax-ml/jax#33761, google-deepmind/mujoco#2957). A barrier ends that
-    wherever MJX is traced. The flag that others switch the fusions off with,
-    xla_cpu_use_fusion_emitters, makes PPO's networks slower by a third.
+    XLA's CPU backend fuses a kinematic chain into one kernel per body, in which it
+    computes all parents again. The cost is exponential in the length of the chain
+    (jax-ml/jax#33761, google-deepmind/mujoco#2957). The patch puts an optimisation
+    barrier after each level of the tree of bodies, which prevents the fusion. The
+    alternative, disabling xla_cpu_use_fusion_emitters, makes PPO's networks slower by a
+    third.
     """
-    # It prints that Warp is not installed, which is nobody's fault here.
+    # The import prints a message if Warp is not installed, which is not an error.
     with contextlib.redirect_stdout(io.StringIO()):
         from mujoco import mjx
         from mujoco.mjx._src import scan
@@ -47,19 +49,19 @@ def import_mjx() -> Any:
     return mjx
 
 
-def _with_barrier(each: Any) -> Any:
-    """`each`, which MJX applies to a level, with results that nothing is fused into."""
+def _with_barrier(apply_to_level: Any) -> Any:
+    """Wrap MJX's function for one level of bodies in an optimisation barrier."""
 
-    def keep(result: Any) -> Any:
-        # What does not depend on a state is NumPy's, and has to stay so.
+    def add_barrier(result: Any) -> Any:
+        # Results that do not depend on the state are NumPy arrays and must stay so.
         traced = isinstance(result, jax.Array)
         return jax.lax.optimization_barrier(result) if traced else result
 
-    @functools.wraps(each)
-    def kept_apart(*args: Any) -> Any:
-        results = each(*args)
+    @functools.wraps(apply_to_level)
+    def apply_with_barrier(*args: Any) -> Any:
+        results = apply_to_level(*args)
         if jax.default_backend() != "cpu":
             return results
-        return jax.tree.map(keep, results)
+        return jax.tree.map(add_barrier, results)
 
-    return kept_apart
+    return apply_with_barrier

@@ -1,8 +1,8 @@
-"""Presets over defaults, and values over presets, as plain dictionaries.
+"""Merging of an environment's presets with the values given by the user.
 
-An environment's presets are data: a dictionary PRESETS from the preset's name to
-values of `Config` and `Hypers` by plain name. "default" applies whenever the
-environment is chosen.
+The presets of an environment are a dictionary PRESETS from the name of a preset to
+values of `Config` and `Hypers` by name. The preset "default" always applies, and a
+named preset is applied after it.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ DEFAULT, FLAG = "default", "flag"
 
 
 class Overlay(NamedTuple):
-    """What is other than the defaults.
+    """The values that differ from the defaults.
 
     Attributes:
       values: name -> value.
@@ -27,12 +27,12 @@ class Overlay(NamedTuple):
 
 
 def overlay(env: str, preset: str, values: Mapping[str, object]) -> Overlay:
-    """The preset "default", then the named one, then the values that were given.
+    """Merge the preset "default", the named preset and the given values, in this order.
 
     Args:
       env: a registered name, "library:name" or "package.module:factory".
-      preset: name of a preset; "" is none beside "default".
-      values: what was given explicitly, by name; it wins.
+      preset: name of a preset; "" for "default" alone.
+      values: values given by the user, by name; they override the presets.
 
     Raises:
       ConfigError: an unknown environment or preset.
@@ -43,30 +43,30 @@ def overlay(env: str, preset: str, values: Mapping[str, object]) -> Overlay:
             raise ConfigError("preset", preset, f"none: {env} has no presets")
         raise UnknownName("preset", preset, known)
     names = dict.fromkeys(["default", preset or "default"])
-    layers = [(f'preset "{name}"', known.get(name, {})) for name in names]
+    chosen = [(f'preset "{name}"', known.get(name, {})) for name in names]
     merged, sources = {}, {}
-    for source, layer in [*layers, (FLAG, values)]:
-        merged = merge(merged, layer)
-        sources |= _sources(source, layer)
+    for source, new_values in [*chosen, (FLAG, values)]:
+        merged = merge(merged, new_values)
+        sources |= _sources(source, new_values)
     return Overlay(merged, sources)
 
 
 def merge(
     lower: Mapping[str, object], upper: Mapping[str, object]
 ) -> dict[str, object]:
-    """The values of both; `upper` wins, and dictionaries are merged key by key."""
+    """Merge two mappings: `upper` overrides `lower`, dictionaries merge key by key."""
     merged = dict(lower)
     for name, value in upper.items():
-        below = lower.get(name)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
-            value = {**below, **value}
+        old = lower.get(name)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = {**old, **value}
         merged[name] = value
     return merged
 
 
-def _sources(source: str, layer: Mapping[str, object]) -> dict[str, str]:
-    sources = dict.fromkeys(layer, source)
-    for name, value in layer.items():
+def _sources(source: str, values: Mapping[str, object]) -> dict[str, str]:
+    sources = dict.fromkeys(values, source)
+    for name, value in values.items():
         if isinstance(value, Mapping):
             sources |= {f"{name}.{key}": source for key in value}
     return sources

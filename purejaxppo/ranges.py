@@ -1,9 +1,9 @@
-"""What a field of a configuration may hold, written beside the field.
+"""The allowed values of a dataclass field, as part of its type annotation.
 
     num_envs: Annotated[int, Whole(1)] = 64
 
-`check_ranges` reads the ranges of a dataclass and compares its values with them.
-Fields of type `bool`, of a `Literal` or of another dataclass need no range.
+`check_ranges` compares the values of a dataclass with the ranges of its fields. Fields
+whose type is `bool`, a `Literal` or another dataclass need no range.
 """
 
 import dataclasses
@@ -16,22 +16,22 @@ from purejaxppo.errors import ConfigError
 
 
 class Range:
-    """The values that one field may hold."""
+    """The allowed values of a field."""
 
     @property
     def allowed(self) -> str:
-        """What is allowed, so that "allowed is ..." is a sentence."""
+        """The allowed values in words, to complete the sentence "allowed is ..."."""
         raise NotImplementedError
 
     def holds(self, value: object) -> bool:
-        """Whether the value is inside."""
+        """Return whether the value is allowed."""
         raise NotImplementedError
 
     def check(self, field: str, value: object) -> None:
-        """Compare a value with the range.
+        """Compare the value of a field with the range.
 
         Raises:
-          ConfigError: it is outside.
+          ConfigError: the value is not allowed.
         """
         if not self.holds(value):
             raise ConfigError(field, value, self.allowed)
@@ -39,9 +39,9 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Whole(Range):
-    """Whole numbers from `low` up, all of them below `below`.
+    """Whole numbers of at least `low` and below `below`.
 
-    The default of `below` is the number of positive int32, which arrays count in.
+    The default of `below` keeps the number within int32, the dtype of counters.
     """
 
     low: int = 0
@@ -53,13 +53,13 @@ class Whole(Range):
 
     @property
     def bounds(self) -> str:
-        """The bounds alone, in words."""
+        """The bounds in words."""
         power = self.below.bit_length() - 1
         below = f"2**{power}" if self.below == 2**power else str(self.below)
         return f"of at least {self.low} and below {below}"
 
     def holds(self, value: object) -> bool:
-        # True is an int.
+        # bool is a subclass of int, so True would pass as 1.
         if not isinstance(value, int) or isinstance(value, bool):
             return False
         return self.low <= value < self.below
@@ -67,7 +67,7 @@ class Whole(Range):
 
 @dataclasses.dataclass(frozen=True)
 class Number(Range):
-    """Numbers in [low, high], and the infinity `off` that switches a limit off."""
+    """Numbers in [low, high], and `off`, an infinity that means no limit."""
 
     low: float
     high: float
@@ -86,8 +86,10 @@ class Number(Range):
 
 @dataclasses.dataclass(frozen=True)
 class Traced(Number):
-    """The same for a number that may be an array: traced, or one value per member of
-    a `vmap`. The values of arrays are not known on the host and pass."""
+    """Numbers that may also be arrays, either traced or with an axis for `vmap`.
+
+    An array is always allowed, because its values are not known before compilation.
+    """
 
     def holds(self, value: object) -> bool:
         is_array = hasattr(value, "shape") and not isinstance(value, float)
@@ -96,7 +98,7 @@ class Traced(Number):
 
 @dataclasses.dataclass(frozen=True)
 class Widths(Range):
-    """One or more sizes of layers."""
+    """One or more widths of layers."""
 
     each: Whole = Whole(1, 2**16)
 
@@ -205,17 +207,17 @@ class _Nested(Range):
 
 @functools.cache
 def ranges_of(cls: type) -> dict[str, Range]:
-    """Field -> its range, for every field of a dataclass.
+    """Return the range of every field of a dataclass.
 
     Raises:
-      TypeError: a field that has none.
+      TypeError: a field has no range.
     """
     hints = get_type_hints(cls, include_extras=True)
     return {name: _range_of(name, hints[name]) for name in field_names(cls)}
 
 
 def field_names(cls: type) -> list[str]:
-    """The names of a dataclass's fields, in their order."""
+    """Return the names of a dataclass's fields, in the order of definition."""
     assert dataclasses.is_dataclass(cls)
     return [field.name for field in dataclasses.fields(cls)]
 
@@ -224,7 +226,7 @@ def check_ranges(instance: object) -> None:
     """Compare every field of a dataclass with its range.
 
     Raises:
-      ConfigError: the first field whose value is outside.
+      ConfigError: the first field whose value is not allowed.
     """
     for name, range_ in ranges_of(type(instance)).items():
         range_.check(name, getattr(instance, name))
@@ -246,6 +248,6 @@ def _range_of(name: str, hint: object) -> Range:
 
 
 def _text(number: float) -> str:
-    """1e-09 and 1e+06 as one writes them."""
+    """Format a number without the padding of its exponent: 1e-9, 1e6."""
     assert math.isfinite(number)
     return f"{number:g}".replace("e-0", "e-").replace("e+0", "e")

@@ -1,4 +1,4 @@
-"""Environments by name: which module a name stands for, its factory, its presets."""
+"""The registry of environments: the module, factory and presets of each name."""
 
 import importlib
 import importlib.util
@@ -9,25 +9,25 @@ from types import ModuleType
 from purejaxppo.env import Env
 from purejaxppo.errors import ConfigError, UnknownName
 
-# Strings, so that naming an environment is what imports it, and nothing else does.
+# Names of modules, so that an environment is imported only when it is used.
 REGISTRY: dict[str, str] = {
     "hammer": "purejaxppo.envs.hammer:make",
     "lifecycle": "purejaxppo.envs.lifecycle:make",
     "scheduler": "purejaxppo.envs.scheduler:make",
     "deck": "purejaxppo.envs.deck:make",
 }
-# Other libraries' environments, as "library:name": the module that adapts them, whose
-# `make` takes the name.
+# Library -> the adapter module for its environments, which are named "library:name".
+# The adapter's `make` takes the name.
 ADAPTERS: dict[str, str] = {
     "gymnax": "purejaxppo.adapters.gymnax",
     "brax": "purejaxppo.adapters.brax",
 }
 
-Preset = Mapping[str, object]  # values of Config and Hypers, by plain name
+Preset = Mapping[str, object]  # values of Config and Hypers, by name
 
 
 def _target(name: str) -> tuple[str, dict[str, str]]:
-    """The "module:factory" behind a name, and what the name says to the factory."""
+    """Return the "module:factory" of a name, and keyword arguments for the factory."""
     library, _, inner = name.partition(":")
     if inner and library in ADAPTERS:
         return f"{ADAPTERS[library]}:make", {"name": inner}
@@ -35,10 +35,10 @@ def _target(name: str) -> tuple[str, dict[str, str]]:
 
 
 def lookup(name: str) -> tuple[ModuleType, str]:
-    """The module of an environment, imported, and the name of its factory.
+    """Import the module of an environment; return it and the name of its factory.
 
     Raises:
-      ConfigError: neither a registered name nor a "module:factory" that exists.
+      ConfigError: neither a registered name nor an existing "module:factory".
     """
     target, _ = _target(name)
     module_name, _, attribute = target.partition(":")
@@ -49,7 +49,7 @@ def lookup(name: str) -> tuple[ModuleType, str]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # Only the module that was asked for: a missing dependency of it is not a typo.
+        # Either the named module is missing, or a dependency that it imports.
         if error.name and module_name.startswith(error.name):
             raise ConfigError("env", name, "a module that can be imported") from None
         raise ConfigError(
@@ -61,10 +61,10 @@ def lookup(name: str) -> tuple[ModuleType, str]:
 
 
 def make_env(name: str, /, **kwargs: object) -> Env:
-    """The environment of that registered name, "library:name" or "module:factory".
+    """Build an environment.
 
     Args:
-      name: which environment.
+      name: a registered name, "library:name" or "package.module:factory".
       **kwargs: keyword arguments of its factory.
 
     Raises:
@@ -83,7 +83,7 @@ def make_env(name: str, /, **kwargs: object) -> Env:
 
 
 def takes_argument(name: str, argument: str) -> bool:
-    """Whether the factory of an environment takes that keyword argument.
+    """Return whether the factory of an environment takes a keyword argument.
 
     Raises:
       ConfigError: an unknown environment.
@@ -94,16 +94,16 @@ def takes_argument(name: str, argument: str) -> bool:
 
 
 def presets(name: str) -> dict[str, Preset]:
-    """Preset name -> its values; empty for an environment that has no presets.
+    """Return the presets of an environment: preset name -> values; may be empty.
 
-    They are PRESETS of the module `presets` in the environment's package, or of the
-    environment's own module.
+    They are the dictionary PRESETS in the module `presets` of the environment's
+    package, or in the environment's own module.
 
     Raises:
       ConfigError: an unknown environment.
     """
     module, _ = lookup(name)
-    beside = f"{module.__name__}.presets"
-    if hasattr(module, "__path__") and importlib.util.find_spec(beside):
-        module = importlib.import_module(beside)
+    module_name = f"{module.__name__}.presets"
+    if hasattr(module, "__path__") and importlib.util.find_spec(module_name):
+        module = importlib.import_module(module_name)
     return dict(getattr(module, "PRESETS", {}))

@@ -1,7 +1,6 @@
-"""Operations on whole pytrees of arrays: select, index, add, merge and swap axes.
+"""Operations on all leaves of a pytree: select, index, add, merge and swap axes.
 
-A tree is any nesting that JAX knows, with arrays of any type as leaves, typed random
-keys included.
+The leaves are arrays of any dtype, including typed random keys.
 """
 
 from typing import TypeVar
@@ -14,19 +13,17 @@ Tree = TypeVar("Tree")
 
 
 def expand_to(x: jax.Array, ndim: int) -> jax.Array:
-    """`x` with axes of size 1 behind its own, `ndim` in all."""
+    """Append axes of size 1 to `x`, so that it has `ndim` axes."""
     return x.reshape(x.shape + (1,) * (ndim - x.ndim))
 
 
 def where(condition: jax.Array, new: Tree, old: Tree) -> Tree:
-    """The leaves of `new` where the condition holds, elsewhere those of `old`.
-
-    A selection and no product: 0 * NaN is NaN.
+    """Select the elements of `new` where the condition holds, else those of `old`.
 
     Args:
-      condition: bool [...], its axes are the leading ones of every leaf.
+      condition: bool [...]; its axes are the leading axes of every leaf.
       new: a tree.
-      old: a tree of the same structure, shapes and types.
+      old: a tree of the same structure, shapes and dtypes.
     """
 
     def select(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -39,21 +36,27 @@ def where(condition: jax.Array, new: Tree, old: Tree) -> Tree:
 
 
 def take(tree: Tree, index: int | slice | jax.Array, axis: int = 0) -> Tree:
-    """Every leaf at that index of one of its axes, 0 or 1."""
+    """Index every leaf along one axis.
+
+    Args:
+      tree: a tree of arrays.
+      index: an integer, a slice or an array of integers.
+      axis: 0 or 1.
+    """
     chex.assert_scalar_in(axis, 0, 1)
     return jax.tree.map(lambda x: x[index] if axis == 0 else x[:, index], tree)
 
 
 def unsqueeze(tree: Tree) -> Tree:
-    """Every leaf with an axis of size 1 before its own."""
+    """Prepend an axis of size 1 to every leaf."""
     return jax.tree.map(lambda x: x[None], tree)
 
 
 def merge_axes(tree: Tree) -> Tree:
-    """Leaves [A, B, ...] as [A * B, ...]."""
+    """Reshape leaves [A, B, ...] to [A * B, ...]."""
     return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), tree)
 
 
 def swap_axes(tree: Tree) -> Tree:
-    """Leaves [A, B, ...] as [B, A, ...]."""
+    """Transpose leaves [A, B, ...] to [B, A, ...]."""
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)

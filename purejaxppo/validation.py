@@ -1,7 +1,7 @@
-"""Whether a configuration can be used: one sentence, before anything compiles.
+"""Validation of a configuration, before anything compiles.
 
-The range of a single field stands beside the field. Here is what several fields must
-have in common.
+The range of a single field is part of its annotation (see `ranges`). This module checks
+the conditions that involve several fields.
 """
 
 import math
@@ -13,10 +13,10 @@ from purejaxppo.ranges import PerHead, check_ranges, ranges_of
 
 
 def validate(config: Config) -> None:
-    """Check everything that can be known before anything compiles.
+    """Check all ranges, and the conditions that involve several fields.
 
     Raises:
-      ConfigError: the first field that cannot be used, with what is allowed.
+      ConfigError: the first field whose value is not allowed.
     """
     check_ranges(config)
     _validate_batch(config)
@@ -81,7 +81,7 @@ def _validate_kl_schedule(config: Config) -> None:
 
 
 def _validate_floors(hypers: Hypers) -> None:
-    """A floor raises a coefficient by factors, so there must be one to raise."""
+    """Refuse an entropy floor with coefficient 0, which a factor cannot raise."""
     floors = {"entropy_floor": (hypers.entropy_floor, hypers.entropy_coef)}
     for head, floor in hypers.head_entropy_floor.items():
         coef = hypers.head_entropy_coef.get(head, hypers.entropy_coef)
@@ -93,10 +93,10 @@ def _validate_floors(hypers: Hypers) -> None:
 
 
 def validate_heads(config: Config, heads: Iterable[str]) -> None:
-    """Check that values of single heads name heads that the environment has.
+    """Check that the environment has every head that a `head_...` field names.
 
     Raises:
-      ConfigError: one that does not.
+      ConfigError: the environment has no such head.
     """
     heads = list(heads)
     for field, range_ in ranges_of(Hypers).items():
@@ -107,7 +107,7 @@ def validate_heads(config: Config, heads: Iterable[str]) -> None:
 
 
 def advice(config: Config) -> list[str]:
-    """What is allowed and rarely meant, a sentence each."""
+    """Return a warning for each setting that is allowed but rarely useful."""
     sentences = []
     if config.core != "none" and config.epochs > 1:
         sentences.append(

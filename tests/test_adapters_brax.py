@@ -89,8 +89,8 @@ def test_the_time_limit_truncates_and_keeps_the_last_observation():
         action = {"action": jnp.ones((1,), jnp.float32)}
 
         def body(episode, key):
-            following = autoreset.draw_next(env, "fresh", None, key)
-            return autoreset.step(env, episode, action, None, limit, following)
+            next_start = autoreset.draw_next(env, "fresh", None, key)
+            return autoreset.step(env, episode, action, None, limit, next_start)
 
         return jax.lax.scan(body, episode, jax.random.split(key, NUM_STEPS))[1]
 

@@ -138,8 +138,8 @@ def test_states_with_keys_and_masks_reset_whole():
         episode = autoreset.init(env, "pool", 7, False, key)
 
         def step(episode, key):
-            following = autoreset.draw_next(env, "pool", starts, key)
-            after, out = autoreset.step(env, episode, action, starts, 7, following)
+            next_start = autoreset.draw_next(env, "pool", starts, key)
+            after, out = autoreset.step(env, episode, action, starts, 7, next_start)
             return after, (after, out)
 
         return starts, *jax.lax.scan(step, episode, jax.random.split(key, 40))[1]
@@ -173,6 +173,6 @@ def test_environments_get_continuous_actions_inside_the_box():
             return env.step(state, action)
 
     episode = autoreset.init(Spy(), "fresh", None, False, jax.random.key(0))
-    following = autoreset.draw_next(Spy(), "fresh", None, jax.random.key(1))
-    autoreset.step(Spy(), episode, {"move": jnp.asarray([3.0])}, None, None, following)
+    next_start = autoreset.draw_next(Spy(), "fresh", None, jax.random.key(1))
+    autoreset.step(Spy(), episode, {"move": jnp.asarray([3.0])}, None, None, next_start)
     np.testing.assert_array_equal(seen[0], [1.0])

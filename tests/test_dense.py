@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purejaxppo.policy.dense import Dense, by_rows, several
+from purejaxppo.policy.dense import Dense, apply_layers, apply_to_rows
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -39,7 +39,7 @@ def test_several_layers_in_one_product_are_each_of_them():
         @nn.compact
         def __call__(self, x):
             layers = [Dense(3, 1.0, name="a"), Dense(4, 2.0, name="b")]
-            return several(layers, x) if self.joined else [f(x) for f in layers]
+            return apply_layers(layers, x) if self.joined else [f(x) for f in layers]
 
     x = jax.random.normal(jax.random.key(3), (6, 5))
     params = Two(True).init(jax.random.key(4), x)
@@ -51,6 +51,6 @@ def test_several_layers_in_one_product_are_each_of_them():
 
 def test_by_rows_keeps_leading_axes():
     x = jnp.arange(24.0).reshape(2, 3, 4)
-    out = by_rows(lambda rows: {"sum": jnp.sum(rows, axis=-1), "same": rows}, x)
+    out = apply_to_rows(lambda rows: {"sum": jnp.sum(rows, axis=-1), "same": rows}, x)
     np.testing.assert_array_equal(out["sum"], jnp.sum(x, axis=-1))
     np.testing.assert_array_equal(out["same"], x)

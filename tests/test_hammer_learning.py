@@ -3,8 +3,9 @@
 import jax
 
 from purejaxppo.config import Config
-from purejaxppo.ppo.learner import as_arrays, make_learner
+from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.status import UpdateStatus
+from purejaxppo.ppo.update import as_arrays
 
 
 def test_ppo_raises_the_success_of_a_poor_clone():

@@ -15,9 +15,10 @@ from purejaxppo.env import Box, EnvSpec, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.policy import Stored
 from purejaxppo.ppo import imitation
-from purejaxppo.ppo.learner import as_arrays, make_learner
+from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.types import Task
+from purejaxppo.ppo.update import as_arrays
 
 
 @dataclasses.dataclass(frozen=True)

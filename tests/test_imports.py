@@ -30,6 +30,7 @@ _LAYERS = [
     ["ppo.epochs"],
     ["ppo.summary"],
     ["ppo.status", "ppo.evaluation", "ppo.imitation"],
+    ["ppo.init", "ppo.update"],
     ["ppo.learner"],
     ["run"],
     ["train", "doctor", "export", "sweep", "evaluate", "plot"],

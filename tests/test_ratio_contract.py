@@ -17,10 +17,12 @@ from probe_envs import HeadsProbe
 from purejaxppo.policy.policy import make_policy
 from purejaxppo.ppo import learner as learner_lib
 from purejaxppo.ppo import losses, normalize
+from purejaxppo.ppo import update as update_lib
 from purejaxppo.ppo.batch import as_sequences, make_batch
-from purejaxppo.ppo.learner import as_arrays, make_learner
+from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.status import MAX_FIRST_RATIO_ERROR, UpdateStatus
+from purejaxppo.ppo.update import as_arrays
 
 _ALL = HeadsProbe()
 _AIM, _OP = HeadsProbe(("aim",)), HeadsProbe(("op", "slot"))
@@ -94,7 +96,7 @@ def _noting_the_carry(task, state, transitions, critic_carry, hypers):
 
 @pytest.mark.parametrize("kind", _KINDS)
 def test_first_ratio_is_one_in_every_update(kind, monkeypatch):
-    monkeypatch.setattr(learner_lib, "make_batch", _noting_the_carry)
+    monkeypatch.setattr(update_lib, "make_batch", _noting_the_carry)
     env, changes = _KINDS[kind]
     config = _config(**changes)
     learner = make_learner(config, env)

@@ -16,7 +16,7 @@ from helpers import assert_trees_equal
 
 from purejaxppo import make_train, train
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK
-from purejaxppo.ppo.learner import as_arrays
+from purejaxppo.ppo.update import as_arrays
 from purejaxppo.run import checkpoint, seeds
 from purejaxppo.run.trained import load_policy
 

@@ -90,7 +90,7 @@ def test_starts_too_large_to_be_drawn_ahead_are_the_same(monkeypatch):
 
     ahead = play()
     monkeypatch.setattr(autoreset, "_MOST_BYTES", 0)
-    assert not autoreset.fit_ahead(learner.task.env, 1)
+    assert not autoreset.can_draw_ahead(learner.task.env, 1)
     assert_trees_equal(play(), ahead)
 
 

@@ -19,7 +19,8 @@ from helpers import (
 from probe_envs import HeadsProbe, Probe
 
 from purejaxppo.config import Hypers
-from purejaxppo.ppo.learner import as_arrays, make_learner, make_train, run_updates
+from purejaxppo.ppo.learner import make_learner, make_train
+from purejaxppo.ppo.update import as_arrays, run_updates
 
 _ENV = Probe("both", continuous=True)
 # Ten updates: one, then three times three, each with an evaluation behind it.

@@ -35,17 +35,13 @@ from purejaxppo.ppo.batch import (
     scaled_rewards,
 )
 from purejaxppo.ppo.coefficients import coefficients, init_adaptive
-from purejaxppo.ppo.learner import (
-    _steps_per_update,
-    as_arrays,
-    make_learner,
-    optimise,
-)
+from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.minibatch import minibatch_loss, valid_counts
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.status import UpdateStatus, update_status
 from purejaxppo.ppo.summary import Summary
 from purejaxppo.ppo.types import Batch, Task, Transition
+from purejaxppo.ppo.update import _steps_per_update, as_arrays, optimise
 
 # --- estimates -------------------------------------------------------------------
 

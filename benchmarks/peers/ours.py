@@ -12,8 +12,9 @@ import jax
 import purejaxppo
 from benchmarks.peers import in_jax, worker
 from purejaxppo.config import Config, with_overrides
-from purejaxppo.ppo.learner import make_learner, make_train, run_updates
+from purejaxppo.ppo.learner import make_learner, make_train
 from purejaxppo.ppo.types import TrainState
+from purejaxppo.ppo.update import run_updates
 
 # What no peer has by default, switched off, so that the same work is compared.
 _AS_PEERS = {

@@ -1,4 +1,4 @@
-"""The deck: a small card battle with a card-choice prompt after combats (README.md)."""
+"""The deck: a card battle with a choice of new cards after combats (README.md)."""
 
 from purejaxppo.env import Env
 
@@ -7,10 +7,10 @@ def make(choice: str = "policy", num_offered: int = 5, num_taken: int = 2) -> En
     """Build the environment.
 
     Args:
-      choice: who takes cards at a prompt: the head `pick` ("policy"), or chance
-        ("random"), and then that head is never active.
-      num_offered: kinds of cards that a prompt offers.
-      num_taken: how many of them are taken.
+      choice: how cards are chosen at a prompt: by the head `pick` ("policy"), or at
+        random ("random"), in which case this head is never active.
+      num_offered: number of kinds of cards that a prompt offers.
+      num_taken: number of offered kinds that are taken.
     """
     from .env import make as make_deck
 

@@ -1,7 +1,7 @@
-"""Players that do not learn, and what they score on given keys.
+"""Baselines: players without learning.
 
-Each baseline is (env, state, key) -> action, for one environment. They see what the
-observation shows, not more.
+Each baseline is (env, state, key) -> action, for one environment. A baseline only uses
+information that the observation contains too.
 """
 
 from typing import Protocol
@@ -19,20 +19,20 @@ from .rules import Run
 
 
 class Baseline(Protocol):
-    """What chooses an action in one environment."""
+    """A function that chooses an action of one environment."""
 
     def __call__(self, env: Deck, state: State, key: jax.Array, /) -> Action:
-        """Chooses an action.
+        """Choose an action.
 
         Args:
           env: the environment.
-          state: of it, without a batch axis.
-          key: of this step, for baselines that draw.
+          state: its state, without a batch axis.
+          key: a random key for this step.
         """
         ...
 
 
-# What a deck gains by a card of each kind, by foe, in the order of KINDS.
+# Estimated value of adding a card of each kind to the deck, by foe, in order of KINDS.
 #              strike guard heavy wall venom mend study rage poke wound
 _PLAIN = (5.0, 4.0, 7.0, 7.5, 8.0, 3.0, 6.0, 6.5, 1.0, 0.0)
 _ARMOURED = (2.0, 4.0, 7.0, 7.5, 9.0, 3.0, 6.0, 5.0, 1.0, 0.0)
@@ -40,7 +40,7 @@ _IMMUNE = (5.0, 4.0, 7.5, 7.5, 0.5, 3.0, 6.0, 7.0, 1.0, 0.0)
 
 
 def _worth(run: Run, env: Deck) -> jax.Array:
-    """What each kind is worth if played now, in foe's hp, per energy. Float32 [K]."""
+    """Estimate the value of playing each kind, in foe's hp per energy. Float32 [K]."""
 
     def number(name: str) -> jax.Array:
         return column(name).astype(jnp.float32)
@@ -48,7 +48,7 @@ def _worth(run: Run, env: Deck) -> jax.Array:
     hit = rules.damage(run, env.limits)
     threat = jnp.maximum(run.attack - run.block, 0).astype(jnp.float32)
     missing = (env.limits.hp - run.hp).astype(jnp.float32)
-    # Poison works until it wears off, or until the foe would have fallen anyway.
+    # Number of turns during which poison or power is expected to have an effect.
     turns = jnp.clip(run.foe_hp.astype(jnp.float32) / 12.0, 0.0, 5.0)
     lasting = jnp.where(run.foe == IMMUNE, 0.0, turns)
     worth = (
@@ -59,26 +59,30 @@ def _worth(run: Run, env: Deck) -> jax.Array:
         + 2.0 * number("draw")
         + 1.5 * turns * number("power")
     )
-    worth = jnp.where(hit >= run.foe_hp, 1e3, worth)  # the last blow
+    worth = jnp.where(hit >= run.foe_hp, 1e3, worth)  # this card wins the combat
     return worth / number("cost")
 
 
 def greedy_play(env: Deck, run: Run) -> jax.Array:
-    """The card that is worth most per energy; the turn ends where none is worth it."""
+    """Choose the card with the highest value per energy, or end the turn."""
     worth = jnp.where(rules.playable(run), _worth(run, env), 0.0)
     best = jnp.argmax(worth).astype(jnp.int32)
     return jnp.where(worth[best] > 0.0, best + 1, END_TURN)
 
 
 def greedy_picks(env: Deck, run: Run) -> jax.Array:
-    """The best of the offer, by a table for each foe."""
+    """Choose the best offered cards, by a table of values for each foe."""
     table = jnp.asarray([_PLAIN, _ARMOURED, _IMMUNE], jnp.float32)
     score = jnp.where(run.offer, table[run.foe], -1.0)
     return jax.lax.top_k(score, env.limits.num_taken)[1]
 
 
 def random_feasible(env: Deck, state: State, key: jax.Array) -> Action:
-    """Any card that can be played or the end of the turn; any picks."""
+    """Draw any allowed play, and any picks.
+
+    Args:
+      env, state, key: see `Baseline`.
+    """
     key_play, key_luck = jax.random.split(key)
     logits = jnp.where(state.action_mask[PLAY], 0.0, -jnp.inf)
     luck = rules.draw_luck(key_luck, env.limits)
@@ -89,16 +93,24 @@ def random_feasible(env: Deck, state: State, key: jax.Array) -> Action:
 
 
 def greedy(env: Deck, state: State, key: jax.Array) -> Action:
-    """Greedy play, greedy picks."""
+    """Play and pick greedily.
+
+    Args:
+      env, state, key: see `Baseline`.
+    """
     del key
     run = state.data.run
     return {PLAY: greedy_play(env, run), PICK: greedy_picks(env, run)}
 
 
 def greedy_random_picks(env: Deck, state: State, key: jax.Array) -> Action:
-    """Greedy play, any picks."""
-    any_action = random_feasible(env, state, key)
-    return {PLAY: greedy_play(env, state.data.run), PICK: any_action[PICK]}
+    """Play greedily, and pick at random.
+
+    Args:
+      env, state, key: see `Baseline`.
+    """
+    random_action = random_feasible(env, state, key)
+    return {PLAY: greedy_play(env, state.data.run), PICK: random_action[PICK]}
 
 
 BASELINES: dict[str, Baseline] = {

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-UNPLAYABLE = 9  # a cost that no turn's energy pays
+UNPLAYABLE = 9  # a cost that exceeds the energy of any turn
 
 
 class Card(NamedTuple):
-    """What a kind of card costs and does."""
+    """The cost and effects of a kind of card."""
 
     cost: int = 1  # energy; at least 1, so that a turn has no more cards than energy
     damage: int = 0
@@ -17,7 +17,7 @@ class Card(NamedTuple):
     poison: int = 0
     heal: int = 0
     draw: int = 0
-    power: int = 0  # damage that each later card with damage does on top
+    power: int = 0  # additional damage of each later card with damage
 
 
 CARDS = {
@@ -40,5 +40,5 @@ ARMOURED, IMMUNE = 1, 2
 
 
 def column(name: str) -> jax.Array:
-    """That number of each kind of card, int32 [K]."""
+    """Return a field of `Card` for each kind, int32 [K]."""
     return jnp.asarray([getattr(card, name) for card in CARDS.values()], jnp.int32)

@@ -19,18 +19,18 @@ CHOICES = ("policy", "random")
 
 
 class Data(struct.PyTreeNode):
-    """The environment's own state, beside what a policy sees."""
+    """The internal state of the environment."""
 
     run: Run
-    key: jax.Array  # of all luck to come
+    key: jax.Array  # random key of all further steps
     steps: jax.Array  # int32 []
     choices: jax.Array  # int32 [], steps at which a card could have been played
-    held: jax.Array  # int32 [], of these, those at which the turn was ended
-    invalid: jax.Array  # int32 [], steps with an action that could not be done
+    held: jax.Array  # int32 [], steps of these at which the turn was ended
+    invalid: jax.Array  # int32 [], steps with an action that is not allowed
 
 
 def observe(run: Run, limits: Limits) -> jax.Array:
-    """The observation, float32 [D]; see the table in README.md."""
+    """Compute the observation, float32 [D]; see the table in README.md."""
 
     def one_hot(index: jax.Array, num: int) -> jax.Array:
         return jnp.arange(num) == index
@@ -68,7 +68,7 @@ def _ratio(count: jax.Array, total: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Deck:
-    """Plays cards, and between combats takes new ones."""
+    """The environment: play cards in combats, and take new cards between them."""
 
     choice: str
     limits: Limits
@@ -82,7 +82,7 @@ class Deck:
         return EnvSpec(f"deck_{self.choice}", heads, success="success")
 
     def start(self, run: Run, key: jax.Array) -> State:
-        """The state of a given run; the key is that of all luck to come."""
+        """Return the first state of a given run; `key` is for all further steps."""
         none = jnp.zeros((), jnp.int32)
         return self._state(Data(run, key, none, none, none, none), none)
 
@@ -99,22 +99,22 @@ class Deck:
         play, picks = (action[name].astype(jnp.int32) for name in (PLAY, PICK))
         if self.choice == "random":
             picks = rules.random_picks(run, luck, self.limits)
-        after = rules.step(run, play - 1, picks, luck, self.limits)
-        # From the run, not from the state's masks: what can be done is the rules'.
+        next_run = rules.step(run, play - 1, picks, luck, self.limits)
+        # Computed from the run, so that the rules do not depend on the state's masks.
         prompt, playable = rules.at_prompt(run), rules.playable(run)
         ends = play == END_TURN
         plays = jnp.any(playable & (jnp.arange(NUM_KINDS) == play - 1))
         done = jnp.where(prompt, rules.can_take(run, picks), ends | plays)
         could_play = jnp.any(playable)
         data = Data(
-            run=after,
+            run=next_run,
             key=key,
             steps=data.steps + 1,
             choices=data.choices + could_play.astype(jnp.int32),
             held=data.held + (could_play & ends).astype(jnp.int32),
             invalid=data.invalid + (~done).astype(jnp.int32),
         )
-        return self._state(data, after.combat - run.combat)
+        return self._state(data, next_run.combat - run.combat)
 
     def _state(self, data: Data, won: jax.Array) -> State:
         run, limits = data.run, self.limits
@@ -147,12 +147,12 @@ def make(choice: str, num_offered: int, num_taken: int) -> Deck:
     """Build the environment.
 
     Args:
-      choice: who takes cards at a prompt, "policy" or "random".
-      num_offered: kinds of cards that a prompt offers.
-      num_taken: how many of them are taken.
+      choice: how cards are chosen at a prompt, "policy" or "random".
+      num_offered: number of kinds of cards that a prompt offers.
+      num_taken: number of offered kinds that are taken.
 
     Raises:
-      ConfigError: an argument that cannot be used.
+      ConfigError: an argument is not allowed.
     """
     if choice not in CHOICES:
         raise UnknownName("choice", choice, CHOICES)

@@ -1,6 +1,6 @@
-"""Presets of the deck: values of `Config` and `Hypers` by plain name.
+"""Presets of the deck: values of `Config` and `Hypers` by name.
 
-"default" applies whenever the deck is chosen, the others on top of it.
+"default" always applies; the others are applied after it.
 """
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -17,8 +17,8 @@ PRESETS: dict[str, dict[str, object]] = {
         "normalize_rewards": True,
         "hidden_sizes": (64, 64),
         "critic_hidden_sizes": (64, 64),
-        # Resets are cheap, and a start holds the luck of its whole episode: a pool
-        # would give all episodes from one start the same draws.
+        # A start state contains the random key of its episode, so all episodes from one
+        # start of a pool would draw the same cards.
         "reset": "fresh",
         "eval_blocks": 5,
         "eval_episodes": 100,

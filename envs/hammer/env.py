@@ -142,7 +142,7 @@ class HammerEnv:
         shown = observation.clip_block(data.block)
         previous = observation.clip_block(previous_data.block)
         obs = observation.join(shown, previous, self.protocol.goal)
-        value, terminated = self._pay(state, data, shown, arm[3], hammered)
+        value, terminated = self._reward(state, data, shown, arm[3], hammered)
         return State(
             data=data,
             obs=trees.where(unstable, state.obs, obs),
@@ -152,7 +152,7 @@ class HammerEnv:
             metrics=self._metrics(state, data, hammered, unstable),
         )
 
-    def _pay(
+    def _reward(
         self,
         state: State,
         data: HammerData,
@@ -175,14 +175,14 @@ class HammerEnv:
     ) -> dict[str, jax.Array]:
         success = _is_driven(data.physics).astype(jnp.float32)
 
-        def so_far(name: str, now: jax.Array) -> jax.Array:
+        def running_max(name: str, now: jax.Array) -> jax.Array:
             return jnp.maximum(state.metrics[name], now.astype(jnp.float32))
 
         sticky = self.protocol.sticky_success
         return {
-            "success": so_far("success", success) if sticky else success,
-            "hammered": so_far("hammered", hammered),
-            "unstable": so_far("unstable", unstable),
+            "success": running_max("success", success) if sticky else success,
+            "hammered": running_max("hammered", hammered),
+            "unstable": running_max("unstable", unstable),
         }
 
     def _control_step(

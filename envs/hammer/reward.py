@@ -65,7 +65,7 @@ def caging(
       tcp_start: [3], where that was at reset.
     """
 
-    def beside(pad_y: jax.Array) -> jax.Array:
+    def closeness(pad_y: jax.Array) -> jax.Array:
         # The margin grows as the object leaves its start: hardly any reward before
         # it is touched, and no pull back afterwards.
         margin = jnp.abs(jnp.abs(pad_y - target_start[1]) - PAD_THRESHOLD)
@@ -75,7 +75,7 @@ def caging(
     def distance_xz(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.hypot(a[0] - b[0], a[2] - b[2])
 
-    in_y = hamacher(beside(left_pad[1]), beside(right_pad[1]))
+    in_y = hamacher(closeness(left_pad[1]), closeness(right_pad[1]))
     margin = distance_xz(target_start, tcp_start) - XZ_THRESHOLD
     in_xz = long_tail(distance_xz(tcp, target), XZ_THRESHOLD, margin)
     caged = hamacher(in_y, in_xz)

@@ -48,7 +48,7 @@ def _metrics(data: Data) -> dict[str, jax.Array]:
     }
 
 
-def _within(value: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+def _clip_index(value: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """An index that is safe to use, and whether it is the one that was given."""
     index = jnp.clip(value.astype(jnp.int32), 0, size - 1)
     return index, index == value
@@ -113,9 +113,9 @@ class Lifecycle:
         None is where the op was not possible: the seeds say what is, not the masks.
         """
         limits, op = self.limits, action["op"]
-        slot, is_slot = _within(action["slot"], limits.num_slots)
-        blueprint, is_known = _within(action["blueprint"], len(limits.blueprints))
-        pair, is_pair = _within(action["blend"], len(limits.pairs))
+        slot, is_slot = _clip_index(action["slot"], limits.num_slots)
+        blueprint, is_known = _clip_index(action["blueprint"], len(limits.blueprints))
+        pair, is_pair = _clip_index(action["blend"], len(limits.pairs))
         full = seeds.occupied[slot]
         applied = jnp.stack(
             [

@@ -1,1 +1,1 @@
-"""Physics engines behind one protocol: C MuJoCo, MJX-JAX and MJX-Warp."""
+"""Physics engines with one interface: C MuJoCo, MJX-JAX and MJX-Warp."""

@@ -1,7 +1,7 @@
-"""What a physics engine is: one kind of data, `init` and `step`, whoever computes.
+"""The interface of the physics engines: `init` and `step` on one type of data.
 
-An environment sees joint positions, velocities and named sensors, never an engine's
-internals; so the same environment, checkpoint and policy run on every engine.
+An environment uses joint positions, velocities and named sensors, but no internal data
+of an engine. So the same environment, checkpoint and policy work on every engine.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -24,15 +24,14 @@ from .types import Advance, Data, Engine
 
 ENGINES = ("mujoco", "mjx", "warp")
 
-# A state past these is an explosion, whatever the scene: metres or radians, and
-# those per second. MuJoCo's own limit is 1e10, which float32 observations, squares
-# and sums do not survive.
+# A state beyond these limits is unstable in any scene: metres or radians, and those per
+# second. MuJoCo's own limit, 1e10, is too large for squares and sums in float32.
 MAX_QPOS = 1e3
 MAX_QVEL = 1e4
 
 
 def sensor_slices(model: mujoco.MjModel) -> dict[str, slice]:
-    """Sensor name -> where its numbers are in `sensordata`."""
+    """Return the slice of `sensordata` of each sensor, by name."""
     starts, sizes = model.sensor_adr, model.sensor_dim
     return {
         model.sensor(i).name: slice(int(start), int(start + size))
@@ -49,17 +48,16 @@ def init(
     mocap_quat: jax.Array | None = None,
     sensordata: jax.Array | None = None,
 ) -> Data:
-    """One world in the given state; what is left out is zero, or the model's own.
+    """Create the data of one world in the given state.
 
     Args:
       model: a compiled model.
       advance: the engine.
       qpos: [nq], metres or radians.
-      qvel: [nv], the same per second; None is at rest.
-      mocap_pos: [nmocap, 3], metres; None is where the model has them.
-      mocap_quat: [nmocap, 4]; None is as the model has them.
-      sensordata: [nsensordata] of that state; None computes them, at the price of a
-        call of the engine.
+      qvel: [nv], metres or radians per second; None for zero.
+      mocap_pos: [nmocap, 3], metres; None for the model's positions.
+      mocap_quat: [nmocap, 4]; None for the model's orientations.
+      sensordata: [nsensordata] of this state; None to compute it by calling the engine.
     """
 
     def array(
@@ -95,15 +93,15 @@ def step(
     mocap_pos: jax.Array,
     n_substeps: int,
 ) -> Data:
-    """Steps one world, or leaves it where it is if that blows up.
+    """Step one world; if the result is unstable, keep the state and mark it.
 
     Args:
       model: a compiled model.
       advance: the engine.
-      data: the world.
-      ctrl: [nu], what the actuators are told.
+      data: the state of the world.
+      ctrl: [nu], the controls of the actuators.
       mocap_pos: [nmocap, 3], metres.
-      n_substeps: how many of the model's time steps under that control.
+      n_substeps: number of time steps of the model with this control.
     """
     chex.assert_shape([ctrl, mocap_pos], [(model.nu,), (model.nmocap, 3)])
     moved = data.replace(ctrl=ctrl, mocap_pos=mocap_pos)
@@ -112,35 +110,37 @@ def step(
         **solution._asdict(),
         time=data.time + jnp.float32(n_substeps * model.opt.timestep),
     )
-    return quarantine(data, moved)
+    return select_stable(data, moved)
 
 
-def quarantine(before: Data, after: Data) -> Data:
-    """`after`, or where that is no sane state `before`, marked as unstable.
+def select_stable(old: Data, new: Data) -> Data:
+    """Return `new` if it is a stable state, else `old` marked as unstable.
 
-    A NaN must not get past this line: one in one world is one in the mean over all
-    worlds. `where` and not a product: 0 * NaN is NaN.
+    A NaN in one world would make every mean over worlds NaN. The result is a selection,
+    not a product, because 0 * NaN is NaN.
     """
-    numbers = [leaf for leaf in jax.tree.leaves(after) if leaf.dtype != bool]
-    # One comparison for NaN, infinity and explosion alike: NaN < x is False.
-    sane = (
+    numbers = [leaf for leaf in jax.tree.leaves(new) if leaf.dtype != bool]
+    is_stable = (
         jnp.all(jnp.isfinite(jnp.concatenate([x.ravel() for x in numbers])))
-        & jnp.all(jnp.abs(after.qpos) < MAX_QPOS)
-        & jnp.all(jnp.abs(after.qvel) < MAX_QVEL)
+        & jnp.all(jnp.abs(new.qpos) < MAX_QPOS)
+        & jnp.all(jnp.abs(new.qvel) < MAX_QVEL)
     )
-    return trees.where(sane, after, before).replace(unstable=~sane)
+    return trees.where(is_stable, new, old).replace(unstable=~is_stable)
 
 
 def on_nvidia() -> bool:
-    """Whether JAX's first device is an NVIDIA GPU."""
+    """Return whether JAX's first device is an NVIDIA GPU."""
     try:
         return jax.devices()[0] in jax.devices("cuda")
-    except RuntimeError:  # this JAX knows no such platform
+    except RuntimeError:  # this installation of JAX has no CUDA platform
         return False
 
 
 def warp_installed() -> bool:
-    """Whether NVIDIA Warp's package is installed: a folder `warp` imports as well."""
+    """Return whether the package warp-lang is installed.
+
+    `import warp` is no proof, because it also succeeds with any folder named `warp`.
+    """
     try:
         importlib.metadata.version("warp-lang")
     except importlib.metadata.PackageNotFoundError:
@@ -149,23 +149,23 @@ def warp_installed() -> bool:
 
 
 def choose_engine() -> str:
-    """The fastest engine for the device that JAX runs on."""
+    """Return the name of the fastest engine for JAX's device."""
     if jax.default_backend() == "cpu":
         return "mujoco"
     return "warp" if on_nvidia() and warp_installed() else "mjx"
 
 
 def make_engine(name: str, model: mujoco.MjModel) -> Engine:
-    """The engine of that name, bound to a model.
+    """Build an engine for a model.
 
     Args:
       name: "mujoco" (C, on the CPU's cores), "mjx" (JAX, for accelerators), "warp"
-        (MJX-Warp, for NVIDIA GPUs), or "auto": C where JAX runs on a CPU, Warp on an
-        NVIDIA GPU where it is installed, MJX elsewhere.
+        (MJX-Warp, for NVIDIA GPUs), or "auto": C if JAX runs on a CPU, Warp on an
+        NVIDIA GPU if it is installed, else MJX.
       model: a compiled model that the engine can simulate.
 
     Raises:
-      ConfigError: an unknown engine, or one whose package or device is missing.
+      ConfigError: the engine is unknown, or its package or device is missing.
     """
     if name == "auto":
         name = choose_engine()
@@ -175,8 +175,8 @@ def make_engine(name: str, model: mujoco.MjModel) -> Engine:
     if name == "mujoco" and backend_name != "cpu":
         allowed = f"auto, mjx or warp where JAX runs on a {backend_name}"
         raise ConfigError("engine", name, allowed)
-    # Jitted, so that rollout, evaluation and demonstrations share one trace of it: that
-    # of MJX takes seconds.
+    # Jitted, so that rollout, evaluation and demonstrations share one trace. Tracing MJX
+    # takes seconds.
     advance = jax.jit(_backend(name).make_advance(model), static_argnums=1)
     return Engine(
         name,
@@ -187,7 +187,7 @@ def make_engine(name: str, model: mujoco.MjModel) -> Engine:
 
 
 def _backend(name: str) -> ModuleType:
-    # Imported here: importing MJX takes seconds that the C engine does not need.
+    # Imported here, because importing MJX takes seconds and the C engine does not use it.
     if name == "mjx":
         from . import mjx as backend
     elif name == "warp":
@@ -199,11 +199,13 @@ def _backend(name: str) -> ModuleType:
 
 
 def require_warp() -> None:
-    """Refuses what MJX-Warp cannot run on, before it says so in its own way.
+    """Check that MJX-Warp can run here.
+
+    Warp also runs on a CPU, which is slow and only meant for tests.
 
     Raises:
-      ConfigError: the package is missing, or JAX's device is neither an NVIDIA GPU
-        nor the CPU, where Warp runs too: slowly, to be tested.
+      ConfigError: the package is missing, or JAX's device is neither an NVIDIA GPU nor
+        a CPU.
     """
     if not warp_installed():
         raise ConfigError(

@@ -1,10 +1,11 @@
 """NumPy functions that a compiled program calls by name.
 
-`jax.pure_callback` puts a pointer into the program, so that XLA cannot keep it on
-disk, and wraps every array twice: 60 microseconds a call here, against 15 for this.
-XLA's foreign function interface looks a function up by its name; its C structures are
-laid out below (xla/ffi/api/c_api.h of jaxlib, which promises to keep them readable).
-XLA calls from threads of its own; `ctypes` takes Python's lock for each call.
+This replaces `jax.pure_callback`, which puts a pointer into the program, so that XLA
+cannot cache it on disk, and converts every array twice: a call takes 60 microseconds,
+against 15 here. XLA's foreign function interface finds a function by its name. Its C
+structures are declared below (xla/ffi/api/c_api.h of jaxlib, which promises backward
+compatibility). XLA calls the functions from its own threads; `ctypes` acquires Python's
+global lock for each call.
 """
 
 import atexit
@@ -19,9 +20,9 @@ import numpy as np
 # (arguments, results): fills the results in place.
 HostFunction = Callable[[list[np.ndarray], list[np.ndarray]], None]
 
-_API_VERSION = (0, 3)  # of the header that the layouts were read from
-_METADATA = 1  # extension of a call that only asks for the version
-_INTERNAL = 13  # error code: the fault is ours
+_API_VERSION = (0, 3)  # version of the header with these structures
+_METADATA = 1  # type of the extension of a call that only asks for the version
+_INTERNAL = 13  # error code of an internal error
 _DTYPES = {1: np.bool_, 4: np.int32, 11: np.float32, 12: np.float64}
 
 
@@ -108,7 +109,7 @@ class _Frame(ctypes.Structure):
 
 _Handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_Frame))
 
-# XLA keeps the address alone; a handler that is collected would be called all the same.
+# References to the handlers, of which XLA only keeps the address.
 _handlers: dict[str, tuple[object, HostFunction]] = {}
 _registering = threading.Lock()  # programs may be traced in several threads at once
 _closing = threading.Event()
@@ -116,30 +117,31 @@ _closing = threading.Event()
 
 @atexit.register
 def _close() -> None:
-    """Ends what still runs, and waits for it, before Python goes.
+    """Stop running programs, and wait for them, before Python exits.
 
-    Programs run beside Python, and a script may end before them: what they then call
-    would no longer be there, and the process would die of it.
+    Programs run asynchronously, so a script may end before them. A call of a Python
+    function after the exit of the interpreter would crash the process.
     """
     if not _handlers:
         return
     _closing.set()
     for array in jax.live_arrays():
-        # Broken off, or deleted meanwhile: nobody is left to be told.
+        # Errors of stopped programs and deleted arrays are ignored at exit.
         with contextlib.suppress(Exception):
             array.block_until_ready()
 
 
 def register(name: str, function: HostFunction) -> None:
-    """Lets programs on a CPU call `function` by `name`, through `jax.ffi.ffi_call`.
+    """Register `function`, so that programs on a CPU can call it by `jax.ffi.ffi_call`.
 
-    A name is for good, and a program on disk knows nothing else: it must say all that
-    the function depends on. A second registration of a name is ignored.
+    A program in the compilation cache on disk refers to the function by its name only,
+    so the name must identify everything that the function depends on. A second
+    registration of a name is ignored.
 
     Args:
-      name: of the target.
-      function: gets its arguments read-only and its results to fill. What it raises
-        reaches the caller of the program as a `JaxRuntimeError`.
+      name: name of the target.
+      function: takes read-only arguments, and results to fill. An exception reaches the
+        caller of the program as a `JaxRuntimeError`.
     """
     with _registering:
         if name in _handlers:
@@ -150,7 +152,7 @@ def register(name: str, function: HostFunction) -> None:
 
 
 def _handle(function: HostFunction, frame: _Frame) -> int | None:
-    """One call of XLA: null for success, else an error that XLA then owns."""
+    """Handle a call of XLA; return null, or an error of which XLA takes ownership."""
     if frame.extension and frame.extension.contents.type == _METADATA:
         version = frame.extension.contents.metadata.contents.version
         version.major, version.minor = _API_VERSION
@@ -162,7 +164,7 @@ def _handle(function: HostFunction, frame: _Frame) -> int | None:
         for array in arguments:
             array.flags.writeable = False
         function(arguments, _arrays(frame.results))
-    except BaseException as error:  # beyond this is C, which no exception may reach
+    except BaseException as error:  # no exception may reach the calling C code
         message = f"{type(error).__name__}: {error}".encode()
         details = _Error(ctypes.sizeof(_Error), None, message, _INTERNAL)
         return frame.api.contents.make_error(ctypes.byref(details))
@@ -170,7 +172,7 @@ def _handle(function: HostFunction, frame: _Frame) -> int | None:
 
 
 def _arrays(buffers: _Buffers) -> list[np.ndarray]:
-    """Views of XLA's buffers, valid while the call lasts."""
+    """Return views of XLA's buffers, which are valid during the call."""
     return [_array(buffers.items[i].contents) for i in range(buffers.size)]
 
 

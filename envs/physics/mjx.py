@@ -1,6 +1,6 @@
-"""MuJoCo in JAX (MJX, its JAX implementation), for accelerators.
+"""MuJoCo in JAX (the JAX implementation of MJX), for accelerators.
 
-On a CPU it is there to be tested: the C engine is some twenty times faster.
+On a CPU it is only meant for tests: the C engine is about twenty times faster.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -24,7 +24,7 @@ mjx = import_mjx()
 
 
 def with_state(world: "MjxData", data: Data) -> "MjxData":
-    """MJX's data with state and control of ours."""
+    """Return MJX's data with the state and control of `data`."""
     return world.replace(
         time=data.time,
         qpos=data.qpos,
@@ -37,10 +37,10 @@ def with_state(world: "MjxData", data: Data) -> "MjxData":
 
 
 def make_advance(model: mujoco.MjModel) -> Advance:
-    """The MJX engine for a model, as a function of `Data` that can be jitted.
+    """Build the MJX engine for a model, as a function of `Data` that can be jitted.
 
     Raises:
-      ConfigError: the model uses what MJX-JAX does not have.
+      ConfigError: the model uses a feature that MJX-JAX does not support.
     """
     try:
         device_model = mjx.put_model(model, impl="jax")
@@ -57,7 +57,8 @@ def make_advance(model: mujoco.MjModel) -> Advance:
         world = with_state(blank, data)
         with permissive_numerics():
             world, _ = jax.lax.scan(substep, world, length=n_substeps)
-            # MJX, like C, leaves sensors as they were when the last substep began.
+            # MJX and C compute sensors at the beginning of a substep, so those of the
+            # final state are computed here.
             sensed = mjx.sensor_pos(device_model, mjx.kinematics(device_model, world))
         return Solution(
             qpos=world.qpos,

@@ -1,9 +1,9 @@
 """C MuJoCo on the CPU's cores, called from inside the jitted program.
 
-All worlds of a step arrive in one call, whatever is vmapped over (worlds, seeds),
-and are rolled out in float64 by a pool of threads. A result depends on the world's
-`Data` alone: not on the batch, its order, or the thread, because `mujoco.rollout`
-sets the full state and the control of each, and starts its solver at zero.
+All worlds of a step, over all axes of `vmap`, are passed in one call, and are simulated
+in float64 by a pool of threads. The result of a world depends only on its `Data`, not
+on the batch, its order or the thread, because `mujoco.rollout` sets the full state and
+the control of each world, and starts its solver at zero.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -50,28 +50,28 @@ class Buffers(NamedTuple):
 
 
 def num_threads() -> int:
-    """Cores that this process may use, which in a container are not all there are."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-# Two devices of one process, or two engines, may call at the same time; the pool, the
-# workers, the buffers and MuJoCo's warning handler are shared.
+# Several devices or engines may call at the same time, but share the pool, the workers,
+# the buffers and MuJoCo's warning handler.
 _call_lock = threading.Lock()
 
 
 @functools.cache
 def thread_pool() -> rollout.Rollout:
-    """The process's one pool: started when first needed, and never stopped."""
+    """Return the thread pool of the process, which is started at the first call."""
     return rollout.Rollout(nthread=num_threads())
 
 
 @contextlib.contextmanager
 def suppress_warnings() -> Iterator[None]:
-    """Keeps MuJoCo from writing each blown-up world to stderr and to a log file.
+    """Suppress MuJoCo's warning about each unstable world on stderr and in a log file.
 
-    Here that is data: the world is quarantined, and counted.
+    `engine.select_stable` handles unstable worlds, and a metric counts them.
     """
     handler = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
@@ -84,17 +84,17 @@ def suppress_warnings() -> Iterator[None]:
 class Simulator:
     """Steps a batch of worlds on the host.
 
-    `rollout` gives sensors as they are at the START of a substep, so those of the
-    final state would cost a substep more. They come from a second model instead,
-    without constraints and forces, in a step whose result is thrown away: half of
-    that price, and exact for sensors of positions, which is why others are refused.
+    `rollout` returns the sensors at the START of a substep, so those of the final state
+    would need one more substep. They are computed by a step of a second model without
+    constraints and forces instead, which takes half as long. This is exact for sensors
+    of positions; models with other sensors are refused.
     """
 
     def __init__(self, model: mujoco.MjModel):
         _require_supported(model)
         disable = mujoco.mjtDisableBit
         self.physics, self.kinematics = copy.copy(model), copy.copy(model)
-        # Without resets a broken world stays visibly broken instead of going home.
+        # Without MuJoCo's automatic reset an unstable world can be recognised.
         self.physics.opt.disableflags |= (
             disable.mjDSBL_AUTORESET | disable.mjDSBL_SENSOR
         )
@@ -117,13 +117,13 @@ class Simulator:
         n_substeps: int,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Steps every world.
+        """Step every world.
 
         Args:
           state: [B, 1 + nq + nv]: time, qpos, qvel.
           control: [B, nu + 7 nmocap]: ctrl, mocap positions, mocap quaternions.
-          n_substeps: steps under that control. 0: sensors of the state as it is.
-          out: where the result goes, a new array if left out.
+          n_substeps: number of steps with this control; 0 to compute sensors only.
+          out: array for the result; None for a new array.
 
         Returns:
           [B, nq + nv + nsensordata] float32: qpos, qvel, sensordata.
@@ -158,7 +158,7 @@ class Simulator:
                 return np.concatenate(parts, axis=1, out=out, casting="same_kind")
 
     def _buffers(self, batch: int, n_substeps: int) -> Buffers:
-        """The arrays for this call. A run has a few batch sizes, each made once."""
+        """Return the buffers of a batch size, which are allocated once."""
         if (batch, n_substeps) not in self.buffers:
             model, substeps = self.physics, max(n_substeps, 1)
             num_state = mujoco.mj_stateSize(model, STATE)
@@ -176,16 +176,16 @@ class Simulator:
 
 
 def digest(model: mujoco.MjModel) -> str:
-    """A name for the content of a model, the same in every process."""
+    """Return a hash of the content of a model, the same in every process."""
     content = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, content)
     return hashlib.sha256(content.tobytes()).hexdigest()[:16]
 
 
 def make_advance(model: mujoco.MjModel) -> Advance:
-    """The C engine for a model, as a function of `Data` that can be jitted."""
+    """Build the C engine for a model, as a function of `Data` that can be jitted."""
     simulator = Simulator(model)
-    # Programs outlive the process (XLA's cache on disk): a name stands for one model.
+    # The name contains a hash of the model, because cached programs outlive the process.
     name = f"purejaxppo_mujoco_{digest(model)}"
     sizes = (model.nq, model.nv, model.nsensordata)
     result = jax.ShapeDtypeStruct((sum(sizes),), jnp.float32)
@@ -199,15 +199,15 @@ def make_advance(model: mujoco.MjModel) -> Advance:
 
         target = f"{name}_{n_substeps}"
         ffi.register(target, call)
-        # One array each way: what a call costs, it costs per array.
+        # All arguments in two arrays, since the cost of a call grows with their number.
         state = (data.time[None], data.qpos, data.qvel)
         control = (data.ctrl, data.mocap_pos.ravel(), data.mocap_quat.ravel())
         out = jax.ffi.ffi_call(target, result, vmap_method="broadcast_all")(
             jnp.concatenate(state), jnp.concatenate(control)
         )
         qpos, qvel, sensordata = jnp.split(out, np.cumsum(sizes)[:-1].tolist())
-        # `rollout` keeps its accelerations to itself and starts its solver at zero.
-        # Handing it a start made no difference to speed or error.
+        # `rollout` does not return accelerations, and starts its solver at zero. A start
+        # from the last accelerations changed neither speed nor error.
         return Solution(qpos, qvel, data.qacc_warmstart, sensordata)
 
     return advance
@@ -221,7 +221,7 @@ def _rollout(
     path: np.ndarray,
     sensors: np.ndarray | None,
 ) -> None:
-    """Fills `path` [B, substeps, 1 + nq + nv] and `sensors` from `start` on."""
+    """Simulate from `start`; fill `path` [B, substeps, 1 + nq + nv] and `sensors`."""
     thread_pool().rollout(
         [model] * len(start),
         workers,
@@ -237,16 +237,16 @@ def _rollout(
 
 
 def chunk_size(num_worlds: int) -> int:
-    """Worlds that a thread takes at a time: its share, in one go.
+    """Return the number of worlds per chunk, such that each thread has one chunk.
 
-    MuJoCo's default is a tenth of that. For the few substeps of a control step the
-    fetching of chunks then costs more than an even load saves.
+    MuJoCo's default is ten chunks per thread, for a more even load. With few substeps
+    the overhead of further chunks is larger than this gain.
     """
     return -(-num_worlds // num_threads())
 
 
 def _require_supported(model: mujoco.MjModel) -> None:
-    """Refuses what the kinematic model or the state of `Data` would get wrong."""
+    """Refuse models with state or sensors that this engine would compute wrongly."""
     if mujoco.mj_stateSize(model, STATE) != 1 + model.nq + model.nv:
         raise ConfigError(
             "model", "activations or plugins", "a state of qpos and qvel alone"

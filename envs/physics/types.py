@@ -1,4 +1,4 @@
-"""What passes between the engines and `engine.py`, which loads them when asked to."""
+"""The data structures that `engine.py` and the engines share."""
 
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's C extension has no stubs.)
@@ -12,19 +12,19 @@ from flax import struct
 
 
 class Data(struct.PyTreeNode):
-    """The state of one simulated world, under MuJoCo's names. All float32 but one.
+    """The state of one simulated world, with MuJoCo's names. Float32 except `unstable`.
 
     Attributes:
-      qpos: [nq], metres or radians; of free joints position and quaternion.
-      qvel: [nv], the same per second.
+      qpos: [nq], metres or radians; position and quaternion of free joints.
+      qvel: [nv], metres or radians per second.
       time: [], seconds.
-      mocap_pos: [nmocap, 3], metres, as last applied.
-      mocap_quat: [nmocap, 4], as last applied.
-      ctrl: [nu], as last applied.
-      qacc_warmstart: [nv], where MJX starts its solver, zero on C. Part of the state:
-        without it a resumed run would differ in the last bits.
-      sensordata: [nsensordata], of this very state.
-      unstable: bool [], the last step blew up and this is the state before it.
+      mocap_pos: [nmocap, 3], metres, in the last step.
+      mocap_quat: [nmocap, 4], in the last step.
+      ctrl: [nu], in the last step.
+      qacc_warmstart: [nv], the start of MJX's solver, zero in C. It is part of the
+        state, because a resumed run would differ in the last bits without it.
+      sensordata: [nsensordata], of this state.
+      unstable: bool [], the last step was unstable and this is the state before it.
     """
 
     qpos: jax.Array
@@ -39,7 +39,7 @@ class Data(struct.PyTreeNode):
 
 
 class Solution(NamedTuple):
-    """What an engine computes in a step: the parts of `Data` that physics changes."""
+    """The result of an engine's step: the parts of `Data` that the physics changes."""
 
     qpos: jax.Array
     qvel: jax.Array
@@ -47,8 +47,8 @@ class Solution(NamedTuple):
     sensordata: jax.Array
 
 
-# (data with the new control, number of substeps) -> solution. No substeps: sensors
-# of the state as it is.
+# (data with the new control, number of substeps) -> solution. With 0 substeps only the
+# sensors are computed.
 Advance = Callable[[Data, int], Solution]
 
 

@@ -1,8 +1,8 @@
 """MuJoCo in NVIDIA Warp, called from inside the jitted program (MJX-Warp).
 
-Warp keeps the contacts of all worlds in one buffer, whose size it must know. So
-whatever is vmapped over (worlds, seeds) is folded into one batch here, and one chain of
-kernels steps it. On a CPU it runs too, slowly: there to be tested.
+Warp keeps the contacts of all worlds in one buffer of fixed size. So all axes of `vmap`
+(worlds, seeds) are merged into one batch, which one sequence of kernels steps. Warp
+also runs on a CPU, which is slow and only meant for tests.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from mujoco.mjx import Data as MjxData
     from mujoco.mjx import Model as MjxModel
 
-# Otherwise Warp prints its version and each kernel that it compiles.
+# By default Warp prints its version and the name of each kernel that it compiles.
 warp.config.log_level = warp.LOG_WARNING
 
-# The most contacts that a pair of shapes can have; other pairs: _DEFAULT_CONTACTS.
+# Largest number of contacts of a pair of shapes; other pairs: _DEFAULT_CONTACTS.
 _SHAPE = mujoco.mjtGeom
 _CONTACTS = {
     frozenset((_SHAPE.mjGEOM_PLANE, _SHAPE.mjGEOM_SPHERE)): 1,
@@ -47,22 +47,22 @@ _CONTACTS = {
 }
 _DEFAULT_CONTACTS = 8
 
-# Solvers that stop at their iteration limit are no fault: the scene sets a low limit.
+# A solver at its iteration limit is not a fault, because the scene sets a low limit.
 _EXPECTED_OVERFLOW = int(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)
 
 
 class Sizes(NamedTuple):
-    """The most that one world can need of Warp's buffers."""
+    """The largest part of Warp's buffers that one world can need."""
 
     contacts: int
     rows: int  # of the constraint Jacobian
 
 
 def buffer_sizes(model: mujoco.MjModel) -> Sizes:
-    """Room for every contact, limit and equality of a world at the same time.
+    """Compute buffer sizes for all contacts, limits and equalities of a world.
 
     Raises:
-      ConfigError: the model does not list its contacts, so there is no such bound.
+      ConfigError: the model does not list its contact pairs, so there is no bound.
     """
     if np.any(model.geom_contype) or np.any(model.geom_conaffinity):
         raise ConfigError(
@@ -76,7 +76,7 @@ def buffer_sizes(model: mujoco.MjModel) -> Sizes:
         ],
         int,
     )
-    # A pyramid has two edges for each direction that a cone has one number for.
+    # A pyramidal cone has two constraint rows per tangential dimension.
     pyramidal = model.opt.cone == mujoco.mjtCone.mjCONE_PYRAMIDAL
     dim = np.maximum(2 * (model.pair_dim - 1), 1) if pyramidal else model.pair_dim
     rows = 6 * model.neq + np.sum(contacts * dim)
@@ -86,15 +86,15 @@ def buffer_sizes(model: mujoco.MjModel) -> Sizes:
 
 
 def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advance:
-    """The Warp engine for a model, as a function of `Data` that can be jitted.
+    """Build the Warp engine for a model, as a function of `Data` that can be jitted.
 
     Args:
-      model: a compiled model that lists its contacts.
-      graph_mode: how CUDA graphs are captured, a `warp.JaxCallableGraphMode`; None:
-        by Warp, and not at all on a CPU.
+      model: a compiled model that lists its contact pairs.
+      graph_mode: how CUDA graphs are captured, a `warp.JaxCallableGraphMode`; None for
+        Warp's default.
 
     Raises:
-      ConfigError: the model uses what MJX-Warp does not have.
+      ConfigError: the model uses a feature that MJX-Warp does not support.
     """
     sizes = buffer_sizes(model)
     physics = put_model(without_sensors(model), graph_mode)
@@ -105,7 +105,7 @@ def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advanc
 
         @jax.custom_batching.custom_vmap
         def worlds(data: Data) -> Solution:
-            """[B, ...] of each."""
+            """Step a batch of worlds, [B, ...]."""
             blank = blank_world(model, sizes, len(data.qpos))
             with permissive_numerics():
                 return jax.vmap(simulate, (0, None))(data, blank)
@@ -114,7 +114,7 @@ def make_advance(model: mujoco.MjModel, graph_mode: int | None = None) -> Advanc
         def fold_batch(
             axis_size: int, in_batched: list[Data], data: Data
         ) -> tuple[Solution, Solution]:
-            """Data [A, B, ...] as one batch of A * B worlds, A being `axis_size`."""
+            """Merge data [A, B, ...] into a batch of A * B worlds; A is `axis_size`."""
             data = jax.tree.map(
                 lambda x, batched: (
                     x if batched else jnp.broadcast_to(x, (axis_size, *x.shape))
@@ -138,17 +138,18 @@ def _simulate(
     data: Data,
     blank: "MjxData",
 ) -> Solution:
-    """One world; the contacts in `blank` are shared by all worlds."""
+    """Step one world. The contact buffers in `blank` are shared by all worlds."""
 
     def substep(world: "MjxData", _: None) -> tuple["MjxData", None]:
         return mjx.step(physics, world), None
 
     world, _ = jax.lax.scan(substep, with_state(blank, data), length=n_substeps)
-    # Warp, like C, leaves sensors as they were when a substep began.
+    # Warp and C compute sensors at the beginning of a substep, so those of the final
+    # state are computed here.
     sensed = mjx.forward(kinematics, world)
     lost = (world._impl.overflow & ~_EXPECTED_OVERFLOW) != 0
     return Solution(
-        # NaN makes `quarantine` act: no policy is trained on lost contacts.
+        # NaN, so that `select_stable` rejects a state for which contacts were lost.
         qpos=jnp.where(lost, jnp.nan, world.qpos),
         qvel=world.qvel,
         qacc_warmstart=world.qacc_warmstart,
@@ -157,12 +158,12 @@ def _simulate(
 
 
 def blank_world(model: mujoco.MjModel, sizes: Sizes, num_worlds: int) -> "MjxData":
-    """MJX-Warp's data of one world, with contact buffers for many.
+    """Return MJX-Warp's data of one world, with contact buffers for all worlds.
 
     Args:
       model: a compiled model.
-      sizes: what each world can need of the buffers.
-      num_worlds: how many worlds share the buffers.
+      sizes: buffer sizes of one world.
+      num_worlds: number of worlds that share the buffers.
     """
     with jax.ensure_compile_time_eval():
         blank = mjx.make_data(
@@ -175,7 +176,7 @@ def blank_world(model: mujoco.MjModel, sizes: Sizes, num_worlds: int) -> "MjxDat
         blank = jax.tree.map(np.asarray, blank)
 
     def fill(x: np.ndarray) -> jax.Array:
-        # Buffers of many worlds are large, and as constants would be in the program.
+        # Created in the program, because large constants would be stored in it.
         same = x.size and np.all(x == x.flat[0])
         return jnp.full(x.shape, x.flat[0], x.dtype) if same else jnp.asarray(x)
 
@@ -183,9 +184,9 @@ def blank_world(model: mujoco.MjModel, sizes: Sizes, num_worlds: int) -> "MjxDat
 
 
 def without_sensors(model: mujoco.MjModel) -> mujoco.MjModel:
-    """The model that Warp steps: its sensors are computed apart, see `advance`.
+    """Return the model without sensors, which are computed separately.
 
-    Boxes collide by the algorithm that C MuJoCo uses, not by Warp's general one.
+    Boxes collide by the algorithm of C MuJoCo, not by Warp's general algorithm.
     """
     physics = copy.copy(model)
     physics.opt.disableflags |= (
@@ -195,7 +196,7 @@ def without_sensors(model: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def without_forces(model: mujoco.MjModel) -> mujoco.MjModel:
-    """The model without constraints and forces: sensors of positions need neither."""
+    """Return the model without constraints and forces, for sensors of positions."""
     disable = mujoco.mjtDisableBit
     kinematics = copy.copy(model)
     kinematics.opt.disableflags |= (
@@ -209,10 +210,10 @@ def without_forces(model: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def put_model(model: mujoco.MjModel, graph_mode: int | None) -> "MjxModel":
-    """The model on JAX's first device.
+    """Copy the model to JAX's first device.
 
     Raises:
-      ConfigError: it uses what MJX-Warp does not have.
+      ConfigError: the model uses a feature that MJX-Warp does not support.
     """
     try:
         on_device = mjx.put_model(
@@ -222,5 +223,5 @@ def put_model(model: mujoco.MjModel, graph_mode: int | None) -> "MjxModel":
         raise ConfigError(
             "engine", "warp", f"a model that MJX-Warp knows in full ({error})"
         ) from None
-    # Otherwise kernels print each world where the solver reached its iteration limit.
+    # By default kernels print a message when the solver reaches its iteration limit.
     return on_device.tree_replace({"opt._impl.warn_overflow": 0})

@@ -14,10 +14,10 @@ def make(
 
     Args:
       family: mix, light, bursty, tight, heavy or toy.
-      num_jobs: of an instance; the toy has its own number.
-      num_machines: machines, all alike.
-      capacity: resource of each machine.
-      num_slots: waiting jobs that can be seen, those of the earliest deadlines.
+      num_jobs: number of jobs per instance; ignored for the family "toy".
+      num_machines: number of identical machines.
+      capacity: units of resource per machine.
+      num_slots: number of observed waiting jobs, those with the earliest deadlines.
     """
     from .env import make as make_scheduler
 

@@ -1,7 +1,7 @@
-"""Schedulers that do not learn, and what they score on given keys.
+"""Baselines: scheduling rules without learning.
 
-Each baseline is (env, state, key) -> action, for one environment. All read the
-observation's facts from the board: they see the queue that a policy sees, not more.
+Each baseline is (env, state, key) -> action, for one environment. A baseline only uses
+information that the observation contains too.
 """
 
 from typing import Protocol
@@ -17,27 +17,31 @@ from .env import HEAD, Scheduler
 
 
 class Baseline(Protocol):
-    """What chooses an action in one environment."""
+    """A function that chooses an action of one environment."""
 
     def __call__(self, env: Scheduler, state: State, key: jax.Array, /) -> Action:
-        """Chooses an action.
+        """Choose an action.
 
         Args:
           env: the environment.
-          state: of it, without a batch axis.
-          key: of this step, for baselines that draw.
+          state: its state, without a batch axis.
+          key: a random key for this step.
         """
         ...
 
 
 def _best_slot(score: jax.Array, allowed: jax.Array) -> Action:
-    """The allowed slot of the highest score [J], the no-op where there is none."""
+    """Return the allowed slot with the highest score [J], or the no-op."""
     best = jnp.argmax(jnp.where(allowed, score, -jnp.inf)).astype(jnp.int32)
     return {HEAD: jnp.where(jnp.any(allowed), best + 1, 0)}
 
 
 def random_feasible(env: Scheduler, state: State, key: jax.Array) -> Action:
-    """Any allowed action, the no-op among them."""
+    """Draw any allowed action, including the no-op.
+
+    Args:
+      env, state, key: see `Baseline`.
+    """
     del env
     mask = state.action_mask[HEAD]
     logits = jnp.where(mask, 0.0, -jnp.inf)
@@ -45,61 +49,78 @@ def random_feasible(env: Scheduler, state: State, key: jax.Array) -> Action:
 
 
 def random_job(env: Scheduler, state: State, key: jax.Array) -> Action:
-    """Any job that can start; the no-op where there is none."""
+    """Draw any job that can start, or the no-op if there is none.
+
+    Args:
+      env, state, key: see `Baseline`.
+    """
     del env
     startable = state.action_mask[HEAD][1:]
     return _best_slot(jax.random.uniform(key, startable.shape, jnp.float32), startable)
 
 
 def _viable(env: Scheduler, state: State) -> tuple[rules.Queue, jax.Array]:
-    """The queue, and which of its jobs can still be on time, bool [J]."""
-    line = rules.queue(state.data.board, env.limits)
-    return line, state.data.board.time + line.duration <= line.deadline
+    """Return the queue, and which of its jobs can still be on time, bool [J]."""
+    queue = rules.queue(state.data.board, env.limits)
+    return queue, state.data.board.time + queue.duration <= queue.deadline
 
 
 def earliest_deadline_first(env: Scheduler, state: State, key: jax.Array) -> Action:
-    """Starts the job of the earliest deadline among those that can start.
+    """Start the job with the earliest deadline among those that can start.
 
-    Jobs that can still be on time come before those that cannot: the plain rule
-    (Jackson 1955) would start jobs first that are late already, and score less here.
+    Jobs that can still be on time come first. Without this preference (Jackson 1955)
+    the rule starts jobs that are late already, and its return is lower.
+
+    Args:
+      env, state, key: see `Baseline`.
     """
     del key
-    line, viable = _viable(env, state)
-    score = jnp.where(viable, 0.0, -1e6) - line.deadline.astype(jnp.float32)
-    return _best_slot(score, line.startable)
+    queue, viable = _viable(env, state)
+    score = jnp.where(viable, 0.0, -1e6) - queue.deadline.astype(jnp.float32)
+    return _best_slot(score, queue.startable)
 
 
 def plain_edf(env: Scheduler, state: State, key: jax.Array) -> Action:
-    """Starts the job of the earliest deadline, late or not."""
+    """Start the job with the earliest deadline, even if it is late.
+
+    Args:
+      env, state, key: see `Baseline`.
+    """
     del key
-    line, _ = _viable(env, state)
-    return _best_slot(-line.deadline.astype(jnp.float32), line.startable)
+    queue, _ = _viable(env, state)
+    return _best_slot(-queue.deadline.astype(jnp.float32), queue.startable)
 
 
 def densest_first(env: Scheduler, state: State, key: jax.Array) -> Action:
-    """Starts the job of the most weight per unit of resource and tick.
+    """Start the job with the most weight per unit of resource and tick.
 
-    Jobs that can still be on time come before those that cannot.
+    Jobs that can still be on time come first.
+
+    Args:
+      env, state, key: see `Baseline`.
     """
     del key
-    line, viable = _viable(env, state)
-    area = jnp.maximum(line.duration * line.need, 1).astype(jnp.float32)
-    score = jnp.where(viable, 0.0, -1e6) + line.weight / area
-    return _best_slot(score, line.startable)
+    queue, viable = _viable(env, state)
+    area = jnp.maximum(queue.duration * queue.need, 1).astype(jnp.float32)
+    score = jnp.where(viable, 0.0, -1e6) + queue.weight / area
+    return _best_slot(score, queue.startable)
 
 
 def toy_schedule(env: Scheduler, state: State, key: jax.Array) -> Action:
-    """The best schedule of the toy family: good jobs as they come, the largest first.
+    """Follow an optimal schedule of the toy family: start good jobs, largest first.
 
-    Each phase brings pairs that fill a machine. Largest first, no two jobs of
-    different pairs end up on one machine: those of at least half the capacity take
-    a machine each, and what is left over there fits no larger job than the partner.
+    In each phase pairs of jobs arrive that fill a machine. The larger job of each pair
+    needs at least half of the capacity, so it takes a machine alone. The resource left
+    on that machine is exactly enough for the other job of the pair.
+
+    Args:
+      env, state, key: see `Baseline`.
     """
     del key
-    line, viable = _viable(env, state)
-    area = (line.duration * line.need).astype(jnp.float32)
-    good = viable & (line.weight >= area)
-    return _best_slot(line.need.astype(jnp.float32), line.startable & good)
+    queue, viable = _viable(env, state)
+    area = (queue.duration * queue.need).astype(jnp.float32)
+    good = viable & (queue.weight >= area)
+    return _best_slot(queue.need.astype(jnp.float32), queue.startable & good)
 
 
 BASELINES: dict[str, Baseline] = {

@@ -15,33 +15,33 @@ from .rules import Board, Instance, Limits, Queue
 
 HEAD = "job"
 NO_OP = 0  # action 0 lets a tick pass; action 1 + j starts the job in slot j
-SUCCESS = 0.9  # share of the weight that is on time in an episode that succeeded
+SUCCESS = 0.9  # smallest share of the weight on time in a successful episode
 
-# Ticks from now at which the observation shows each machine's free resource.
+# Future ticks for which the observation shows the free resource of each machine.
 _TICKS_SHOWN = (0, 1, 2, 3, 4, 6, 8, 12)
-# Arrivals are announced as totals over these intervals, in ticks from now.
+# Intervals, in ticks from now, over which the observation sums up future arrivals.
 _ANNOUNCED = ((1, 2), (3, 5), (6, 10))
 
 
 class Data(struct.PyTreeNode):
-    """The environment's own state, beside what a policy sees."""
+    """The internal state of the environment."""
 
     board: Board
     on_time: jax.Array  # float32 [], share of the weight
     tardiness: jax.Array  # float32 [], share of the weight
     steps: jax.Array  # int32 []
     choices: jax.Array  # int32 [], steps at which a job could have started
-    held: jax.Array  # int32 [], no-ops among these
+    held: jax.Array  # int32 [], no-ops at these steps
     invalid: jax.Array  # int32 [], steps with a job that could not start
 
 
-def observe(board: Board, line: Queue, limits: Limits) -> jax.Array:
-    """The observation, float32 [D]; see the table in README.md.
+def observe(board: Board, queue: Queue, limits: Limits) -> jax.Array:
+    """Compute the observation, float32 [D]; see the table in README.md.
 
     Args:
-      board: the shop.
-      line: its queue.
-      limits: the static facts.
+      board: the state of the shop.
+      queue: the queue of this board.
+      limits: the static parameters.
     """
     num_jobs = board.start.shape[0]
     progress = jnp.stack(
@@ -55,7 +55,7 @@ def observe(board: Board, line: Queue, limits: Limits) -> jax.Array:
     room = _scaled(limits.capacity - board.used[:, ticks], limits.capacity)
     return jnp.concatenate(
         [
-            _slot_features(board, line, limits).reshape(-1),
+            _slot_features(board, queue, limits).reshape(-1),
             room.reshape(-1),
             *_announcements(board, limits),
             progress,
@@ -68,30 +68,30 @@ def _scaled(x: jax.Array, scale: float) -> jax.Array:
 
 
 def _jobs_per_weight(board: Board) -> jax.Array:
-    """Number of jobs over their weight: a weight times this is 1 on average."""
+    """Return the factor that scales weights to a mean of 1."""
     return board.start.shape[0] / jnp.sum(board.instance.weight)
 
 
-def _slot_features(board: Board, line: Queue, limits: Limits) -> jax.Array:
-    """What is shown of the job in each slot, float32 [7, J]."""
-    slack = line.deadline - board.time - line.duration
-    area = line.duration * line.need
+def _slot_features(board: Board, queue: Queue, limits: Limits) -> jax.Array:
+    """Compute the observed features of the job in each slot, float32 [7, J]."""
+    slack = queue.deadline - board.time - queue.duration
+    area = queue.duration * queue.need
     per_weight = _jobs_per_weight(board)
     return jnp.stack(
         [
-            line.present.astype(jnp.float32),
-            line.startable.astype(jnp.float32),
-            _scaled(line.duration, limits.max_duration),
-            _scaled(line.need, limits.capacity),
-            jnp.where(line.present, _scaled(slack, limits.patience), 0.0),
-            line.weight * (per_weight / 4.0),
-            line.weight * per_weight / jnp.maximum(area, 1).astype(jnp.float32),
+            queue.present.astype(jnp.float32),
+            queue.startable.astype(jnp.float32),
+            _scaled(queue.duration, limits.max_duration),
+            _scaled(queue.need, limits.capacity),
+            jnp.where(queue.present, _scaled(slack, limits.patience), 0.0),
+            queue.weight * (per_weight / 4.0),
+            queue.weight * per_weight / jnp.maximum(area, 1).astype(jnp.float32),
         ]
     )
 
 
 def _announcements(board: Board, limits: Limits) -> tuple[jax.Array, jax.Array]:
-    """Work and weight of the jobs that arrive in each of the intervals, [3] each."""
+    """Sum up area and weight of the jobs that arrive in each interval, [3] each."""
     instance, num_jobs = board.instance, board.start.shape[0]
     area = (instance.duration * instance.need).astype(jnp.float32)
     wait = instance.arrival - board.time
@@ -121,7 +121,7 @@ def _metrics(data: Data) -> dict[str, jax.Array]:
 
 @dataclasses.dataclass(frozen=True)
 class Scheduler:
-    """Starts waiting jobs on machines, one a step, or lets a tick pass."""
+    """The environment: each action starts a waiting job or lets a tick pass."""
 
     name: str
     limits: Limits
@@ -132,7 +132,7 @@ class Scheduler:
         return EnvSpec(self.name, {HEAD: Discrete(1 + self.limits.num_slots)})
 
     def start(self, instance: Instance) -> State:
-        """The first state of a given instance."""
+        """Return the first state of a given instance."""
         zero, none = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
         data = Data(
             rules.new(instance, self.limits), zero, zero, none, none, none, none
@@ -144,15 +144,15 @@ class Scheduler:
 
     def step(self, state: State, action: Action) -> State:
         data, limits = state.data, self.limits
-        # From the board, not from the state's mask: what a job may do is the rules'.
-        line = rules.queue(data.board, limits)
+        # Computed from the board, so that the rules do not depend on the state's mask.
+        queue = rules.queue(data.board, limits)
         choice = action[HEAD].astype(jnp.int32)
         slot = jnp.clip(choice - 1, 0, limits.num_slots - 1)
         in_range = (choice >= 1) & (choice <= limits.num_slots)
-        starts = in_range & line.startable[slot]
-        board = rules.play(data.board, line, slot, starts, limits)
+        starts = in_range & queue.startable[slot]
+        board = rules.play(data.board, queue, slot, starts, limits)
         on_time, tardiness = rules.shares(board, limits)
-        could_start = jnp.any(line.startable)
+        could_start = jnp.any(queue.startable)
         data = Data(
             board=board,
             on_time=on_time,
@@ -166,20 +166,22 @@ class Scheduler:
         return self._state(data, reward)
 
     def _state(self, data: Data, reward: jax.Array) -> State:
-        line = rules.queue(data.board, self.limits)
+        queue = rules.queue(data.board, self.limits)
         return State(
             data=data,
-            obs=observe(data.board, line, self.limits),
+            obs=observe(data.board, queue, self.limits),
             reward=reward,
             terminated=rules.is_over(data.board),
             truncated=jnp.zeros((), bool),
-            action_mask={HEAD: jnp.concatenate([jnp.ones((1,), bool), line.startable])},
+            action_mask={
+                HEAD: jnp.concatenate([jnp.ones((1,), bool), queue.startable])
+            },
             metrics=_metrics(data),
         )
 
 
 def optimal_return(state: State) -> jax.Array:
-    """Return of the best schedule of a toy's instance; else a bound, 1."""
+    """Return the optimal return of a toy instance; for other families a bound, 1."""
     return state.data.board.instance.bound
 
 
@@ -189,14 +191,14 @@ def make(
     """Build the environment.
 
     Args:
-      family: of the workloads: mix, toy or one of `generator.FAMILIES`.
-      num_jobs: of an instance; the toy has its own number.
-      num_machines: machines, all alike.
-      capacity: resource of each machine.
-      num_slots: waiting jobs that can be seen.
+      family: "mix", "toy" or one of `generator.FAMILIES`.
+      num_jobs: number of jobs per instance; ignored for the family "toy".
+      num_machines: number of identical machines.
+      capacity: units of resource per machine.
+      num_slots: number of observed waiting jobs.
 
     Raises:
-      ConfigError: an argument that cannot be used.
+      ConfigError: an argument is not allowed.
     """
     known = ("mix", "toy", *generator.FAMILIES)
     if family not in known:
@@ -209,10 +211,11 @@ def make(
     )
 
     toy = generator.Toy()
-    if family == "toy" and toy.crowd(limits) > num_slots:
-        # Else decoys could hide good jobs, and the optimum would be out of reach.
+    max_waiting = toy.max_waiting(limits)
+    if family == "toy" and max_waiting > num_slots:
+        # With fewer slots decoys could hide good jobs from the policy.
         raise ConfigError(
-            "num_slots", num_slots, f"at least {toy.crowd(limits)} with family toy"
+            "num_slots", num_slots, f"at least {max_waiting} with family toy"
         )
 
     def draw(key: jax.Array) -> Instance:

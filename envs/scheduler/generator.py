@@ -1,7 +1,7 @@
-"""Workloads: one instance from a key, by family. Apart from the rules that play it.
+"""Random instances of the scheduling problem, by family.
 
-A family is a row of numbers, so that a mixture of families is one program. The toy
-family is another generator: its best schedule is known by construction.
+A family is a tuple of numbers, so that a mixture of families is one program. The toy
+family has a separate generator, with instances whose optimal schedule is known.
 """
 
 import dataclasses
@@ -16,17 +16,17 @@ from .rules import Instance, Limits
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """How the jobs of one kind of day are drawn.
+    """The parameters of the distribution of jobs. U is uniform in (0, 1].
 
     Attributes:
-      window: ticks over which jobs arrive.
-      bursts: number of moments at which they do; 0 is any time.
+      window: ticks during which jobs arrive.
+      bursts: number of ticks at which jobs arrive; 0 for arrivals at any tick.
       scale: durations are `scale` U^(-1/tail) ticks, rounded down: a Pareto
         distribution.
-      tail: the smaller, the heavier the tail of that distribution.
+      tail: shape of the Pareto distribution; a smaller number has a heavier tail.
       size: needs are 1 + capacity U^size, rounded down.
-      slack: the fewest ticks between the earliest completion and the deadline.
-      spread: those ticks are uniform from `slack` to `slack + spread`.
+      slack: smallest number of ticks from the earliest completion to the deadline.
+      spread: this number is uniform from `slack` to `slack + spread`.
     """
 
     window: float
@@ -45,19 +45,19 @@ FAMILIES = {
     "heavy": Family(22.0, 0.0, 1.5, 1.0, 1.5, 1.0, 8.0),
 }
 
-# Three weights of jobs: 60 % have the first, 30 % the second and 10 % the third.
+# The weights of jobs, with probabilities 0.6, 0.3 and 0.1.
 _WEIGHTS = (1.0, 3.0, 9.0)
 _CUMULATIVE = (0.6, 0.9)
 
 
 def draw(key: jax.Array, family: Family, num_jobs: int, limits: Limits) -> Instance:
-    """One instance of a family.
+    """Draw an instance of a family.
 
     Args:
-      key: of the draw.
-      family: its numbers, which may be traced.
-      num_jobs: K.
-      limits: of the shop.
+      key: a random key.
+      family: the family, whose numbers may be traced.
+      num_jobs: K, the number of jobs.
+      limits: the static parameters of the shop.
     """
     u = jax.random.uniform(key, (5, num_jobs), jnp.float32)
     bursts = jnp.maximum(family.bursts, 1.0)
@@ -77,12 +77,12 @@ def draw(key: jax.Array, family: Family, num_jobs: int, limits: Limits) -> Insta
 
 
 def draw_mix(key: jax.Array, num_jobs: int, limits: Limits) -> Instance:
-    """One instance of a family that is drawn too, each with the same probability.
+    """Draw a family uniformly, and an instance of it.
 
     Args:
-      key: of the draw.
-      num_jobs: K.
-      limits: of the shop.
+      key: a random key.
+      num_jobs: K, the number of jobs.
+      limits: the static parameters of the shop.
     """
     key_family, key_jobs = jax.random.split(key)
     rows = [dataclasses.astuple(family) for family in FAMILIES.values()]
@@ -100,7 +100,7 @@ def by_deadline(
     weight: jax.Array,
     bound: float | jax.Array = 1.0,
 ) -> Instance:
-    """The instance, jobs in the order of their deadlines, in the rules' dtypes.
+    """Make an instance, with jobs sorted by deadline.
 
     Args:
       arrival: [K], ticks.
@@ -108,7 +108,7 @@ def by_deadline(
       deadline: [K], ticks, of the completion.
       need: [K], units of resource.
       weight: [K].
-      bound: [], a return that no schedule exceeds.
+      bound: [], an upper bound of the return.
     """
     order = jnp.argsort(deadline)
     arrival, duration, deadline, need = (
@@ -121,23 +121,24 @@ def by_deadline(
 
 @dataclasses.dataclass(frozen=True)
 class Toy:
-    """Machines that good jobs fill without a gap, and decoys that do not pay.
+    """Instances of good jobs that fill all machines, and decoys not worth starting.
 
-    Each machine's day is cut into phases of `phase` ticks, and each phase into two
-    good jobs, of need r and capacity - r, both due at the end of their phase. A
-    decoy is light, and due at least `patience` before the end of the last phase.
+    Time is divided into phases of `phase` ticks. In each phase, for each machine, two
+    good jobs arrive, with needs r and capacity - r, which are due at the end of the
+    phase. A decoy has a low weight, and is due at least `patience` ticks before the end
+    of the last phase.
     """
 
     num_phases: int = 6
     phase: int = 4
     num_decoys: int = 6
 
-    def crowd(self, limits: Limits) -> int:
-        """The most jobs that can wait at once while none is late."""
+    def max_waiting(self, limits: Limits) -> int:
+        """Return the largest number of jobs that wait at once if no job is late."""
         return 2 * limits.num_machines + self.num_decoys
 
     def draw(self, key: jax.Array, limits: Limits) -> Instance:
-        """One instance; its `bound` is the return of its best schedule."""
+        """Draw an instance whose `bound` is the return of its optimal schedule."""
         keys = jax.random.split(key, 4)
         good = self._good(keys[0], limits)
         decoys = self._decoys(keys[1], limits)
@@ -168,8 +169,7 @@ class Toy:
         u = jax.random.uniform(key, (4, self.num_decoys), jnp.float32)
         duration = 1 + jnp.floor(self.phase * u[0])
         need = 1 + jnp.floor(limits.capacity // 2 * u[1])
-        # Room of the deadline: from the soonest completion to the latest that the
-        # proof of the optimum allows.
+        # The latest deadline of a decoy for which the proof of the optimum holds.
         last = self.num_phases * self.phase - limits.patience
         arrival = jnp.floor((last - duration + 1) * u[2])
         return {

@@ -1,6 +1,6 @@
-"""Presets of the scheduler: values of `Config` and `Hypers` by plain name.
+"""Presets of the scheduler: values of `Config` and `Hypers` by name.
 
-"default" applies whenever the scheduler is chosen, the others on top of it.
+"default" always applies; the others are applied after it.
 """
 
 PRESETS: dict[str, dict[str, object]] = {

@@ -1,8 +1,8 @@
-"""Jobs on machines: what may start, what it uses, what it is worth. Plain rules.
+"""The rules of the scheduling problem, as pure functions.
 
-Letters: K jobs of an instance, J places of the queue, M machines, H ticks of the
-longest job. Time is in ticks; a job runs on one machine and is never interrupted, so
-once it starts its completion, and with it its worth, is settled.
+Letters: K jobs of an instance, J slots of the queue, M machines, H ticks of the longest
+job. Time is in ticks. A job runs on one machine and is never interrupted, so its
+completion and its reward are known when it starts.
 """
 
 import dataclasses
@@ -11,23 +11,23 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-# What `Board.start` holds for jobs without a start.
+# Values of `Board.start` for jobs that have not started.
 WAITING = -1
 LOST = -2
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The static facts of a shop.
+    """The static parameters of a shop.
 
     Attributes:
-      num_machines: M, all alike.
-      capacity: of each machine, in units of resource.
-      num_slots: J, how many waiting jobs can be seen and started.
-      max_duration: H; no job is longer.
-      patience: ticks behind its deadline after which a job is worth no more than
-        one that never ran.
-      horizon: the tick at which the shop closes: what did not start by then is lost.
+      num_machines: M, identical machines.
+      capacity: units of resource per machine.
+      num_slots: J, the number of waiting jobs that are observed and can be started.
+      max_duration: H, the duration of the longest job.
+      patience: number of ticks; a job that completes so long after its deadline counts
+        as much as a lost job.
+      horizon: the last tick; jobs that have not started by then are lost.
     """
 
     num_machines: int = 2
@@ -39,39 +39,39 @@ class Limits:
 
 
 class Instance(struct.PyTreeNode):
-    """What is to be done, the jobs in order of their deadlines."""
+    """The jobs of an episode, sorted by deadline."""
 
     arrival: jax.Array  # int32 [K]
     duration: jax.Array  # int32 [K], 1 to H
     deadline: jax.Array  # int32 [K], of the completion; ascending
     need: jax.Array  # int32 [K], 1 to the capacity of a machine
     weight: jax.Array  # float32 [K], positive
-    bound: jax.Array  # float32 [], no schedule scores more; see generator.py
+    bound: jax.Array  # float32 [], upper bound of the return, see generator.py
 
 
 class Board(struct.PyTreeNode):
-    """A shop in the middle of its day."""
+    """The state of a shop at a tick."""
 
     instance: Instance
     time: jax.Array  # int32 []
     start: jax.Array  # int32 [K], tick of the start, or WAITING or LOST
-    used: jax.Array  # int32 [M, H], resource in use `h` ticks from now
+    used: jax.Array  # int32 [M, H], resource in use h ticks from now
 
 
 class Queue(struct.PyTreeNode):
-    """The J most urgent of the jobs that wait, by deadline; zeros where empty."""
+    """The J waiting jobs with the earliest deadlines; zeros in empty slots."""
 
-    job: jax.Array  # bool [J, K], one-hot: which job it is
-    present: jax.Array  # bool [J]
+    job: jax.Array  # bool [J, K], one-hot index of the job in the instance
+    present: jax.Array  # bool [J], the slot holds a job
     duration: jax.Array  # int32 [J]
     deadline: jax.Array  # int32 [J]
     need: jax.Array  # int32 [J]
     weight: jax.Array  # float32 [J]
-    startable: jax.Array  # bool [J], fits the free resource of a machine now
+    startable: jax.Array  # bool [J], some machine has enough free resource now
 
 
 def new(instance: Instance, limits: Limits) -> Board:
-    """The shop at tick 0, every machine idle."""
+    """Return the shop at tick 0, with idle machines."""
     return Board(
         instance=instance,
         time=jnp.zeros((), jnp.int32),
@@ -81,20 +81,20 @@ def new(instance: Instance, limits: Limits) -> Board:
 
 
 def waiting(board: Board) -> jax.Array:
-    """Jobs that are here and neither started nor lost, bool [K]."""
+    """Return the jobs that have arrived and are neither started nor lost, bool [K]."""
     return (board.start == WAITING) & (board.instance.arrival <= board.time)
 
 
 def free(board: Board, limits: Limits) -> jax.Array:
-    """Resource of each machine that is free now, and stays so: int32 [M].
+    """Return the free resource of each machine, int32 [M].
 
-    Nothing starts in the future, so what is free now is free for any duration.
+    No starts are planned ahead, so resource that is free now stays free.
     """
     return limits.capacity - board.used[:, 0]
 
 
 def queue(board: Board, limits: Limits) -> Queue:
-    """The waiting jobs that can be seen, and which of them can start now."""
+    """Return the observed waiting jobs, and which of them can start now."""
     waits = waiting(board)
     place = jnp.cumsum(waits.astype(jnp.int32)) - 1
     slots = jnp.arange(limits.num_slots, dtype=jnp.int32)
@@ -118,12 +118,12 @@ def queue(board: Board, limits: Limits) -> Queue:
 
 
 def best_fit(board: Board, need: jax.Array, limits: Limits) -> jax.Array:
-    """The machine with the least free resource that still suffices, one-hot [M].
+    """Choose the machine with the least sufficient free resource, one-hot [M].
 
     Args:
-      board: the shop.
+      board: the state of the shop.
       need: int32 [], units of resource.
-      limits: the static facts.
+      limits: the static parameters.
     """
     room = free(board, limits)
     machine = jnp.argmin(jnp.where(room >= need, room, limits.capacity + 1))
@@ -131,25 +131,25 @@ def best_fit(board: Board, need: jax.Array, limits: Limits) -> jax.Array:
 
 
 def play(
-    board: Board, line: Queue, slot: jax.Array, starts: jax.Array, limits: Limits
+    board: Board, queue: Queue, slot: jax.Array, starts: jax.Array, limits: Limits
 ) -> Board:
     """Start the job in a slot, which takes no time, or let one tick pass.
 
     Args:
-      board: the shop before.
-      line: its queue.
-      slot: int32 [], from 0.
-      starts: bool [], whether the job in that slot starts; the caller makes sure that
-        it can. Else a tick passes.
-      limits: the static facts.
+      board: the state of the shop.
+      queue: the queue of this board.
+      slot: int32 [], index of a slot, from 0.
+      starts: bool [], whether the job in the slot starts; if False, a tick passes. The
+        caller must check that the job can start.
+      limits: the static parameters.
     """
-    duration, need = line.duration[slot], line.need[slot]
+    duration, need = queue.duration[slot], queue.need[slot]
     ticks = jnp.arange(limits.max_duration, dtype=jnp.int32)
     machine = best_fit(board, need, limits)
     block = jnp.where(machine[:, None] & (ticks < duration)[None, :], need, 0)
     next_tick = jnp.pad(board.used[:, 1:], ((0, 0), (0, 1)))
     time = board.time + jnp.where(starts, 0, 1)
-    start = jnp.where(line.job[slot] & starts, board.time, board.start)
+    start = jnp.where(queue.job[slot] & starts, board.time, board.start)
     start = jnp.where(
         (start == WAITING) & too_late(board.instance, time, limits), LOST, start
     )
@@ -161,19 +161,22 @@ def play(
 
 
 def too_late(instance: Instance, time: jax.Array, limits: Limits) -> jax.Array:
-    """Jobs that are worth no more if they start at that tick than if never, bool [K].
+    """Return the jobs that are lost if they have not started before a tick, bool [K].
 
     Args:
       instance: the jobs.
       time: int32 [], the tick.
-      limits: the static facts.
+      limits: the static parameters.
     """
     late = time + instance.duration - instance.deadline >= limits.patience
     return late | (time >= limits.horizon)
 
 
 def tardiness(board: Board, limits: Limits) -> jax.Array:
-    """Tardiness of each settled job in units of the patience: 0 on time, 1 lost. [K]"""
+    """Compute the tardiness of each job in units of the patience, float32 [K].
+
+    It is 0 for jobs on time and for waiting jobs, and 1 for lost jobs.
+    """
     instance = board.instance
     late = board.start + instance.duration - instance.deadline
     late = jnp.clip(late, 0, limits.patience).astype(jnp.float32) / limits.patience
@@ -181,7 +184,7 @@ def tardiness(board: Board, limits: Limits) -> jax.Array:
 
 
 def shares(board: Board, limits: Limits) -> tuple[jax.Array, jax.Array]:
-    """Weight on time and weighted tardiness so far, each a share of all weight."""
+    """Return weight on time and weighted tardiness, as shares of the total weight."""
     weight = board.instance.weight
     late = tardiness(board, limits)
     on_time = (board.start >= 0) & (late == 0.0)
@@ -193,5 +196,5 @@ def shares(board: Board, limits: Limits) -> tuple[jax.Array, jax.Array]:
 
 
 def is_over(board: Board) -> jax.Array:
-    """Every job is settled: started or lost."""
+    """Return whether every job is started or lost."""
     return jnp.all(board.start != WAITING)

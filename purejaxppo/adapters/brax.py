@@ -1,10 +1,10 @@
-"""Brax's environments under our protocol.
+"""Brax's environments with the protocol of `purejaxppo.env`.
 
     python -m purejaxppo.train --env brax:inverted_pendulum --env-kwargs backend=mjx
 
-Without Brax's wrappers: those restart an environment inside `step` and so hide the
-observation that an episode ended with. The time limit is the specification's, and a
-truncation.
+Brax's wrappers are not used, because they reset an environment inside `step` and so
+hide the last observation of an episode. The time limit is part of the specification,
+and is a truncation.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from purejaxppo import trees
 from purejaxppo.env import Action, Box, EnvSpec, Obs, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
-from purejaxppo.numerics import import_mjx, permissive_numerics, strong
+from purejaxppo.numerics import import_mjx, permissive_numerics, strongly_typed
 
 if TYPE_CHECKING:  # Brax is optional
     from brax.envs import Env as BraxEnvironment
@@ -25,18 +25,18 @@ if TYPE_CHECKING:  # Brax is optional
 
 BACKENDS = ("generalized", "spring", "positional", "mjx")
 HEAD = "action"
-EPISODE_STEPS = 1000  # what Brax's own `create` cuts episodes at
+EPISODE_STEPS = 1000  # the default time limit of Brax's `create`
 MAX_STEPS = 2**31 - 1  # an episode's age is an int32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BraxEnv:
-    """An environment of Brax under our protocol; `make` builds it.
+    """A Brax environment with the protocol of `purejaxppo.env`; `make` builds it.
 
     Attributes:
       spec: one Box head, "action", and the time limit.
-      backend: which of Brax's physics; "none" where it has no physics.
-      brax: the environment inside.
+      backend: name of Brax's physics; "none" if the environment has no physics.
+      brax: Brax's environment.
     """
 
     spec: EnvSpec
@@ -44,12 +44,12 @@ class BraxEnv:
     brax: "BraxEnvironment"
 
     def reset(self, key: jax.Array) -> State:
-        """A first state; its metrics are sums over the episode, as Brax's are."""
+        """Start an episode. Metrics are sums over the episode, as in Brax's wrapper."""
         with permissive_numerics():
-            # Brax writes for untyped keys.
+            # Brax expects untyped keys.
             inner = self.brax.reset(jax.random.key_data(key))
-        # Brax's types are weak in places, and a step's others than a reset's.
-        inner: BraxState = jax.tree.map(strong, inner)
+        # Some of Brax's dtypes are weak, and differ between reset and step.
+        inner: BraxState = jax.tree.map(strongly_typed, inner)
         zero, false = jnp.zeros((), jnp.float32), jnp.zeros((), bool)
         return State(
             data=inner,
@@ -61,27 +61,34 @@ class BraxEnv:
         )
 
     def step(self, state: State, action: Action) -> State:
-        """Brax's step; where it blows up, the state before it, truncated."""
-        before: BraxState = state.data
+        """Step Brax's environment; if the result is not finite, truncate the episode.
+
+        Then the state before the step is kept.
+        """
+        old: BraxState = state.data
         with permissive_numerics():
-            after = self.brax.step(before, action[HEAD])
-        after = jax.tree.map(lambda new, old: strong(new, old.dtype), after, before)
-        # A selection, not a product: 0 * NaN is NaN, and one NaN is one in every mean.
-        sane = _all_finite((after.obs, after.reward, after.metrics))
-        inner = trees.where(sane, after, before)
-        added = {**inner.metrics, "unstable": (~sane).astype(jnp.float32)}
+            new = self.brax.step(old, action[HEAD])
+        new = jax.tree.map(lambda x, like: strongly_typed(x, like.dtype), new, old)
+        # A selection, not a product: 0 * NaN is NaN, and would make every mean NaN.
+        is_finite = _all_finite((new.obs, new.reward, new.metrics))
+        inner = trees.where(is_finite, new, old)
+        added = {**inner.metrics, "unstable": (~is_finite).astype(jnp.float32)}
         return State(
             data=inner,
             obs=observe(inner),
-            reward=jnp.where(sane, after.reward, 0.0),
-            terminated=sane & (after.done > 0),
-            truncated=~sane,
+            reward=jnp.where(is_finite, new.reward, 0.0),
+            terminated=is_finite & (new.done > 0),
+            truncated=~is_finite,
             metrics={name: x + added[name] for name, x in state.metrics.items()},
         )
 
 
 def observe(inner: "BraxState") -> Obs:
-    """Its observation; of a dict the state, and for the critic what is privileged."""
+    """Return the observation of a Brax state.
+
+    Of a dictionary the actor gets "state", and the critic "privileged_state" if there
+    is one.
+    """
     if not isinstance(inner.obs, Mapping):
         return inner.obs
     actor = inner.obs["state"]
@@ -98,17 +105,17 @@ def make(
     max_episode_steps: int = EPISODE_STEPS,
     **kwargs: object,
 ) -> BraxEnv:
-    """Builds Brax's environment of that name, and wraps it.
+    """Build an environment of Brax.
 
     Args:
-      name: as Brax registers it, such as "inverted_pendulum".
-      backend: the physics: "generalized", "spring", "positional" or "mjx"; None is
-        that environment's own choice.
-      max_episode_steps: the time limit.
-      **kwargs: what else its constructor takes.
+      name: its name in Brax's registry, such as "inverted_pendulum".
+      backend: the physics: "generalized", "spring", "positional" or "mjx"; None for
+        the environment's default.
+      max_episode_steps: the time limit in steps.
+      **kwargs: further arguments of the environment's constructor.
 
     Raises:
-      ConfigError: Brax is not installed, or a value that is not among these.
+      ConfigError: Brax is not installed, or an argument is not allowed.
     """
     limit = whole_number("max_episode_steps", max_episode_steps, 1, MAX_STEPS)
     if backend is not None:
@@ -134,8 +141,8 @@ def make(
 
 
 def _registered(name: str | None) -> dict[str, Callable[..., "BraxEnvironment"]]:
-    """Brax's environments by name."""
-    import_mjx()  # before Brax does, whatever the backend
+    """Return Brax's registry: name -> environment."""
+    import_mjx()  # before Brax imports MJX, so that the patch applies
     try:
         from brax import envs
     except ModuleNotFoundError as error:

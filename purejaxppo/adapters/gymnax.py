@@ -1,11 +1,12 @@
-"""Environments of gymnax, 0.0.9 and 1.x, under this package's protocol.
+"""Environments of gymnax, 0.0.9 and 1.x, with the protocol of `purejaxppo.env`.
 
     --env gymnax:CartPole-v1
     make_env("gymnax:Pendulum-v1", max_steps_in_episode=100)
 
-Actions are one head, "action": Discrete as it is, Box from [-1, 1] to gymnax's range.
-Observations are flattened to float32; a discrete one is one-hot. gymnax's time limit
-is a truncation. gymnax's auto-reset is not used: ours keeps the final observation.
+There is one head, "action". Continuous actions are scaled from [-1, 1] to gymnax's
+range. Observations are flattened to float32; a discrete one is one-hot. gymnax's time
+limit is a truncation. gymnax's auto-reset is not used, as it hides the last observation
+of an episode.
 """
 
 import dataclasses
@@ -20,11 +21,11 @@ from jax.typing import ArrayLike
 
 from purejaxppo.env import Action, Box, Discrete, EnvSpec, Head, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
-from purejaxppo.numerics import permissive_numerics, strong
+from purejaxppo.numerics import permissive_numerics, strongly_typed
 
 
 class Params(Protocol):
-    """What is used of gymnax's `EnvParams`."""
+    """The used part of gymnax's `EnvParams`."""
 
     @property
     def max_steps_in_episode(self) -> float: ...
@@ -34,14 +35,14 @@ class Params(Protocol):
 
 @runtime_checkable
 class DiscreteSpace(Protocol):
-    """What is used of gymnax's `Discrete`."""
+    """The used part of gymnax's `Discrete`."""
 
     n: int
 
 
 @runtime_checkable
 class BoxSpace(Protocol):
-    """What is used of gymnax's `Box`."""
+    """The used part of gymnax's `Box`."""
 
     low: ArrayLike
     high: ArrayLike
@@ -52,7 +53,7 @@ Space = DiscreteSpace | BoxSpace
 
 
 class Environment(Protocol):
-    """What is used of gymnax's `Environment`, of either version."""
+    """The used part of gymnax's `Environment`, in both versions."""
 
     def reset_env(
         self, key: jax.Array, params: Params
@@ -67,29 +68,29 @@ class Environment(Protocol):
 
 @runtime_checkable
 class TruncatingEnvironment(Protocol):
-    """What 1.x has on top: it tells a time limit from an end by the rules."""
+    """The additional method of gymnax 1.x, which reports a time limit."""
 
     def is_truncated(self, state: chex.ArrayTree, params: Params) -> jax.Array: ...
 
 
 class Data(struct.PyTreeNode):
-    """gymnax's own state, and what each step's key comes from.
+    """gymnax's state, and the random key of the episode.
 
-    The key of an episode stays as it is: one that is split from step to step has to be
-    drawn even where the environment has no use for it, which in a small one is most
-    of the time of a step.
+    The key of a step is derived from the episode's key and the number of steps. If the
+    key were split at each step, it would be computed even for environments that do not
+    use it, where this takes most of the time of a step.
     """
 
     inner: chex.ArrayTree
-    key: jax.Array
-    steps: jax.Array  # int32 []
+    key: jax.Array  # of the episode
+    steps: jax.Array  # int32 [], steps of the episode so far
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GymnaxEnv:
     """An environment of gymnax with its parameters and spaces; `make` builds it.
 
-    The spaces are made once, outside any trace: inside one their bounds are traced.
+    The spaces are created once, outside of jit, where their bounds would be traced.
     """
 
     env: Environment
@@ -104,7 +105,9 @@ class GymnaxEnv:
             obs, inner = self.env.reset_env(key_reset, self.params)
         false = jnp.zeros((), bool)
         return State(
-            data=Data(jax.tree.map(strong, inner), key_steps, jnp.zeros((), jnp.int32)),
+            data=Data(
+                jax.tree.map(strongly_typed, inner), key_steps, jnp.zeros((), jnp.int32)
+            ),
             obs=self._observation(obs),
             reward=jnp.zeros((), jnp.float32),
             terminated=false,
@@ -121,7 +124,7 @@ class GymnaxEnv:
             )
             terminated, truncated = self._ending(inner, ended)
         return state.replace(
-            # Some environments give a leaf another shape or type than reset did.
+            # In some environments a leaf has another shape or dtype than after reset.
             data=Data(jax.tree.map(_like, inner, data.inner), data.key, data.steps + 1),
             obs=self._observation(obs),
             reward=jnp.asarray(reward, jnp.float32).reshape(()),
@@ -144,15 +147,15 @@ class GymnaxEnv:
     def _ending(
         self, inner: chex.ArrayTree, ended: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Whether it ended by the rules, and whether by the time limit alone."""
+        """Return whether the episode is terminated, and whether it is truncated."""
         ended = jnp.asarray(ended, bool).reshape(())
         if isinstance(self.env, TruncatingEnvironment):
             truncated = self.env.is_truncated(inner, self.params)
             return ended, jnp.asarray(truncated, bool).reshape(()) & ~ended
-        # Version 0.0.9: what would not have ended without a limit was cut.
-        forever = self.params.replace(max_steps_in_episode=np.iinfo(np.int32).max)
-        by_rules = self.env.is_terminal(inner, forever)
-        terminated = ended & jnp.asarray(by_rules, bool).reshape(())
+        # Version 0.0.9: an end is a truncation if it depends on the time limit.
+        unlimited = self.params.replace(max_steps_in_episode=np.iinfo(np.int32).max)
+        is_terminal = self.env.is_terminal(inner, unlimited)
+        terminated = ended & jnp.asarray(is_terminal, bool).reshape(())
         return terminated, ended & ~terminated
 
 
@@ -161,7 +164,7 @@ def _like(leaf: ArrayLike, before: jax.Array) -> jax.Array:
 
 
 def _bounds(space: BoxSpace) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest action, flat: [A] each."""
+    """Return the lowest and highest action, flattened: [A] each."""
     low, high = (
         np.broadcast_to(np.asarray(bound, np.float32), space.shape).reshape(-1)
         for bound in (space.low, space.high)
@@ -178,14 +181,14 @@ def _head(name: str, space: object) -> Head:
 
 
 def make(name: str | None = None, **params: float) -> GymnaxEnv:
-    """The environment that gymnax registers under that name.
+    """Build an environment of gymnax.
 
     Args:
-      name: such as "CartPole-v1".
-      **params: fields of the environment's `EnvParams` that differ from its own.
+      name: its name in gymnax's registry, such as "CartPole-v1".
+      **params: fields of the environment's `EnvParams` that replace the defaults.
 
     Raises:
-      ConfigError: gymnax is not installed, or does not know the name or a parameter.
+      ConfigError: gymnax is not installed, or has no such environment or parameter.
     """
     try:
         import gymnax
@@ -203,7 +206,7 @@ def make(name: str | None = None, **params: float) -> GymnaxEnv:
         if field not in fields:
             raise UnknownName("env_kwargs", field, fields)
     chosen = defaults.replace(**params)
-    limit = int(chosen.max_steps_in_episode)  # a float in one of them
+    limit = int(chosen.max_steps_in_episode)  # a float in one environment
     limit = whole_number("max_steps_in_episode", limit, 1, np.iinfo(np.int32).max)
     action_space = env.action_space(chosen)
     spec = EnvSpec(

@@ -1,9 +1,9 @@
-"""`check_env`: the contract that every environment keeps, ours and yours.
+"""`check_env`: test an environment against the protocol of `purejaxppo.env`.
 
     from purejaxppo.check import check_env
     check_env(MyEnv())
 
-It raises one sentence about the first thing that is wrong, and returns None.
+It raises an error about the first violation, and returns None if there is none.
 """
 
 from collections.abc import Callable
@@ -30,14 +30,14 @@ def check_env(
     """Check specification, types, values and purity of an environment.
 
     Args:
-      env: what to check.
-      num_envs: how many environments are stepped side by side.
-      num_steps: how many steps each of them takes, with random allowed actions.
-      seed: of the keys.
-      random_start: False for an environment that always starts in one state.
+      env: the environment.
+      num_envs: number of environments stepped in parallel.
+      num_steps: number of steps of each, with random allowed actions.
+      seed: random seed.
+      random_start: False for an environment that always starts in the same state.
 
     Raises:
-      ConfigError: the first breach of the contract: where, what it is, what is allowed.
+      ConfigError: the first violation, with its place, its value and what is allowed.
     """
     name = env.spec.name
     check_spec(name, env.spec)
@@ -48,52 +48,52 @@ def check_env(
     played = play(keys, key_steps)
     check_starts(name, played.start, random_start)
     check_states(f"{name}.reset", env.spec.heads, played.start)
-    check_states(f"{name}.step", env.spec.heads, played.after)
+    check_states(f"{name}.step", env.spec.heads, played.next_state)
     check_equal(f"{name}: the same key", played, play(keys, key_steps))
     _check_unbatched(name, env, keys[0], played)
     if isinstance(env, DemonstratedEnv):
         check_demonstrator(name, env, played.start)
-        check_demonstrator(name, env, trees.merge_axes(played.after))
+        check_demonstrator(name, env, trees.merge_axes(played.next_state))
 
 
 class _Played(NamedTuple):
-    """T random steps of N environments, each reset where an episode ended."""
+    """T random steps of N environments, which are reset when an episode ends."""
 
     start: State  # [N]
-    after: State  # [T, N], as each step left it, before any reset
-    action: Action  # [T, N], that led there
+    next_state: State  # [T, N], after each step, before any reset
+    action: Action  # [T, N], the action of each step
 
 
 def _make_play(
     env: Env, num_envs: int, num_steps: int
 ) -> Callable[[jax.Array, jax.Array], _Played]:
-    """(keys [N] of the starts, key of the steps) -> the steps."""
+    """Make the function (keys [N] of the starts, key of the steps) -> the steps."""
 
     def one_step(state: State, key: jax.Array) -> tuple[State, tuple[State, Action]]:
         key_action, key_start = jax.random.split(key)
         action = jax.vmap(lambda state, key: random_action(env, state, key))(
             state, jax.random.split(key_action, num_envs)
         )
-        after = jax.vmap(env.step)(state, action)
+        stepped = jax.vmap(env.step)(state, action)
         fresh = jax.vmap(env.reset)(jax.random.split(key_start, num_envs))
-        done = after.terminated | after.truncated
-        return trees.where(done, fresh, after), (after, action)
+        done = stepped.terminated | stepped.truncated
+        return trees.where(done, fresh, stepped), (stepped, action)
 
     def play(keys: jax.Array, key: jax.Array) -> _Played:
         start = jax.vmap(env.reset)(keys)
         step_keys = jax.random.split(key, num_steps)
-        _, (after, action) = jax.lax.scan(one_step, start, step_keys)
-        return _Played(start, after, action)
+        _, (next_state, action) = jax.lax.scan(one_step, start, step_keys)
+        return _Played(start, next_state, action)
 
     return play
 
 
 def _check_unbatched(name: str, env: Env, key: jax.Array, played: _Played) -> None:
-    """One environment alone does what the first of a batch did, up to rounding."""
+    """Check that `reset` and `step` give the same without vmap, up to rounding."""
     first = trees.take(played.start, 0)
     check_equal(
         f"{name}: reset with and without vmap", jax.jit(env.reset)(key), first, 1e-4
     )
-    action, after = trees.take(trees.take((played.action, played.after), 0), 0)
+    action, expected = trees.take(trees.take((played.action, played.next_state), 0), 0)
     stepped = jax.jit(env.step)(first, action)
-    check_equal(f"{name}: step with and without vmap", stepped, after, 1e-3)
+    check_equal(f"{name}: step with and without vmap", stepped, expected, 1e-3)

@@ -1,4 +1,4 @@
-"""Random actions that an environment allows."""
+"""Random actions that the masks of a state allow."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,15 @@ from purejaxppo.policy.distributions import Categorical, PlackettLuce
 
 
 def random_action(env: Env, state: State, key: jax.Array) -> Action:
-    """An action, uniform over what the masks of a state allow.
+    """Draw an action uniformly from those that the masks of a state allow.
 
-    That of a custom head is a sample of its distribution for outputs of zero.
+    The action of a custom head is a sample of its distribution for network outputs of
+    zero.
 
     Args:
       env: one environment.
-      state: of it, without a batch axis.
-      key: of the draw.
+      state: a state of the environment, without a batch axis.
+      key: a random key.
     """
     action: Action = {}
     for index, (name, head) in enumerate(env.spec.heads.items()):
@@ -33,7 +34,7 @@ def _draw(head: Head, mask: jax.Array | None, key: jax.Array) -> jax.Array:
     if isinstance(head, Box):
         return jax.random.uniform(key, (head.size,), jnp.float32, -1.0, 1.0)
     if isinstance(head, Custom):
-        return custom.untrained(head).sample(key)
+        return custom.untrained_distribution(head).sample(key)
     logits = jnp.zeros((head.n,), jnp.float32)
     noise = Categorical.noise(key, logits.shape)
     if isinstance(head, Choice):

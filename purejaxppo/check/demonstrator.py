@@ -1,4 +1,4 @@
-"""What a demonstrator's actions show: heads, types, ranges and masks."""
+"""Checks of a demonstrator's actions: heads, dtypes, ranges and masks."""
 
 import jax
 import numpy as np
@@ -20,46 +20,48 @@ from purejaxppo.policy import custom
 
 
 def check_demonstrator(name: str, env: DemonstratedEnv, state: State) -> None:
-    """The demonstrator's actions in states [B]; free in a state that has ended.
+    """Check the demonstrator's actions in states [B].
+
+    In states that end an episode the action may have any value.
 
     Args:
-      name: of the environment.
+      name: name of the environment.
       env: one environment.
       state: [B].
 
     Raises:
-      ConfigError: the first head whose action is not one, or is not allowed.
+      ConfigError: the first head whose action is invalid or not allowed.
     """
     field = f"{name}.demonstrator"
     action = jax.jit(jax.vmap(env.demonstrator))(state)
-    going_on = ~np.asarray(state.terminated | state.truncated)
+    is_running = ~np.asarray(state.terminated | state.truncated)
     if set(action) != set(env.spec.heads):
         raise ConfigError(field, sorted(action), f"{sorted(env.spec.heads)}")
     for head_name, head in env.spec.heads.items():
         place = f"{field}: {head_name}"
-        _check_values(place, head, action[head_name], going_on)
+        _check_values(place, head, action[head_name], is_running)
         if head_name in state.action_mask and isinstance(head, Discrete | Choice):
-            relevant = going_on & may_be_active(head_name, env.spec.heads, state)
+            relevant = is_running & may_be_active(head_name, env.spec.heads, state)
             if np.any(relevant & ~_allowed(head_name, head, state, action)):
                 raise ConfigError(place, "a masked action", "what the mask allows")
 
 
 def _check_values(
-    field: str, head: Head, value: jax.Array, going_on: np.ndarray
+    field: str, head: Head, value: jax.Array, is_running: np.ndarray
 ) -> None:
-    """Type and shape in all states [B], range where the episode goes on."""
+    """Check dtype and shape in all states [B], and the range where `is_running`."""
     num = value.shape[:1]
     if isinstance(head, Box):
         expect(field, value, "float32", (*num, head.size))
-        if not np.all(np.abs(value[going_on]) <= 1.0):
+        if not np.all(np.abs(value[is_running]) <= 1.0):
             raise ConfigError(field, value.tolist(), "numbers in [-1, 1]")
         return
     if isinstance(head, Custom):
-        own = custom.action_type(head)
-        expect(field, value, str(own.dtype), (*num, *own.shape))
+        expected = custom.action_type(head)
+        expect(field, value, str(expected.dtype), (*num, *expected.shape))
         return
     expect(field, value, "int32", (*num, head.k) if isinstance(head, Choice) else num)
-    chosen = np.asarray(value).reshape((*num, -1))[going_on]
+    chosen = np.asarray(value).reshape((*num, -1))[is_running]
     if not np.all((chosen >= 0) & (chosen < head.n)):
         raise ConfigError(field, chosen.tolist(), f"numbers within 0 to {head.n - 1}")
     if isinstance(head, Choice) and any(len({*r}) < head.k for r in chosen.tolist()):
@@ -70,7 +72,7 @@ def _check_values(
 def _allowed(
     name: str, head: Discrete | Choice, state: State, action: Action
 ) -> np.ndarray:
-    """Whether the head's action is allowed, or does not matter: bool [B]."""
+    """Return whether the head's action is allowed or has no effect: bool [B]."""
     mask = np.asarray(state.action_mask[name])
     chosen = np.asarray(action[name]).reshape((len(mask), -1))
     if not isinstance(head, Discrete) or head.parent is None:

@@ -1,4 +1,4 @@
-"""What specification and tracing show of an environment: heads, shapes and types."""
+"""Checks of an environment by its specification and by tracing: heads and shapes."""
 
 from collections.abc import Mapping
 
@@ -14,10 +14,10 @@ FLAGS = ("terminated", "truncated")
 
 
 def check_spec(name: str, spec: EnvSpec) -> None:
-    """The heads and the time limit.
+    """Check the heads and the time limit of a specification.
 
     Raises:
-      ConfigError: the first that cannot be used.
+      ConfigError: the first invalid value.
     """
     if not spec.heads:
         raise ConfigError(f"{name}.spec.heads", dict(spec.heads), "at least one head")
@@ -64,11 +64,11 @@ def _check_discrete(field: str, head: Discrete, earlier: Mapping[str, Head]) -> 
 
 
 def check_types(name: str, env: Env) -> None:
-    """Shapes and types of `reset` and `step`, from tracing alone.
+    """Check shapes and dtypes of `reset` and `step` by tracing.
 
     Raises:
-      ConfigError: the first that is not what the protocol says, or that differs
-        between the two.
+      ConfigError: the first shape or dtype that violates the protocol, or that differs
+        between `reset` and `step`.
     """
     key = jax.random.key(0)
     reset = jax.eval_shape(env.reset, key)
@@ -81,8 +81,8 @@ def check_types(name: str, env: Env) -> None:
         raise ConfigError(
             f"{name}.step", jax.tree.structure(step), "the structure that reset has"
         )
-    before, after = (jax.tree_util.tree_leaves_with_path(x) for x in (reset, step))
-    for (path, a), (_, b) in zip(before, after, strict=True):
+    first, second = (jax.tree_util.tree_leaves_with_path(x) for x in (reset, step))
+    for (path, a), (_, b) in zip(first, second, strict=True):
         field = f"{name}.step: state{jax.tree_util.keystr(path)}"
         if describe(a) != describe(b):
             raise ConfigError(field, describe(b), f"what reset gives, {describe(a)}")
@@ -91,22 +91,22 @@ def check_types(name: str, env: Env) -> None:
 
 
 def describe(x: jax.Array) -> str:
-    """Type and shape of an array, or of what tracing knows of one."""
+    """Describe dtype and shape of an array or of a `jax.ShapeDtypeStruct`."""
     weak = " (weakly typed)" if getattr(x, "weak_type", False) else ""
     return f"{x.dtype} {list(x.shape)}{weak}"
 
 
 def expect(field: str, x: jax.Array, dtype: str, shape: tuple[int, ...]) -> None:
-    """Refuses an array of another type or shape.
+    """Check dtype and shape of an array.
 
     Args:
-      field: how the array is called in the error.
+      field: name of the array in the error.
       x: the array.
-      dtype: the name of the type that is allowed.
-      shape: the shape that is allowed.
+      dtype: name of the allowed dtype.
+      shape: the allowed shape.
 
     Raises:
-      ConfigError: it has another.
+      ConfigError: dtype or shape differ.
     """
     if x.dtype != dtype or x.shape != shape:
         raise ConfigError(field, describe(x), f"{dtype} {list(shape)}")
@@ -131,11 +131,11 @@ def _check_fields(name: str, spec: EnvSpec, state: State) -> None:
 
 
 def _parent(heads: Mapping[str, Head], head: Head) -> Discrete | None:
-    """The head whose choice the masks and the activity of `head` depend on."""
+    """Return the parent head, or None if there is none."""
     if not isinstance(head, Discrete) or head.parent is None:
         return None
     parent = heads[head.parent]
-    assert isinstance(parent, Discrete)  # `check_spec` has seen it
+    assert isinstance(parent, Discrete)  # checked by `check_spec`
     return parent
 
 

@@ -1,4 +1,4 @@
-"""What playing shows of an environment: its starts, its numbers, its masks, purity."""
+"""Checks of an environment by random play: starts, numbers, masks and purity."""
 
 from collections.abc import Mapping
 
@@ -13,15 +13,16 @@ from purejaxppo.trees import Tree
 
 
 def check_starts(name: str, start: State, random_start: bool) -> None:
-    """States [N] right after reset.
+    """Check states [N] right after reset.
 
     Args:
-      name: of the environment.
-      start: the states.
+      name: name of the environment.
+      start: the states, [N].
       random_start: whether states of different keys must differ.
 
     Raises:
-      ConfigError: a start that has ended, is paid, or does not depend on its key.
+      ConfigError: a start is terminated or truncated, has a reward, or does not depend
+        on its key.
     """
     for flag in FLAGS:
         if np.any(getattr(start, flag)):
@@ -36,16 +37,16 @@ def check_starts(name: str, start: State, random_start: bool) -> None:
 
 
 def check_states(field: str, heads: Mapping[str, Head], state: State) -> None:
-    """Numbers, flags and masks of states with any leading axes.
+    """Check numbers, flags and masks of states with any leading axes.
 
     Args:
-      field: how the states are called in an error, such as "deck.step".
-      heads: of the environment.
+      field: name of the states in an error, such as "deck.step".
+      heads: the heads of the environment.
       state: [...], each leaf with the same leading axes.
 
     Raises:
-      ConfigError: numbers that are not finite, two kinds of end at once, or a head
-        without enough allowed actions where it matters.
+      ConfigError: a number is not finite, a state is both terminated and truncated, or
+        the mask of an active head allows too few actions.
     """
     visible = {"obs": state.obs, "reward": state.reward, "metrics": state.metrics}
     for part, tree in visible.items():
@@ -61,9 +62,9 @@ def check_states(field: str, heads: Mapping[str, Head], state: State) -> None:
 
 
 def _check_mask(field: str, name: str, heads: Mapping[str, Head], state: State) -> None:
-    """Enough is allowed wherever the head of that name may matter."""
+    """Check that the mask of a head allows enough actions wherever it may be active."""
     head = heads[name]
-    # Nothing is chosen in a state that ended.
+    # No action is chosen in a state that ends an episode.
     done = np.asarray(state.terminated | state.truncated)
     needed_here = ~done & may_be_active(name, heads, state)
     num_needed = head.k if isinstance(head, Choice) else 1
@@ -81,11 +82,11 @@ def _check_mask(field: str, name: str, heads: Mapping[str, Head], state: State) 
 
 
 def may_be_active(name: str, heads: Mapping[str, Head], state: State) -> np.ndarray:
-    """Whether the head and all heads above it are active in states [...]: bool [...].
+    """Return whether a head and all its ancestors are active, bool [...].
 
     Args:
-      name: of the head.
-      heads: of the environment.
+      name: name of the head.
+      heads: the heads of the environment.
       state: [...].
     """
     active = np.ones(np.shape(state.reward), bool)
@@ -98,7 +99,7 @@ def may_be_active(name: str, heads: Mapping[str, Head], state: State) -> np.ndar
 
 
 def _reachable_rows(head: Discrete, state: State, shape: tuple[int, ...]) -> np.ndarray:
-    """Rows of the head's mask that a choice of its parent can pick, bool `shape`."""
+    """Return which rows of a head's mask its parent's choice can select, bool."""
     assert head.parent is not None
     allowed = np.asarray(state.action_mask.get(head.parent, np.ones(shape, bool)))
     if allowed.ndim > len(shape):  # the parent has a parent: any of its rows
@@ -109,13 +110,14 @@ def _reachable_rows(head: Discrete, state: State, shape: tuple[int, ...]) -> np.
 
 
 def check_equal(field: str, a: Tree, b: Tree, tolerance: float = 0.0) -> None:
-    """Two trees hold the same numbers; NaN equals NaN.
+    """Check that two trees hold the same numbers; NaN equals NaN.
 
     Args:
-      field: what was done twice, for the error.
-      a: one result.
-      b: the other, of the same structure.
-      tolerance: relative and absolute, of floating-point leaves; 0 is bit for bit.
+      field: name of the repeated computation in the error.
+      a: the first result.
+      b: the second result, of the same structure.
+      tolerance: relative and absolute tolerance of floating-point leaves; 0 requires
+        equality bit for bit.
 
     Raises:
       ConfigError: the first leaf that differs.

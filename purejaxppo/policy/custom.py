@@ -1,8 +1,9 @@
-"""Action heads of any `distrax.Distribution`, under the same ratio contract as ours.
+"""Action heads with a user's `distrax.Distribution`.
 
-A factory builds the distribution from numbers of the network, [..., n]: its batch shape
-begins with their leading axes. Further batch axes are independent parts of one action,
-and their log-probs are summed. distrax is imported only where such a head is used.
+The user's factory builds the distribution from the outputs of the network, [..., n].
+Its batch shape must begin with the leading axes of these outputs. Further batch axes
+are independent parts of one action, and their log-probs are summed. distrax is imported
+only if such a head is used.
 """
 
 import importlib
@@ -17,29 +18,29 @@ from flax import struct
 from purejaxppo import trees
 from purejaxppo.env import Custom
 from purejaxppo.errors import ConfigError
-from purejaxppo.numerics import permissive_numerics, strong
+from purejaxppo.numerics import permissive_numerics, strongly_typed
 
 if TYPE_CHECKING:
     import distrax
 
 
 def import_distrax():
-    """distrax, without what TFP warns of as it is imported: no user can mend that."""
+    """Import distrax, without the warnings of TFP's import, which no user can fix."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import distrax
     return distrax
 
 
-# Arrays [..., n] of the network -> a distrax.Distribution (or one of TFP).
+# Network outputs [..., n] -> a distrax.Distribution (or one of TFP).
 Factory = Callable[..., object]
 
 
 class CustomDistribution(struct.PyTreeNode):
-    """What a factory of the user builds, with the methods of our own distributions.
+    """A user's distribution, with the methods of the built-in distributions.
 
-    Only the numbers of the network are held: the distribution is built anew from them
-    wherever it is used, so that a sample can be drawn with a key of its own.
+    It holds only the outputs of the network. Each method builds the distrax object from
+    them, so that each sample of a batch can be drawn with a separate key.
     """
 
     parameters: tuple[jax.Array, ...]  # each [..., n], the arguments of the factory
@@ -47,43 +48,45 @@ class CustomDistribution(struct.PyTreeNode):
 
     @staticmethod
     def noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """One typed key for each sample, shape[:-1]: the last axis is the network's."""
+        """Return a key for each sample, shape[:-1]; the last axis holds parameters."""
         return jax.random.split(key, shape[:-1])
 
     def sample(self, noise: jax.Array) -> jax.Array:
-        """A sample from each of the keys `noise` [...].
+        """Draw a sample with each of the keys `noise` [...].
 
-        Rounding may put a sample where the density is 0 or infinite, as at the ends of
-        a Beta. One such log-prob would make the whole update NaN, so that sample is
-        replaced; whatever is stored stays re-evaluable.
+        Rounding can put a sample where the density is 0 or infinite, for example at the
+        ends of a Beta. Such a log-prob would make the loss NaN, so the sample is
+        replaced by the mean or the mode.
         """
 
-        def one(parameters: tuple[jax.Array, ...], key: jax.Array) -> jax.Array:
+        def sample_one(parameters: tuple[jax.Array, ...], key: jax.Array) -> jax.Array:
             with permissive_numerics():
                 dist = _build(self.factory, parameters)
-                return strong(dist.sample(seed=key))
+                return strongly_typed(dist.sample(seed=key))
 
         for _ in range(noise.ndim):
-            one = jax.vmap(one)
-        action = one(self.parameters, noise)
-        return self._where_possible(self._density(action), action)
+            sample_one = jax.vmap(sample_one)
+        action = sample_one(self.parameters, noise)
+        return self._replace_impossible(self._density(action), action)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """[...], of the whole action; not finite where the action is not possible.
+        """Return the log-prob [...]; it is not finite if the action is impossible.
 
-        Evaluated twice: the gradient is taken at an action with a finite density. That
-        of an inactive head is zeros, and the gradient there could be NaN.
+        The density is computed twice, so that its gradient is taken at an action with a
+        finite density. The stored action of an inactive head is zeros, where the
+        gradient could be NaN.
         """
         density = jax.lax.stop_gradient(self._density(action))
-        safe = self._density(self._where_possible(density, action))
+        safe = self._density(self._replace_impossible(density, action))
         return jnp.where(jnp.isfinite(density), safe, density)
 
     def entropy(self) -> jax.Array:
-        """[...]; 0 where the distribution has no formula of it, see `describe`."""
-        entropy = self.known_entropy()
+        """Return the entropy [...], or 0 if the distribution does not define it."""
+        entropy = self.entropy_if_defined()
         return jnp.zeros(self._leading(), jnp.float32) if entropy is None else entropy
 
-    def known_entropy(self) -> jax.Array | None:
+    def entropy_if_defined(self) -> jax.Array | None:
+        """Return the entropy [...], or None if the distribution does not define it."""
         with permissive_numerics():
             dist = _build(self.factory, self.parameters)
             try:
@@ -93,8 +96,8 @@ class CustomDistribution(struct.PyTreeNode):
             return self._sum(jnp.broadcast_to(entropy, dist.batch_shape))
 
     def mode(self) -> jax.Array:
-        """The mode; where there is none, or it is not finite, the mean."""
-        return self._point(("mode", "mean"))
+        """Return the mode, or the mean if the mode is undefined or not finite."""
+        return self._point_estimate(("mode", "mean"))
 
     def _leading(self) -> tuple[int, ...]:
         return self.parameters[0].shape[:-1]
@@ -107,22 +110,22 @@ class CustomDistribution(struct.PyTreeNode):
             density = _build(self.factory, self.parameters).log_prob(action)
             return self._sum(jnp.asarray(density))
 
-    def _where_possible(self, density: jax.Array, action: jax.Array) -> jax.Array:
-        """The action where its log-prob is finite, else one that certainly has one."""
-        inside = jax.lax.stop_gradient(self._point(("mean", "mode")))
-        return trees.where(jnp.isfinite(density), action, inside)
+    def _replace_impossible(self, density: jax.Array, action: jax.Array) -> jax.Array:
+        """Replace actions whose log-prob is not finite by the mean or the mode."""
+        substitute = jax.lax.stop_gradient(self._point_estimate(("mean", "mode")))
+        return trees.where(jnp.isfinite(density), action, substitute)
 
-    def _point(self, names: tuple[str, ...]) -> jax.Array:
+    def _point_estimate(self, names: tuple[str, ...]) -> jax.Array:
         with permissive_numerics():
             dist = _build(self.factory, self.parameters)
             if jnp.issubdtype(dist.dtype, jnp.integer):
-                names = ("mode",)  # the mean of whole numbers is no action
+                names = ("mode",)  # the mean of integers need not be an integer
             points = [
                 p for p in (_statistic(dist, name) for name in names) if p is not None
             ]
             if not points:
                 raise NotImplementedError("neither mode() nor mean()")
-            point = strong(points[0], dist.dtype)
+            point = strongly_typed(points[0], dist.dtype)
             if len(points) == 2:
                 point = jnp.where(jnp.isfinite(point), point, points[1])
             return point
@@ -131,42 +134,42 @@ class CustomDistribution(struct.PyTreeNode):
 def _build(
     factory: Factory, parameters: tuple[jax.Array, ...]
 ) -> "distrax.Distribution":
-    # The factory first: it is code of the user, and its errors are about itself.
+    # Called before distrax is imported, so that the factory's own errors come first.
     dist = factory(*parameters)
     return import_distrax().as_distribution(dist)
 
 
 def _statistic(dist: "distrax.Distribution", name: str) -> jax.Array | None:
-    """`dist.mode()` or `dist.mean()`, None where it has none.
+    """Return `dist.mode()` or `dist.mean()`, or None if it is undefined.
 
-    Through a bijector without a constant Jacobian neither has a formula; the image of
-    the one below it serves, as it does for our tanh-normal.
+    distrax defines neither for a bijector without a constant Jacobian. Then the result
+    is the bijector applied to the base distribution's mode or mean, as in `TanhNormal`.
     """
     try:
         return jnp.asarray(getattr(dist, name)())
     except NotImplementedError:
         if not isinstance(dist, import_distrax().Transformed):
             return None
-        below = _statistic(dist.distribution, name)
-        return None if below is None else jnp.asarray(dist.bijector.forward(below))
+        base = _statistic(dist.distribution, name)
+        return None if base is None else jnp.asarray(dist.bijector.forward(base))
 
 
-def untrained(head: Custom) -> CustomDistribution:
-    """The distribution of a head where its network gives zeros; no leading axes."""
+def untrained_distribution(head: Custom) -> CustomDistribution:
+    """Build the distribution of a head for network outputs of zero, no leading axes."""
     factory = resolve("distribution", head.distribution)
     return CustomDistribution((jnp.zeros((head.num_outputs,), jnp.float32),), factory)
 
 
 def action_type(head: Custom) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of one action of a head."""
-    return jax.eval_shape(lambda: untrained(head).mode())
+    """Return shape and dtype of one action of a head."""
+    return jax.eval_shape(lambda: untrained_distribution(head).mode())
 
 
-# --- before anything compiles ----------------------------------------------------
+# --- validation, before compilation -----------------------------------------------
 
 
 class Facts(NamedTuple):
-    """What is static about a custom distribution."""
+    """Static properties of a custom distribution."""
 
     shape: tuple[int, ...]  # of one action
     dtype: jnp.dtype
@@ -174,10 +177,10 @@ class Facts(NamedTuple):
 
 
 def resolve(field: str, target: str | Factory) -> Factory:
-    """The factory behind "package.module:factory", or the callable that is given.
+    """Import the factory "package.module:factory"; return a callable unchanged.
 
     Raises:
-      ConfigError: there is no such module, or nothing callable of that name in it.
+      ConfigError: the module or the factory does not exist, or is not callable.
     """
     if not isinstance(target, str):
         return target
@@ -194,20 +197,20 @@ def resolve(field: str, target: str | Factory) -> Factory:
 
 
 def describe(field: str, target: str | Factory, sizes: tuple[int, ...]) -> Facts:
-    """Build, sample and differentiate a custom distribution, by tracing alone.
+    """Check a custom distribution by tracing its sample, log-prob and gradient.
 
     Args:
-      field: how the setting is called in an error.
+      field: name of the setting in an error.
       target: the factory, or its "package.module:factory".
-      sizes: last axis of each of the factory's arguments.
+      sizes: size of the last axis of each of the factory's arguments.
 
     Returns:
-      shape and dtype of one action, and whether there is an entropy. Without one the
-      head adds no entropy, and its coefficient has to be 0.
+      shape and dtype of one action, and whether the entropy is defined. If it is not,
+      the head's entropy coefficient must be 0.
 
     Raises:
-      ConfigError: distrax is not installed, or the factory does not give what a head
-        needs.
+      ConfigError: distrax is not installed, or the distribution lacks a method that a
+        head needs.
     """
     factory = resolve(field, target)
     try:
@@ -219,7 +222,7 @@ def describe(field: str, target: str | Factory, sizes: tuple[int, ...]) -> Facts
             "one of our own where distrax is not installed "
             "(pip install 'purejaxppo[distrax]')",
         ) from None
-    # Two leading axes: a factory that assumes one fails.
+    # Two leading axes, so that a factory that only supports one is found.
     parameters = tuple(jax.ShapeDtypeStruct((2, 3, n), jnp.float32) for n in sizes)
     try:
         action, entropy = jax.eval_shape(
@@ -238,10 +241,10 @@ def describe(field: str, target: str | Factory, sizes: tuple[int, ...]) -> Facts
 
 
 def _rehearse(dist: CustomDistribution) -> tuple[jax.Array, jax.Array | None]:
-    """An action and the entropy; on the way, all else that training needs of it.
+    """Return an action and the entropy, and call all other methods used in training.
 
     Raises:
-      ValueError: the shapes of distribution, sample and mode do not fit together.
+      ValueError: the shapes of distribution, sample and mode do not match.
     """
     with permissive_numerics():
         batch_shape = _build(dist.factory, dist.parameters).batch_shape
@@ -255,4 +258,4 @@ def _rehearse(dist: CustomDistribution) -> tuple[jax.Array, jax.Array | None]:
             f"mode {mode.dtype} {mode.shape}, sample {action.dtype} {action.shape}"
         )
     jax.grad(lambda dist: jnp.sum(dist.log_prob(action)))(dist)
-    return action, dist.known_entropy()
+    return action, dist.entropy_if_defined()

@@ -1,7 +1,7 @@
-"""Dense layers in the form that is fast on a CPU: the same numbers, less time.
+"""Dense layers that are fast on a CPU and give the same results as Flax's.
 
-XLA's CPU backend differentiates the usual formulas into slow products.
-`benchmarks/results/layers.json` has what this brings against flax's own layer.
+XLA's CPU backend compiles the gradients of Flax's layer to slow matrix products.
+`benchmarks/results/layers.json` compares the speed of the two.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 
 
-def by_rows(f: Callable[[jax.Array], Any], x: jax.Array) -> Any:
-    """f on [..., D] as on one matrix [rows, D].
+def apply_to_rows(f: Callable[[jax.Array], Any], x: jax.Array) -> Any:
+    """Apply `f`, a function of a matrix [rows, D], to an array [..., D].
 
     With a third axis XLA's CPU backend takes up to twice as long for a product and its
-    gradient, even where that axis has one element.
+    gradient, even if that axis has one element.
     """
     out = f(x.reshape(-1, x.shape[-1]))
     return jax.tree.map(lambda y: y.reshape(*x.shape[:-1], *y.shape[1:]), out)
@@ -24,7 +24,7 @@ def by_rows(f: Callable[[jax.Array], Any], x: jax.Array) -> Any:
 
 @jax.custom_vjp
 def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[rows, D] @ [D, size]."""
+    """Compute [rows, D] @ [D, size]."""
     return x @ kernel
 
 
@@ -33,10 +33,10 @@ def _matmul_forward(x, kernel):
 
 
 def _matmul_backward(residuals, grad):
-    """The usual gradients; but xᵀ is written out before the product that needs it.
+    """Compute the gradients, with xᵀ written to memory before it is multiplied.
 
-    XLA would fold the transposition into the product, and for such a product its CPU
-    backend has only a slow path. Other backends have a fast one.
+    XLA would fuse the transposition into the product, for which its CPU backend has
+    only a slow implementation.
     """
     x, kernel = residuals
     transposed = x.T
@@ -49,7 +49,7 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 class Dense(nn.Module):
-    """x @ kernel + bias on rows [rows, D], the kernel orthogonal with that gain."""
+    """x @ kernel + bias for x [rows, D]; the kernel is orthogonal, scaled by `gain`."""
 
     size: int
     gain: float
@@ -61,7 +61,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def weights(self, num_inputs: int) -> tuple[jax.Array, jax.Array]:
-        """Kernel [D, size] and bias [size], which is 0 without one."""
+        """Return kernel [D, size] and bias [size], zeros without `use_bias`."""
         init = nn.initializers.orthogonal(self.gain)
         kernel = self.param("kernel", init, (num_inputs, self.size))
         if not self.use_bias:
@@ -69,8 +69,11 @@ class Dense(nn.Module):
         return kernel, self.param("bias", nn.initializers.zeros, (self.size,))
 
 
-def several(layers: list[Dense], x: jax.Array) -> list[jax.Array]:
-    """Each of the layers on the same rows, in one product: narrow ones cost as much."""
+def apply_layers(layers: list[Dense], x: jax.Array) -> list[jax.Array]:
+    """Apply several layers to the same rows [rows, D] by one matrix product.
+
+    A product with few columns takes as long as one with the columns of all layers.
+    """
     kernels, biases = zip(
         *(layer.weights(x.shape[-1]) for layer in layers), strict=True
     )

@@ -1,11 +1,11 @@
-"""The distributions of the action heads, written for the ratio contract.
+"""The distributions of the action heads.
 
 Each is a pytree with `sample(noise)`, `log_prob(action)`, `entropy()` and `mode()`, and
-a static `noise(key, shape)`: what is random about a sample depends on no parameter, so
-that of a whole rollout can be drawn at once. `log_prob` works on the action as stored,
-never on what sampling had in hand: it is the only way in which a log-prob comes about.
-Leading axes are free; the last one is the head's own (action dimensions, or choices)
-and is reduced.
+a static `noise(key, shape)`. The noise of a sample does not depend on the parameters,
+so the noise of a whole rollout can be drawn at once. `log_prob` takes the action as it
+is stored and uses no intermediate result of sampling, so that rollout and loss compute
+log-probs by the same function. There may be any leading axes; the last axis holds the
+head's action dimensions or choices and is reduced.
 """
 
 import math
@@ -23,48 +23,48 @@ Shape = tuple[int, ...]
 
 
 class Distribution(Protocol):
-    """What a head needs of its distribution: ours, and a user's (`custom`)."""
+    """The methods that a head uses of a built-in or a custom distribution."""
 
     @staticmethod
     def noise(key: jax.Array, shape: Shape) -> jax.Array:
-        """What is random about samples; `shape` is that of the parameters, [..., n]."""
+        """Draw the noise of samples; `shape` is that of the parameters, [..., n]."""
         ...
 
     def sample(self, noise: jax.Array) -> jax.Array:
-        """The action that follows from the noise, without any randomness of its own."""
+        """Compute the action from the noise, deterministically."""
         ...
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """[...], from the action as it is stored."""
+        """Return the log-prob [...] of a stored action."""
         ...
 
     def entropy(self) -> jax.Array:
-        """[...]."""
+        """Return the entropy [...]."""
         ...
 
     def mode(self) -> jax.Array:
-        """The action of a deterministic policy."""
+        """Return the action of the deterministic policy."""
         ...
 
 
-# Safe in bf16 and float32: large enough that exp() is exactly 0, and sums of a few
-# of them stay finite, where -inf would turn 0 * -inf into NaN.
+# Logit of a masked action, in float32 or bf16. It is so low that exp() of it is exactly
+# 0, and finite, because -inf would give NaN in 0 * -inf.
 INVALID_LOGIT = -1e9
 
-# Nodes and weights for expectations under a standard normal.
+# Gauss-Hermite nodes and weights for expectations under a standard normal.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(20)
 _WEIGHTS = (_WEIGHTS / _WEIGHTS.sum()).astype(np.float32)
 _NODES = _NODES.astype(np.float32)
 
-# tanh-normal actions are kept this far inside (-1, 1): atanh is finite in float32.
+# tanh-normal actions keep this distance from -1 and 1, so that atanh is finite.
 _TANH_EDGE = 1e-6
-# Half of the least positive number that `jax.random.uniform` draws in float32.
+# Half of the smallest positive number that `jax.random.uniform` draws in float32.
 _LEAST_NOISE = 2.0**-24
 _SQRT_TWO = math.sqrt(2.0)
 
 
 class Normal(struct.PyTreeNode):
-    """Independent normals."""
+    """Independent normal distributions."""
 
     mean: jax.Array  # [..., A]
     std: jax.Array  # [..., A]
@@ -90,7 +90,7 @@ class Normal(struct.PyTreeNode):
 
 
 class TruncatedNormal(struct.PyTreeNode):
-    """Independent normals truncated to [-1, 1], their means inside it.
+    """Independent normal distributions truncated to [-1, 1], with means in [-1, 1].
 
     With the mean inside the interval the normaliser Φ(β) - Φ(α) is at least
     Φ(2 / std) - 1/2, so the plain difference is accurate for every std up to 1.
@@ -108,19 +108,19 @@ class TruncatedNormal(struct.PyTreeNode):
 
     @staticmethod
     def noise(key: jax.Array, shape: Shape) -> jax.Array:
-        """Uniform in the open interval (0, 1).
+        """Draw uniform numbers in the open interval (0, 1).
 
-        `uniform` gives multiples of 2^-23, 0 among them: at 0 the action would be -1,
-        however many standard deviations away that is.
+        `jax.random.uniform` can return 0, for which the action would be -1 however
+        improbable that is, so 0 is replaced by a small positive number.
         """
         return jnp.maximum(jax.random.uniform(key, shape, jnp.float32), _LEAST_NOISE)
 
     def sample(self, noise: jax.Array) -> jax.Array:
-        """The inverse of the distribution function, at noise uniform in (0, 1)."""
+        """Apply the inverse of the distribution function to noise uniform in (0, 1)."""
         chex.assert_equal_shape([noise, self.mean])
         low, high = (erf(bound / _SQRT_TWO) for bound in self._bounds())
         standard = _SQRT_TWO * jax.lax.erf_inv(low + (high - low) * noise)
-        # Rounding may leave the interval, up to an infinity; the density there is zero.
+        # Rounding errors can put the sample outside the interval, even at infinity.
         return jnp.clip(self.mean + self.std * standard, -1.0, 1.0)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
@@ -140,7 +140,7 @@ class TruncatedNormal(struct.PyTreeNode):
 
 
 class TanhNormal(struct.PyTreeNode):
-    """tanh of independent normals."""
+    """The tanh of independent normal variables."""
 
     mean: jax.Array  # [..., A], before tanh
     std: jax.Array  # [..., A]
@@ -153,16 +153,16 @@ class TanhNormal(struct.PyTreeNode):
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         chex.assert_equal_shape([action, self.mean])
-        before = jnp.arctanh(jnp.clip(action, -1.0 + _TANH_EDGE, 1.0 - _TANH_EDGE))
-        density = norm.logpdf(before, self.mean, self.std) - _log_slope(before)
+        pre_tanh = jnp.arctanh(jnp.clip(action, -1.0 + _TANH_EDGE, 1.0 - _TANH_EDGE))
+        density = norm.logpdf(pre_tanh, self.mean, self.std) - _log_slope(pre_tanh)
         return jnp.sum(density, axis=-1)
 
     def entropy(self) -> jax.Array:
-        """Quadrature, not a sample: a one-sample estimate makes a noisy bonus."""
+        """Compute the entropy by quadrature; a one-sample estimate would be noisy."""
         nodes = jnp.expand_dims(_NODES, tuple(range(self.mean.ndim)))
         weights = jnp.expand_dims(_WEIGHTS, tuple(range(self.mean.ndim)))
-        before = self.mean[..., None] + self.std[..., None] * nodes
-        slope = jnp.sum(_log_slope(before) * weights, axis=-1)
+        pre_tanh = self.mean[..., None] + self.std[..., None] * nodes
+        slope = jnp.sum(_log_slope(pre_tanh) * weights, axis=-1)
         return Normal(self.mean, self.std).entropy() + jnp.sum(slope, axis=-1)
 
     def mode(self) -> jax.Array:
@@ -170,7 +170,7 @@ class TanhNormal(struct.PyTreeNode):
 
 
 def _log_slope(x: jax.Array) -> jax.Array:
-    """log(1 - tanh(x)^2), stable for large |x|."""
+    """Compute log(1 - tanh(x)^2), stable for large |x|."""
     return 2.0 * (jnp.log(2.0) - x - jax.nn.softplus(-2.0 * x))
 
 
@@ -182,7 +182,7 @@ def _masked(logits: jax.Array, action_mask: jax.Array | None) -> jax.Array:
 
 
 class Categorical(struct.PyTreeNode):
-    """One of n, over the actions that the mask allows (True is allowed)."""
+    """One of n actions, among those that the mask allows (True is allowed)."""
 
     logits: jax.Array  # [..., n]
     action_mask: jax.Array | None = None  # [..., n]
@@ -196,7 +196,7 @@ class Categorical(struct.PyTreeNode):
         return jax.random.gumbel(key, shape, jnp.float32)
 
     def sample(self, noise: jax.Array) -> jax.Array:
-        """The largest of the logits, each with Gumbel noise: such a draw."""
+        """Sample by the Gumbel-max method: the argmax of logits plus Gumbel noise."""
         chex.assert_equal_shape([noise, self.logits])
         logits = _masked(self.logits, self.action_mask)
         return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)
@@ -206,13 +206,13 @@ class Categorical(struct.PyTreeNode):
         return jnp.take_along_axis(self._log_probs(), index, axis=-1)[..., 0]
 
     def entropy(self) -> jax.Array:
-        """Over valid actions; 0 where one action is valid."""
+        """Return the entropy over valid actions; 0 if only one action is valid."""
         log_probs = self._log_probs()
         terms = jnp.exp(log_probs) * log_probs
         if self.action_mask is None:
             num_valid = jnp.full(terms.shape[:-1], terms.shape[-1])
         else:
-            # where, not a product: 0 * INVALID_LOGIT is harmless, its gradient is not.
+            # A selection, not a product: the gradient of 0 * INVALID_LOGIT is not 0.
             terms = jnp.where(self.action_mask, terms, 0.0)
             num_valid = jnp.sum(self.action_mask, axis=-1)
         entropy = -jnp.sum(terms, axis=-1)
@@ -226,10 +226,11 @@ class Categorical(struct.PyTreeNode):
 
 
 class PlackettLuce(struct.PyTreeNode):
-    """k of n without replacement, in the order taken (Plackett 1975; Luce 1959).
+    """An ordered choice of k of n without replacement (Plackett 1975; Luce 1959).
 
-    P(a_1, ..., a_k) = Π_i softmax(logits over what is left)[a_i]: the mask evolves
-    with the picks, so the log-prob is re-evaluable from the stored order alone.
+    P(a_1, ..., a_k) = Π_i softmax(logits of the items not yet chosen)[a_i]. The items
+    not yet chosen follow from the order of the action, so the log-prob can be computed
+    from the stored action alone.
     """
 
     logits: jax.Array  # [..., n]
@@ -239,7 +240,7 @@ class PlackettLuce(struct.PyTreeNode):
     noise = staticmethod(Categorical.noise)
 
     def sample(self, noise: jax.Array) -> jax.Array:
-        """Gumbel top-k: the k largest perturbed logits, in order, are such a draw."""
+        """Sample by Gumbel top-k: the k largest of logits plus Gumbel noise."""
         chex.assert_equal_shape([noise, self.logits])
         return self._top_k(self.logits + noise)
 
@@ -261,9 +262,10 @@ class PlackettLuce(struct.PyTreeNode):
         return total
 
     def entropy(self) -> jax.Array:
-        """Entropy of the first pick: the whole one has no closed form.
+        """Return the entropy of the first pick, a lower bound of the joint entropy.
 
-        A lower bound of it, and enough for a bonus: all picks share their logits.
+        The joint entropy has no closed form. The lower bound serves as a bonus because
+        all picks have the same logits.
         """
         return Categorical(self.logits, self.action_mask).entropy()
 

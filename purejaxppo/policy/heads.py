@@ -1,8 +1,8 @@
 """A dict of action heads: from network outputs to actions and log-probs.
 
-A head is *active* at a step if its action mattered there: the state says so
-(`active`), and so does its parent's choice. What an inactive head did is no evidence,
-so it adds nothing to log-prob or entropy.
+A head is *active* at a step if its action has an effect there, which depends on the
+state (`active`) and on the choice of its parent head. An inactive head adds nothing to
+log-prob and entropy, because its action has no influence on the return.
 """
 
 import functools
@@ -30,17 +30,17 @@ from purejaxppo.policy.distributions import (
 )
 
 Heads = Mapping[str, Head]
-# Per head: float32 [..., A] or [..., n]; random keys [...] of a custom distribution.
+# Head -> float32 [..., A] or [..., n]; for a custom distribution, random keys [...].
 Noise = dict[str, jax.Array]
-# Head -> the arrays that its distribution is made of: "mean" and "std", or "logits".
+# Head -> the parameters of its distribution: "mean" and "std", "logits", or "raw".
 Outputs = dict[str, dict[str, jax.Array]]
 
 
 class PolicyInput(struct.PyTreeNode):
-    """What a policy acts on, as the network saw it (observations normalised).
+    """The input of a policy: normalised observations, masks and activity.
 
-    All leaves share their leading axes. Masks and activity are those of the very
-    state in which the action is chosen.
+    All leaves have the same leading axes. Masks and activity belong to the state in
+    which the action is chosen.
     """
 
     obs: Obs  # [..., D], or a dict of "actor" and "critic"
@@ -50,24 +50,25 @@ class PolicyInput(struct.PyTreeNode):
 
 
 class HeadTerms(struct.PyTreeNode):
-    """Per head and sample, [...]; log_prob and entropy are 0 where inactive."""
+    """Terms of the loss per head and sample, [...]; 0 where the head is inactive."""
 
     log_prob: dict[str, jax.Array]
     entropy: dict[str, jax.Array]
     active: dict[str, jax.Array]  # bool
-    std: dict[str, jax.Array]  # mean over dimensions; continuous heads alone
-    no_valid_action: jax.Array  # bool [...], an active head had nothing to choose
+    std: dict[str, jax.Array]  # mean over dimensions; only of continuous heads
+    no_valid_action: jax.Array  # bool [...], the mask of an active head allows too few
 
     def joint_log_prob(self) -> jax.Array:
-        """Log-prob of the action as a whole: the sum over active heads."""
+        """Return the log-prob of the whole action: the sum over active heads."""
         return joint(self.log_prob)
 
     def joint_entropy(self) -> jax.Array:
+        """Return the sum of the entropies of active heads."""
         return joint(self.entropy)
 
 
 def joint(per_head: dict[str, jax.Array]) -> jax.Array:
-    """Sum over heads, in the order of their names (float sums have an order)."""
+    """Sum over heads in the order of their names, so that rounding is the same."""
     return functools.reduce(jnp.add, [per_head[name] for name in sorted(per_head)])
 
 
@@ -93,7 +94,7 @@ def _continuous(outputs: dict[str, jax.Array], config: Config) -> Distribution:
 def _mask_of(
     name: str, head: Head, heads: Heads, inputs: PolicyInput, action: Action
 ) -> jax.Array | None:
-    """The mask that applies: the parent's choice picks the row of a mask table."""
+    """Return the head's mask; of a mask per parent choice, the row of that choice."""
     mask = inputs.action_mask.get(name)
     if mask is None or not isinstance(head, Discrete) or head.parent is None:
         return mask
@@ -129,8 +130,8 @@ def _distribution(
         factory = custom.resolve("distribution", head.distribution)
         return CustomDistribution((outputs["raw"],), factory)
     if mask is not None:
-        # An inactive head may have an empty mask. It is not used, but it must not be
-        # NaN either; an active one is reported through `no_valid_action`.
+        # An inactive head may have an empty mask, which would give NaN. An empty mask
+        # of an active head is reported through `no_valid_action`.
         mask = mask | ~jnp.any(mask, axis=-1, keepdims=True)
     if isinstance(head, Choice):
         return PlackettLuce(outputs["logits"], head.k, mask)
@@ -146,22 +147,22 @@ def _kind(head: Head, config: Config) -> type[Distribution]:
 
 
 def _width(head: Head) -> int:
-    """Last axis of the parameters of a head's distribution."""
+    """Return the size of the last axis of a head's distribution parameters."""
     if isinstance(head, Box):
         return head.size
     return head.num_outputs if isinstance(head, Custom) else head.n
 
 
 def noise(heads: Heads, config: Config, key: jax.Array, shape: Shape) -> Noise:
-    """Draw what is random about an action of every head.
+    """Draw the random numbers of an action of every head.
 
-    Not drawn where it is used: random numbers are many tiny kernels, which inside the
-    scan of a rollout cost as much as the policy's network.
+    They are drawn before the rollout, because random numbers take many small kernels,
+    which inside the scan over steps would cost as much as the policy's network.
 
     Args:
-      heads: head name -> kind; each draws with a key of its own.
+      heads: head name -> head.
       config: names the distribution of continuous heads.
-      key: a typed key.
+      key: a typed random key, from which each head derives its own.
       shape: the leading axes, [...], of the samples.
     """
     return {
@@ -179,14 +180,14 @@ def choose(
     config: Config,
     noise: Noise | None,
 ) -> Action:
-    """An action of every head, in order; the mode where there is no noise.
+    """Choose the action of every head: a sample, or the mode if `noise` is None.
 
     Args:
-      heads: head name -> kind.
-      outputs: head name -> what the network gives for it, [..., n] each.
-      inputs: what the network saw, with masks, [...].
+      heads: head name -> head, parents before their children.
+      outputs: head name -> parameters of its distribution, [..., n] each.
+      inputs: the input of the network, with masks, [...].
       config: names the distribution of continuous heads.
-      noise: as drawn by `noise` for the same leading axes; None for the mode.
+      noise: random numbers from `noise`, for the same leading axes; None for the mode.
 
     Returns:
       head name -> its action: Box [..., size], Discrete [...], Choice [..., k].
@@ -206,19 +207,19 @@ def evaluate_actions(
     action: Action,
     config: Config,
 ) -> HeadTerms:
-    """Log-prob and entropy of each head at a stored action.
+    """Compute log-prob and entropy of each head at a stored action.
 
-    The one function from which log-probs come, in the rollout and in the loss.
+    Rollout and loss both compute their log-probs by this function.
 
     Args:
-      heads: head name -> kind, parents before their children.
-      outputs: head name -> what the network gives for it, [..., n] each.
-      inputs: what the network saw, with masks and activity, [...].
-      action: as it is stored; that of an inactive head may be anything.
+      heads: head name -> head, parents before their children.
+      outputs: head name -> parameters of its distribution, [..., n] each.
+      inputs: the input of the network, with masks and activity, [...].
+      action: the stored action; that of an inactive head may have any value.
       config: names the distribution of continuous heads.
 
     Returns:
-      the terms of every head, [...].
+      log-prob, entropy, activity and std of every head, [...].
     """
     log_prob, entropy, active, std = {}, {}, {}, {}
     no_valid_action = jnp.zeros(inputs.start.shape, bool)
@@ -230,11 +231,11 @@ def evaluate_actions(
             needed = head.k if isinstance(head, Choice) else 1
             too_few = jnp.sum(mask, axis=-1) < needed
             no_valid_action |= active[name] & too_few
-        # where, not a product, and twice: an unused action may be anything, and a
-        # NaN in the branch that is not taken would still reach the gradient.
-        unused = jnp.zeros_like(action[name])
-        used = trees.where(active[name], action[name], unused)
-        log_prob[name] = jnp.where(active[name], dist.log_prob(used), 0.0)
+        # The action of an inactive head may have any value, so it is replaced by zeros
+        # first: a NaN in the branch not selected would still reach the gradient.
+        zeros = jnp.zeros_like(action[name])
+        safe_action = trees.where(active[name], action[name], zeros)
+        log_prob[name] = jnp.where(active[name], dist.log_prob(safe_action), 0.0)
         entropy[name] = jnp.where(active[name], dist.entropy(), 0.0)
         if isinstance(head, Box):
             std[name] = jnp.mean(outputs[name]["std"], axis=-1)
@@ -242,11 +243,11 @@ def evaluate_actions(
 
 
 def validate_distributions(heads: Heads, config: Config) -> None:
-    """Check the distributions that users bring, by tracing alone.
+    """Check custom distributions by tracing, without computing anything.
 
     Raises:
-      ConfigError: one that cannot be sampled and differentiated, that does not fit its
-        head, or that lacks the entropy which the configuration asks for.
+      ConfigError: a distribution that cannot be sampled and differentiated, that has
+        the wrong shape, or that lacks the entropy that the configuration uses.
     """
     for name, head in heads.items():
         if isinstance(head, Box) and config.distribution not in _CONTINUOUS:
@@ -269,9 +270,10 @@ def validate_distributions(heads: Heads, config: Config) -> None:
 
 
 def _check_without_entropy(name: str, hypers: Hypers) -> None:
-    """A distribution without a formula of its entropy cannot have a bonus on it.
+    """Refuse an entropy bonus or limit for a distribution that defines no entropy.
 
-    The estimate from one stored action is no way out: its gradient is 0 on average.
+    An estimate from the stored action would not help: the expectation of its gradient
+    is 0.
     """
     coef = hypers.head_entropy_coef.get(name, hypers.entropy_coef)
     limit = hypers.entropy_limit

@@ -1,7 +1,7 @@
-"""The networks: trunk, recurrent core, one output per head, critic.
+"""The networks: trunk, recurrent core, one output layer per head, and critic.
 
-Axes: feed-forward networks take any leading axes. With a recurrent core everything
-is time-major, [L, M, ...], and the carry is [M, core_size].
+Feed-forward networks take any leading axes. With a recurrent core all arrays are
+time-major, [L, M, ...], and the carry is [M, core_size].
 """
 
 import math
@@ -14,10 +14,10 @@ from flax.typing import Collection
 
 from purejaxppo.config import Config
 from purejaxppo.env import Box, Custom, Head, Obs
-from purejaxppo.policy.dense import Dense, by_rows, several
+from purejaxppo.policy.dense import Dense, apply_layers, apply_to_rows
 from purejaxppo.policy.heads import Heads, Outputs
 
-# () without a core, else one array [M, H] (GRU) or a pair of them (LSTM).
+# The recurrent state: () without a core, one array [M, H] (GRU) or a pair (LSTM).
 Carry = tuple[()] | jax.Array | tuple[jax.Array, jax.Array]
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -29,7 +29,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class Core(nn.Module):
-    """An LSTM or GRU over time, its state zeroed where an episode starts."""
+    """An LSTM or GRU over time, whose state is reset to zero when an episode starts."""
 
     kind: str
     size: int
@@ -38,13 +38,13 @@ class Core(nn.Module):
     def __call__(
         self, x: jax.Array, start: jax.Array, carry: Carry
     ) -> tuple[jax.Array, Carry]:
-        """Features [L, M, H], and the carry AFTER each step, [L, M, H] per leaf."""
+        """Return features [L, M, H], and the carry AFTER each step, [L, M, H]."""
         cell = _cell(self.kind, self.size)
 
         def step(cell: nn.Module, carry: Carry, xs: tuple) -> tuple[Carry, tuple]:
             x, start = xs
-            # Reset BEFORE the step: the first observation of an episode must not see
-            # the state of the one before it.
+            # Reset BEFORE the step, so that the recurrent state of one episode does not
+            # reach the next.
             carry = jax.tree.map(
                 lambda leaf: jnp.where(start[:, None], jnp.zeros_like(leaf), leaf),
                 carry,
@@ -54,7 +54,7 @@ class Core(nn.Module):
 
         scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
         _, (out, carries) = scan(cell, carry, (x, start))
-        return by_rows(nn.LayerNorm(), out), carries
+        return apply_to_rows(nn.LayerNorm(), out), carries
 
 
 class _Lstm(nn.Module):
@@ -81,7 +81,16 @@ def _cell(kind: str, size: int) -> nn.Module:
 
 
 def initial_carry(kind: str, size: int, num: int) -> Carry:
-    """The zero state of `num` sequences: a pair [num, size] (LSTM), one (GRU), ()."""
+    """Return the zero recurrent state of `num` sequences.
+
+    Args:
+      kind: "none", "gru" or "lstm".
+      size: width of the core.
+      num: number of sequences.
+
+    Returns:
+      (), one array [num, size] (GRU), or a pair of them (LSTM).
+    """
     zeros = jnp.zeros((num, size), jnp.float32)
     return {"none": (), "gru": zeros, "lstm": (zeros, zeros)}[kind]
 
@@ -99,7 +108,7 @@ class Trunk(nn.Module):
     def __call__(
         self, x: jax.Array, start: jax.Array, carry: Carry
     ) -> tuple[jax.Array, Carry]:
-        x = by_rows(self._hidden, x)
+        x = apply_to_rows(self._hidden, x)
         if self.core == "none":
             return x, ()
         return Core(self.core, self.core_size, name="core")(x, start, carry)
@@ -119,7 +128,7 @@ def _inverse_sigmoid(p: float) -> float:
 
 
 class HeadOutput(nn.Module):
-    """The numbers that one head's distribution is made of."""
+    """The output layer of one head: the parameters of its distribution."""
 
     head: Head
     config: Config
@@ -139,20 +148,20 @@ class HeadOutput(nn.Module):
             raw = self.param("free_std", nn.initializers.zeros, (size,))
             raw = jnp.broadcast_to(raw, mean.shape)
         else:
-            mean, raw = several([to_mean, Dense(size, 0.01, name="std")], features)
+            mean, raw = apply_layers([to_mean, Dense(size, 0.01, name="std")], features)
         return {"mean": mean, "std": config.min_std + span * nn.sigmoid(raw + offset)}
 
 
 def _part(obs: Obs, name: str) -> jax.Array:
-    """Observations may be a dict: then actor and critic each see their own part."""
+    """Select the observation of "actor" or "critic" if `obs` is a dictionary."""
     return obs[name] if isinstance(obs, dict) else obs
 
 
 class Actor(nn.Module):
-    """The policy's trunk, and one output layer per head.
+    """The policy's trunk and one output layer per head.
 
-    The attributes' names are the paths of the parameters, from which Flax derives the
-    random numbers of their initial values. Nothing else depends on them.
+    The names of the attributes are part of the paths of the parameters, from which Flax
+    derives the random keys of their initial values.
     """
 
     heads: Heads
@@ -168,12 +177,12 @@ class Actor(nn.Module):
     def features(
         self, obs: Obs, start: jax.Array, carry: Carry
     ) -> tuple[jax.Array, Carry]:
-        """What the trunk makes of an observation.
+        """Compute the features of observations.
 
         Args:
           obs: float32 [..., D], or a dict of "actor" and "critic" arrays.
-          start: bool [...], the first step of an episode.
-          carry: of the recurrent core before the first step.
+          start: bool [...], True at the first step of an episode.
+          carry: the recurrent state before the first step.
 
         Returns:
           features [..., H], and the carry after each step.
@@ -183,27 +192,29 @@ class Actor(nn.Module):
     def __call__(
         self, obs: Obs, start: jax.Array, carry: Carry
     ) -> tuple[Outputs, Carry]:
-        """The numbers of each head's distribution, and the carry after each step.
+        """Return the parameters of each head's distribution, and the carries.
 
         Args:
           obs, start, carry: see `features`.
         """
         features, carries = self.features(obs, start, carry)
-        return {n: by_rows(self.outputs[n], features) for n in self.heads}, carries
+        return {
+            n: apply_to_rows(self.outputs[n], features) for n in self.heads
+        }, carries
 
 
 def head_parameters(policy: Collection, head: str) -> Collection:
-    """The parameters of one head's own output layer.
+    """Return the parameters of one head's output layer.
 
     Args:
-      policy: `Params.policy`, or a gradient for it.
+      policy: `Params.policy`, or its gradient.
       head: the head's name.
     """
     return policy[f"outputs_{head}"]  # Flax's name for an entry of `Actor.outputs`
 
 
 class Critic(nn.Module):
-    """The value of an observation, or with `shared_trunk` of the policy's features."""
+    """The value function; with `shared_trunk` its input is the policy's features."""
 
     config: Config
 
@@ -222,14 +233,14 @@ class Critic(nn.Module):
     def __call__(
         self, obs: Obs, start: jax.Array, carry: Carry
     ) -> tuple[jax.Array, Carry]:
-        """Value [...] by a trunk of its own, and the carry after each step.
+        """Return the value [...] and the carry after each step, without shared trunk.
 
         Args:
           obs, start, carry: see `Actor.features`.
         """
         features, carries = self.critic(_part(obs, "critic"), start, carry)
-        return self.of_features(features), carries
+        return self.value_from_features(features), carries
 
-    def of_features(self, features: jax.Array) -> jax.Array:
-        """Value [...] of features [..., H]."""
-        return by_rows(self.critic_value, features)[..., 0]
+    def value_from_features(self, features: jax.Array) -> jax.Array:
+        """Return the value [...] of features [..., H]."""
+        return apply_to_rows(self.critic_value, features)[..., 0]

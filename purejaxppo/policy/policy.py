@@ -1,8 +1,8 @@
-"""THE policy interface: `sample -> (action, stored)`, `log_prob(params, stored)`.
+"""The policy interface: `sample -> (action, stored)`, `log_prob(params, stored)`.
 
-There is no other way to add to a log-prob: what the rollout keeps is `Stored`, and
-both sides of the ratio are `heads.evaluate_actions` on it. Whatever cannot be computed
-from `Stored` and the parameters has no way in.
+The rollout keeps `Stored`, and both log-probs of the ratio are computed from it and the
+parameters by `heads.evaluate_actions`. So a log-prob cannot depend on anything that is
+unavailable to the loss.
 """
 
 import functools
@@ -22,13 +22,13 @@ from purejaxppo.policy import networks as networks_lib
 from purejaxppo.policy.heads import Heads, HeadTerms, Noise, Outputs, PolicyInput
 from purejaxppo.policy.networks import Actor, Carry, Critic
 
-Carries = dict[str, Carry]  # of "actor" and "critic"
+Carries = dict[str, Carry]  # "actor" and "critic" -> recurrent state
 
 
 class Params(struct.PyTreeNode):
-    """The parameters, policy and critic apart.
+    """The parameters of policy and critic.
 
-    What is frozen, clipped or decayed is decided by these two fields, and never by the
+    The optimiser freezes, clips and decays parameters by these two fields, never by the
     names that Flax gives to the parameters inside them.
     """
 
@@ -37,10 +37,11 @@ class Params(struct.PyTreeNode):
 
 
 class Stored(struct.PyTreeNode):
-    """What makes a log-prob re-evaluable. Leading axes [T, N], or [L, M] in training.
+    """The inputs of the log-prob of an action. Leading axes [T, N], in training [L, M].
 
-    `carry` is the state BEFORE the step, per network: [T, N, H] as stored by the
-    rollout, [M, H] (before the first step) where whole sequences are evaluated.
+    `carry` is the recurrent state of each network BEFORE the step: [T, N, H] in a
+    rollout, and [M, H], before the first step, if the log-probs of whole sequences are
+    computed.
     """
 
     inputs: PolicyInput
@@ -49,7 +50,7 @@ class Stored(struct.PyTreeNode):
 
 
 class Networks(NamedTuple):
-    """The static facts of a policy: heads, configuration, and the two Flax modules."""
+    """The static parts of a policy: heads, configuration, and the two Flax modules."""
 
     heads: Heads
     config: Config
@@ -63,7 +64,7 @@ class Policy(NamedTuple):
     Attributes:
       init: (key, inputs [N]) -> params.
       initial_carry: (num) -> the zero carry of `num` environments.
-      noise: (key, num) -> what is random about a step of `num` environments.
+      noise: (key, num) -> the random numbers of one step of `num` environments.
       sample: (params, inputs [N], carry, noise) -> (action, stored, terms, carry).
       mode: (params, inputs [N], carry) -> (action, carry).
       log_prob: (params, stored [L, M]) -> HeadTerms [L, M].
@@ -84,10 +85,10 @@ class Policy(NamedTuple):
 
 
 def make_policy(heads: Heads, config: Config) -> Policy:
-    """Bind the heads of an environment and the networks of a configuration.
+    """Build the policy of an environment's heads and a configuration's networks.
 
     Raises:
-      ConfigError: a distribution of the user's own that cannot be trained.
+      ConfigError: a custom distribution cannot be trained.
     """
     heads_lib.validate_distributions(heads, config)
     networks = Networks(heads, config, Actor(heads, config), Critic(config))
@@ -103,12 +104,13 @@ def make_policy(heads: Heads, config: Config) -> Policy:
 
 
 def init(networks: Networks, key: jax.Array, inputs: PolicyInput) -> Params:
-    """Initial parameters.
+    """Draw initial parameters.
 
     Args:
-      networks: what is to be initialised.
-      key: of all parameters: each draws by its path, which no two of them share.
-      inputs: of any [N] environments; only shapes and types matter.
+      networks: the networks to initialise.
+      key: a random key. Flax folds the path of each parameter into it, so actor and
+        critic can both use it.
+      inputs: of any N environments, [N]; only shapes and dtypes are used.
     """
     actor, critic = networks.actor, networks.critic
     inputs = trees.unsqueeze(inputs)
@@ -118,14 +120,14 @@ def init(networks: Networks, key: jax.Array, inputs: PolicyInput) -> Params:
         features, _ = _trunk_features(
             networks, Params(policy=policy["params"], critic={}), inputs, carry["actor"]
         )
-        own = critic.init(key, features, method="of_features")
+        own = critic.init(key, features, method="value_from_features")
     else:
         own = critic.init(key, inputs.obs, inputs.start, carry["critic"])
     return Params(policy=policy["params"], critic=own["params"])
 
 
 def initial_carry(networks: Networks, num: int) -> Carries:
-    """The zero carry of `num` environments, [num, H] for each network."""
+    """Return the zero carry of `num` environments, [num, H] for each network."""
     core, size = networks.config.core, networks.config.core_size
     return {
         name: networks_lib.initial_carry(core, size, num)
@@ -134,12 +136,12 @@ def initial_carry(networks: Networks, num: int) -> Carries:
 
 
 def noise(networks: Networks, key: jax.Array, num: int) -> Noise:
-    """What is random about one step of `num` environments.
+    """Draw the random numbers of one step of `num` environments.
 
     Args:
-      networks: whose heads draw.
-      key: used once.
-      num: of environments, the leading axis of the result.
+      networks: the policy, whose heads determine the shapes.
+      key: a random key.
+      num: the number of environments, the leading axis of the result.
     """
     return heads_lib.noise(networks.heads, networks.config, key, (num,))
 
@@ -151,17 +153,18 @@ def sample(
     carry: Carries,
     noise: Noise,
 ) -> tuple[Action, Stored, HeadTerms, Carries]:
-    """One step of the policy that acts.
+    """Sample the actions of one step.
 
     Args:
       networks, params: the policy.
-      inputs: [N].
-      carry: of both networks before the step, [N, H].
-      noise: what `noise` drew for this step.
+      inputs: observations, masks and activity, [N].
+      carry: the recurrent state of both networks before the step, [N, H].
+      noise: the random numbers that `noise` drew for this step.
 
     Returns:
-      action [N, ...]; what the loss needs to re-evaluate its log-prob; its log-prob and
-      entropy by the very function that the loss uses; the carry after the step.
+      the action [N, ...]; `Stored`, from which the loss computes the log-prob again;
+      log-prob and entropy, computed by the function that the loss uses; and the carry
+      after the step.
     """
     outputs, next_carry = _step(networks, params, inputs, carry)
     heads, config = networks.heads, networks.config
@@ -173,12 +176,12 @@ def sample(
 def mode(
     networks: Networks, params: Params, inputs: PolicyInput, carry: Carries
 ) -> tuple[Action, Carries]:
-    """The most likely action of every head, and the carry after the step.
+    """Return the most likely action of every head, and the carry after the step.
 
     Args:
       networks, params: the policy.
-      inputs: [N].
-      carry: of both networks before the step, [N, H].
+      inputs: observations, masks and activity, [N].
+      carry: the recurrent state of both networks before the step, [N, H].
     """
     outputs, next_carry = _step(networks, params, inputs, carry)
     heads, config = networks.heads, networks.config
@@ -186,10 +189,10 @@ def mode(
 
 
 def log_prob(networks: Networks, params: Params, stored: Stored) -> HeadTerms:
-    """Log-prob and entropy per head of stored actions, under these parameters.
+    """Compute log-prob and entropy per head of stored actions.
 
     Args:
-      networks, params: the policy, of the rollout or as it is now.
+      networks, params: the policy.
       stored: [L, M], with the carry [M, H] before the first step.
     """
     inputs, carry = stored.inputs, stored.carry["actor"]
@@ -202,12 +205,12 @@ def log_prob(networks: Networks, params: Params, stored: Stored) -> HeadTerms:
 def value(
     networks: Networks, params: Params, inputs: PolicyInput, carry: Carry
 ) -> tuple[jax.Array, Carry]:
-    """V of each step of sequences.
+    """Compute the value of each step of sequences.
 
     Args:
-      networks, params: the policy, whose trunk the critic may share.
-      inputs: [L, M].
-      carry: of the critic before the first step, [M, H].
+      networks, params: the policy and the critic.
+      inputs: observations, masks and activity, [L, M].
+      carry: the recurrent state of the critic before the first step, [M, H].
 
     Returns:
       value [L, M], and the critic's carry after each step [L, M, H].
@@ -216,21 +219,23 @@ def value(
     if not networks.config.shared_trunk:
         return _apply(critic, params.critic, inputs.obs, inputs.start, carry)
     features, carries = _trunk_features(networks, params, inputs, carry)
-    return _apply(critic, params.critic, features, method="of_features"), carries
+    return _apply(
+        critic, params.critic, features, method="value_from_features"
+    ), carries
 
 
 def _apply(
     module: nn.Module, parameters: Collection, *args: Any, method: str | None = None
 ) -> Any:
-    """Flax's `apply` for what only has parameters; typed by whoever calls."""
+    """Call a Flax module that has no variables except parameters."""
     return module.apply({"params": parameters}, *args, method=method)
 
 
 def _trunk_features(
     networks: Networks, params: Params, inputs: PolicyInput, carry: Carry
 ) -> tuple[jax.Array, Carry]:
-    seen = (inputs.obs, inputs.start, carry)
-    return _apply(networks.actor, params.policy, *seen, method="features")
+    arguments = (inputs.obs, inputs.start, carry)
+    return _apply(networks.actor, params.policy, *arguments, method="features")
 
 
 def _head_outputs(
@@ -242,8 +247,10 @@ def _head_outputs(
 def _step(
     networks: Networks, params: Params, inputs: PolicyInput, carry: Carries
 ) -> tuple[Outputs, Carries]:
-    """Head outputs of one step, and both carries after it; the critic's is free
-    without a core."""
+    """Return the head outputs of one step, and both carries after it.
+
+    Without a core the critic's carry is empty, and XLA drops its unused value.
+    """
     inputs = trees.unsqueeze(inputs)
     outputs, actor = _head_outputs(networks, params, inputs, carry["actor"])
     _, critic = value(networks, params, inputs, carry["critic"])

@@ -1,4 +1,4 @@
-"""From a rollout to the batch to learn from: values, advantages, returns, sequences."""
+"""The training batch of a rollout: values, advantages, returns, sequences."""
 
 import chex
 import jax
@@ -23,14 +23,14 @@ def estimate_values(
     carry: Carry,
     last_inputs: PolicyInput,
 ) -> tuple[jax.Array, jax.Array, Carry]:
-    """V(s_t) and V of the true next observation, in batched passes.
+    """Compute V(s_t) and V of the true next observation of each step.
 
     Args:
-      task: the policy, whose critic it is.
-      params: of the policy that acted.
+      task: the policy and the critic.
+      params: the parameters of the rollout.
       transitions: [T, N].
-      carry: the critic's carry before the first step, [N, H].
-      last_inputs: what the policy sees after the last step, [N].
+      carry: the critic's recurrent state before the first step, [N, H].
+      last_inputs: the policy's input after the last step, [N].
 
     Returns:
       value [T, N], next_value [T, N], and the critic's carry before each step.
@@ -41,24 +41,25 @@ def estimate_values(
     last_value, _ = task.policy.value(
         params, trees.unsqueeze(last_inputs), trees.take(carries, -1)
     )
-    following = jnp.concatenate([value[1:], last_value])
-    next_value = jnp.where(done, final_value, following)
+    shifted_value = jnp.concatenate([value[1:], last_value])
+    next_value = jnp.where(done, final_value, shifted_value)
     before_each = jax.tree.map(
         lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), carry, carries
     )
     return value, next_value, before_each
 
 
-# Ends of episodes whose values are computed in one pass. Few steps are ends, and on a
-# CPU a pass over all samples would cost as much as all values of the rollout.
+# Values of final observations are computed in groups of at least this many. Few steps
+# end an episode, and a pass over all steps would double the cost of the values.
 _MIN_GROUP = 128
 
 
 def _group_size(size: int) -> int:
-    """How many of `size` steps are looked at in one pass as possible ends.
+    """Return the number of final observations per group, for `size` steps in all.
 
-    On an accelerator a group costs its launches and a look at the host, whatever its
-    rows: there it is a sixteenth of the steps, which most rollouts need once.
+    On an accelerator the cost of a group hardly depends on its size: it consists of
+    kernel launches and a transfer of the loop condition to the host. There a group has
+    a sixteenth of the steps, so that most rollouts need one group.
     """
     share = 0 if jax.default_backend() == "cpu" else size // 16
     return min(max(_MIN_GROUP, share), size)
@@ -67,7 +68,7 @@ def _group_size(size: int) -> int:
 def _final_values(
     policy: Policy, params: Params, transitions: Transition, carries: Carry
 ) -> jax.Array:
-    """V of the true last observation where an episode ended, elsewhere 0: [T, N]."""
+    """Compute V of the final observation if a step ended an episode, else 0: [T, N]."""
     done = transitions.terminated | transitions.truncated
     inputs = transitions.stored.inputs.replace(obs=transitions.final_obs)
     rows = trees.merge_axes((inputs, carries))
@@ -79,27 +80,28 @@ def _final_values(
         index = jax.lax.dynamic_slice(ends, (position,), (group,))
         inputs, carry = jax.tree.map(lambda x: x.at[index].get(mode="clip"), rows)
         inputs = inputs.replace(start=jnp.zeros_like(inputs.start))
-        of_group, _ = policy.value(params, trees.unsqueeze(inputs), carry)
-        return values.at[index].set(of_group[0], mode="drop"), position + group
+        group_values, _ = policy.value(params, trees.unsqueeze(inputs), carry)
+        return values.at[index].set(group_values[0], mode="drop"), position + group
 
-    def has_more(loop: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def has_unprocessed(loop: tuple[jax.Array, jax.Array]) -> jax.Array:
         return loop[1] < num_ends
 
     start = (jnp.zeros((size,), jnp.float32), jnp.zeros((), jnp.int32))
-    values, _ = jax.lax.while_loop(has_more, add_group, start)
+    values, _ = jax.lax.while_loop(has_unprocessed, add_group, start)
     return values.reshape(done.shape)
 
 
 def scaled_rewards(
     task: Task, state: TrainState, transitions: Transition, hypers: Hypers
 ) -> tuple[jax.Array, TrainState]:
-    """Rewards over the running std of the discounted return, this rollout included.
+    """Divide rewards by the running standard deviation of the discounted return.
 
-    Rewards are no part of the ratio, so these statistics need not wait.
+    The statistics include this rollout. Unlike observation statistics they need not be
+    frozen, because the ratio does not depend on rewards.
 
     Args:
       task: the axis to reduce over.
-      state: its statistics of returns; without them rewards stay as they are.
+      state: holds the statistics of returns; without them rewards are not scaled.
       transitions: [T, N].
       hypers: the discount.
 
@@ -109,7 +111,7 @@ def scaled_rewards(
     if state.return_stats is None:
         return transitions.reward, state
     done = transitions.terminated | transitions.truncated
-    totals, after = normalize.discounted_returns(
+    totals, last_total = normalize.discounted_returns(
         state.discounted_return, transitions.reward, done, hypers.gamma
     )
     stats = normalize.update(
@@ -117,7 +119,7 @@ def scaled_rewards(
     )
     variance = jnp.asarray(normalize.variance(stats))
     std = jnp.sqrt(jnp.maximum(variance, 1e-8))
-    state = state.replace(return_stats=stats, discounted_return=after)
+    state = state.replace(return_stats=stats, discounted_return=last_total)
     return transitions.reward / std, state
 
 
@@ -128,13 +130,13 @@ def make_batch(
     critic_carry: Carry,
     hypers: Hypers,
 ) -> tuple[Batch, TrainState, Metrics]:
-    """Advantages and returns of a rollout, as sequences to learn from.
+    """Compute advantages and returns of a rollout, and split it into sequences.
 
     Args:
       task: policy, configuration, and the axis to reduce over.
-      state: after the rollout.
+      state: the state after the rollout.
       transitions: [T, N].
-      critic_carry: the critic's carry before the rollout, [N, H].
+      critic_carry: the critic's recurrent state before the rollout, [N, H].
       hypers: discount and lambda.
 
     Returns:
@@ -174,10 +176,10 @@ def make_batch(
 
 
 def as_sequences(batch: Batch, length: int) -> Batch:
-    """[T, N, ...] as contiguous sequences [length, T / length * N, ...].
+    """Split [T, N, ...] into contiguous sequences [length, T / length * N, ...].
 
-    The split is of the time axis BEFORE environments are merged into it: a plain
-    reshape to [length, -1] would take every (T / length)th step instead.
+    The time axis is split BEFORE it is merged with the axis of environments. A reshape
+    to [length, -1] would put every (T / length)th step into a sequence instead.
     """
 
     def split(x: jax.Array) -> jax.Array:
@@ -202,7 +204,7 @@ def _estimate_metrics(
         "returns/mean": return_mean,
         "returns/std": return_std,
         "value/mean": reduce.mean(value, axis_name=axis_name),
-        # Undefined where returns do not vary: NaN says so, 0 or 1 would not.
+        # NaN, because it is undefined if all returns are equal.
         "value/explained_variance": jnp.where(
             return_std > 0, 1.0 - jnp.square(error_std / return_std), jnp.nan
         ),

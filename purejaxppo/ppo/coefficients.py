@@ -1,7 +1,7 @@
-"""The coefficients of an update: schedules, and factors that follow what training does.
+"""The coefficients of an update: schedules and adaptive factors.
 
-A schedule goes by the update's number, an adaptive factor by the statistics of the
-update before.
+A schedule depends on the number of the update, an adaptive factor on the statistics of
+the update before.
 """
 
 from collections.abc import Iterable
@@ -23,27 +23,27 @@ _ENTROPY_RANGE = (1.0, 1e3)
 
 
 class Coefficients(NamedTuple):
-    """Of one update, schedules and adaptive factors applied. Scalars."""
+    """The coefficients of one update, with schedules and adaptive factors. Scalars."""
 
     learning_rate: jax.Array
-    entropy: dict[str, jax.Array]  # per head
+    entropy: dict[str, jax.Array]  # head -> coefficient
     kl: jax.Array
-    freeze_policy: jax.Array  # bool: the critic's warm-up
+    freeze_policy: jax.Array  # bool, True during the warm-up of the critic
 
 
 def schedule(kind: str, progress: jax.Array, final: jax.Array | float) -> jax.Array:
-    """The factor of a coefficient, from 1 at the start to `final` at the end.
+    """Compute the factor of a coefficient, from 1 at the start to `final` at the end.
 
     Args:
       kind: "constant", "linear", "exponential", "cosine", or "kl", which is constant
-        here: `adapt_learning_rate` moves it.
-      progress: [], the share of training that is done, in [0, 1].
+        here because `adapt_learning_rate` changes the rate.
+      progress: [], the fraction of training that is done, in [0, 1].
       final: [], the factor at a progress of 1.
     """
     if kind == "linear":
         return 1.0 + (final - 1.0) * progress
     if kind == "exponential":
-        # A final of 0 has no exponential path; the smallest float32 stands in.
+        # An exponential schedule cannot reach 0, so 0 is replaced by a tiny number.
         return jnp.exp(jnp.log(jnp.maximum(final, 1e-30)) * progress)
     if kind == "cosine":
         return final + (1.0 - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
@@ -51,26 +51,26 @@ def schedule(kind: str, progress: jax.Array, final: jax.Array | float) -> jax.Ar
 
 
 def head_value(hypers: Hypers, field: str, head: str) -> jax.Array | float:
-    """The head's own value of `entropy_coef` and its like, or that of all heads.
+    """Return a hyperparameter of a head: its own value, or the value of all heads.
 
     Args:
       hypers: the hyperparameters.
-      field: one of `config.PER_HEAD`.
+      field: "entropy_coef", "entropy_coef_final" or "entropy_floor".
       head: the head's name.
     """
     return getattr(hypers, f"head_{field}").get(head, getattr(hypers, field))
 
 
 def coefficients(task: Task, state: TrainState, hypers: Hypers) -> Coefficients:
-    """Schedules and adaptive factors at this update.
+    """Compute the coefficients of this update.
 
     Args:
       task: its configuration names the schedules.
-      state: before the update; its count is the update's number.
+      state: the state before the update, with the number of the update.
       hypers: the values at the start of training.
     """
     config = task.config
-    # Below 1 at the last update: a rate that ends at 0 still learns until then.
+    # Less than 1 at the last update, so that a rate with final value 0 is not 0 there.
     progress = state.update_count.astype(jnp.float32) / config.num_updates
     rate = schedule(config.learning_rate_schedule, progress, hypers.learning_rate_final)
     rate *= _warmup(task, state)
@@ -91,17 +91,20 @@ def coefficients(task: Task, state: TrainState, hypers: Hypers) -> Coefficients:
 
 
 def _warmup(task: Task, state: TrainState) -> jax.Array:
-    """The ramp of the learning rate, from the first update in which the policy moves;
-    1 before it, while the critic learns alone."""
+    """Compute the warm-up factor of the learning rate.
+
+    It rises to 1 from the first update after the warm-up of the critic, during which it
+    is 1.
+    """
     config = task.config
-    since = state.update_count - config.critic_warmup + 1
-    ramp = jnp.clip(since / (config.learning_rate_warmup + 1), 0.0, 1.0)
-    return jnp.where(since > 0, ramp, 1.0)
+    policy_updates = state.update_count - config.critic_warmup + 1
+    ramp = jnp.clip(policy_updates / (config.learning_rate_warmup + 1), 0.0, 1.0)
+    return jnp.where(policy_updates > 0, ramp, 1.0)
 
 
 def init_adaptive(heads: Iterable[str]) -> Adaptive:
-    """Factors of 1, of the learning rate and of each head's entropy coefficient."""
-    # An array each: the compiled program consumes its state, and none twice.
+    """Return factors of 1 for the learning rate and each head's entropy coefficient."""
+    # Separate arrays, because the compiled program donates each buffer of its state.
     return Adaptive(
         learning_rate_scale=jnp.ones((), jnp.float32),
         entropy_scale={name: jnp.ones((), jnp.float32) for name in heads},
@@ -115,18 +118,18 @@ def adapt(
     approx_kl: jax.Array,
     head_entropy: dict[str, jax.Array],
 ) -> Adaptive:
-    """The adaptive factors after an update; as they were while the policy is frozen.
+    """Compute the adaptive factors after an update.
 
     Args:
-      task: its configuration says what adapts.
-      state: before the update.
+      task: its configuration says whether the learning rate adapts.
+      state: the state before the update.
       hypers: target KL and entropy floors.
       approx_kl: [], of the last minibatch that ran.
-      head_entropy: head -> [], mean over the update; NaN where it was never active.
+      head_entropy: head -> [], mean over the update; NaN if it was never active.
     """
     adapted = adapt_learning_rate(task, state.adaptive, hypers, approx_kl)
     adapted = adapt_entropy(adapted, hypers, head_entropy)
-    # A policy that is held says nothing by not moving.
+    # The KL of a frozen policy is 0, which must not increase the learning rate.
     frozen = state.update_count < task.config.critic_warmup
     return trees.where(frozen, state.adaptive, adapted)
 
@@ -134,11 +137,11 @@ def adapt(
 def adapt_learning_rate(
     task: Task, adaptive: Adaptive, hypers: Hypers, approx_kl: jax.Array
 ) -> Adaptive:
-    """Schedule "kl": slower where the last epoch moved too far, faster where little.
+    """Lower the learning rate if the KL is above its target, raise it if below.
 
     Args:
-      task: another schedule than "kl" leaves the factors alone.
-      adaptive: the factors so far.
+      task: its schedule; unless it is "kl", the factors do not change.
+      adaptive: the present factors.
       hypers: its `target_kl`.
       approx_kl: [], of the last minibatch that ran.
     """
@@ -153,20 +156,21 @@ def adapt_learning_rate(
 def adapt_entropy(
     adaptive: Adaptive, hypers: Hypers, head_entropy: dict[str, jax.Array]
 ) -> Adaptive:
-    """Raise a head's coefficient while its entropy is below its floor, else relax.
+    """Raise a head's coefficient while its entropy is below its floor, else lower it.
 
     Args:
-      adaptive: the factors so far.
+      adaptive: the present factors.
       hypers: the entropy floors.
-      head_entropy: head -> []; NaN, and no change, for a head that was never active.
+      head_entropy: head -> []; NaN for a head that was never active, whose factor does
+        not change.
     """
 
     def adapted(name: str, scale: jax.Array) -> jax.Array:
         entropy = head_entropy[name]
-        below = entropy < head_value(hypers, "entropy_floor", name)
-        factor = jnp.where(below, _ENTROPY_FACTOR, 1.0 / _ENTROPY_FACTOR)
-        moved = jnp.clip(scale * factor, *_ENTROPY_RANGE)
-        return jnp.where(jnp.isnan(entropy), scale, moved)
+        is_low = entropy < head_value(hypers, "entropy_floor", name)
+        factor = jnp.where(is_low, _ENTROPY_FACTOR, 1.0 / _ENTROPY_FACTOR)
+        new_scale = jnp.clip(scale * factor, *_ENTROPY_RANGE)
+        return jnp.where(jnp.isnan(entropy), scale, new_scale)
 
     scales = {name: adapted(name, x) for name, x in adaptive.entropy_scale.items()}
     return adaptive.replace(entropy_scale=scales)

@@ -1,4 +1,4 @@
-"""The epochs of an update: minibatch after minibatch, with a stop on KL and entropy."""
+"""The epochs of an update: optimiser steps on minibatches, with early stopping."""
 
 import functools
 from collections.abc import Callable
@@ -27,25 +27,25 @@ from purejaxppo.ppo.types import Batch, Metrics, Task, TrainState
 _KL_STOP = 1.5
 
 
-class Learning(NamedTuple):
-    """What moves from minibatch to minibatch."""
+class EpochState(NamedTuple):
+    """The carry of the scan over minibatches and epochs."""
 
     params: Params
     opt_state: optax.OptState
-    stopped: jax.Array  # bool []
+    stopped: jax.Array  # bool [], all further minibatches are skipped
 
 
 class Outcome(struct.PyTreeNode):
-    """What came of a minibatch. All NaN and False where it did not run."""
+    """The results of a minibatch; NaN and False if it was skipped."""
 
     ran: jax.Array  # bool []
-    nonfinite: jax.Array  # bool [], its step was skipped for that
+    nonfinite: jax.Array  # bool [], the loss or gradient was non-finite: no step taken
     measures: Measures
-    logged: Metrics  # of the gradient: norms, of all and of each head's output layer
+    logged: Metrics  # gradient norms: of all parameters and of each output layer
 
 
-class Work(NamedTuple):
-    """What all minibatches of an update share."""
+class UpdateInputs(NamedTuple):
+    """The inputs that all minibatches of an update share."""
 
     task: Task
     batch: Batch
@@ -54,7 +54,7 @@ class Work(NamedTuple):
     hypers: Hypers
 
 
-Epoch = Callable[[Work, Learning, jax.Array], tuple[Learning, Outcome]]
+Epoch = Callable[[UpdateInputs, EpochState, jax.Array], tuple[EpochState, Outcome]]
 
 
 def run_epochs(
@@ -65,116 +65,128 @@ def run_epochs(
     hypers: Hypers,
     key: jax.Array,
 ) -> tuple[TrainState, Outcome]:
-    """Epochs over the batch: a step per minibatch, or one per epoch on their sum.
+    """Train for several epochs on a batch.
 
-    Above 1.5 target_kl, measured before the step, that step and all that would
-    follow are skipped; what the minibatch that said so measured is kept.
+    Each minibatch has an optimiser step, or with `accumulate_gradients` each epoch has
+    one. If the KL of a minibatch, measured before its step, exceeds 1.5 target_kl, that
+    step and all later minibatches are skipped. The statistics of that minibatch are
+    still reported.
 
     Args:
       task: policy, configuration, and the axis to reduce over.
       state: parameters and optimiser before the update.
-      batch: what is learned from, [L, M].
-      coefficients: of this update.
-      hypers: clip ranges, limits, Adam's numbers.
-      key: of the order of samples.
+      batch: the training batch, [L, M].
+      coefficients: the coefficients of this update.
+      hypers: clip ranges, limits and the optimiser's hyperparameters.
+      key: the random key of the order of samples.
 
     Returns:
       the state with new parameters and optimiser, and the outcome of every minibatch,
       [epochs, minibatches].
     """
     expected = valid_counts(task, state.params, batch)
-    work = Work(task, batch, expected, coefficients, hypers)
-    learning = Learning(state.params, state.opt_state, jnp.zeros((), bool))
+    inputs = UpdateInputs(task, batch, expected, coefficients, hypers)
+    epoch_state = EpochState(state.params, state.opt_state, jnp.zeros((), bool))
     accumulate = task.config.accumulate_gradients
     epoch: Epoch = accumulated_epoch if accumulate else minibatch_epoch
-    learning, outcomes = jax.lax.scan(
-        functools.partial(epoch, work),
-        learning,
+    epoch_state, outcomes = jax.lax.scan(
+        functools.partial(epoch, inputs),
+        epoch_state,
         jax.random.split(key, task.config.epochs),
     )
-    state = state.replace(params=learning.params, opt_state=learning.opt_state)
+    state = state.replace(params=epoch_state.params, opt_state=epoch_state.opt_state)
     return state, outcomes
 
 
 def minibatch_epoch(
-    work: Work, learning: Learning, key: jax.Array
-) -> tuple[Learning, Outcome]:
-    """One pass over the batch with an optimiser step per minibatch.
+    inputs: UpdateInputs, epoch_state: EpochState, key: jax.Array
+) -> tuple[EpochState, Outcome]:
+    """Run one epoch with an optimiser step per minibatch.
 
     Args:
-      work: what all minibatches share.
-      learning: where the pass begins.
-      key: of the order of samples.
+      inputs: the inputs that all minibatches share.
+      epoch_state: parameters and optimiser before the epoch.
+      key: the random key of the order of samples.
+
+    Returns:
+      the state after the epoch, and the outcome of each minibatch.
     """
 
-    def minibatch_step(learning: Learning, index: jax.Array):
-        def run(learning: Learning) -> tuple[Learning, Outcome]:
-            grads, measures = _gradient(work, learning.params, index)
-            return _apply(work, learning, grads, measures)
+    def minibatch_step(epoch_state: EpochState, index: jax.Array):
+        def optimise_minibatch(epoch_state: EpochState) -> tuple[EpochState, Outcome]:
+            grads, measures = _gradient(inputs, epoch_state.params, index)
+            return _apply(inputs, epoch_state, grads, measures)
 
-        return _unless_stopped(learning, run)
+        return _unless_stopped(epoch_state, optimise_minibatch)
 
-    return jax.lax.scan(minibatch_step, learning, _shuffled(work, key))
+    return jax.lax.scan(minibatch_step, epoch_state, _shuffled(inputs, key))
 
 
 def accumulated_epoch(
-    work: Work, learning: Learning, key: jax.Array
-) -> tuple[Learning, Outcome]:
-    """One pass over the batch with one optimiser step, on the mean of all gradients.
+    inputs: UpdateInputs, epoch_state: EpochState, key: jax.Array
+) -> tuple[EpochState, Outcome]:
+    """Run one epoch with one optimiser step, on the mean of all minibatch gradients.
 
     Args:
-      work: what all minibatches share.
-      learning: where the pass begins.
-      key: of the order of samples.
+      inputs: the inputs that all minibatches share.
+      epoch_state: parameters and optimiser before the epoch.
+      key: the random key of the order of samples.
 
     Returns:
-      where it ends, and an outcome per minibatch: the one step's, with the measures
-      that each minibatch has of its own.
+      the state after the epoch, and an outcome per minibatch: its own measures, and the
+      gradient norms of the single step.
     """
-    num = work.task.config.num_minibatches
+    num = inputs.task.config.num_minibatches
 
-    def add(total: Params, index: jax.Array) -> tuple[Params, Measures]:
-        grads, measures = _gradient(work, learning.params, index)
+    def add_gradient(total: Params, index: jax.Array) -> tuple[Params, Measures]:
+        grads, measures = _gradient(inputs, epoch_state.params, index)
         return jax.tree.map(jnp.add, total, grads), measures
 
-    def run(learning: Learning) -> tuple[Learning, Outcome]:
-        zeros = jax.tree.map(jnp.zeros_like, learning.params)
-        total, measures = jax.lax.scan(add, zeros, _shuffled(work, key))
+    def optimise_minibatch(epoch_state: EpochState) -> tuple[EpochState, Outcome]:
+        zeros = jax.tree.map(jnp.zeros_like, epoch_state.params)
+        total, measures = jax.lax.scan(add_gradient, zeros, _shuffled(inputs, key))
         grads = jax.tree.map(lambda g: g / num, total)
-        # A minibatch without a valid sample has no mean; its loss is finite.
+        # The statistics of a minibatch without valid samples are NaN; its loss is not.
         means = jax.tree.map(jnp.nanmean, measures)
         means = means.replace(loss=jnp.mean(measures.loss))
-        learning, outcome = _apply(work, learning, grads, means)
+        epoch_state, outcome = _apply(inputs, epoch_state, grads, means)
         outcome = jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *x.shape)), outcome)
-        # One step, so one fault at most.
+        # A non-finite step is counted once per epoch, not once per minibatch.
         is_last = jnp.arange(num) == num - 1
-        return learning, outcome.replace(
+        return epoch_state, outcome.replace(
             measures=measures, nonfinite=outcome.nonfinite & is_last
         )
 
-    return _unless_stopped(learning, run)
+    return _unless_stopped(epoch_state, optimise_minibatch)
 
 
-def _shuffled(work: Work, key: jax.Array) -> jax.Array:
-    """The sequences of each minibatch, int32 [minibatches, M / minibatches]."""
-    order = shuffle.permutation(key, work.batch.advantages.shape[1])
-    return order.reshape(work.task.config.num_minibatches, -1)
+def _shuffled(inputs: UpdateInputs, key: jax.Array) -> jax.Array:
+    """Assign sequences to minibatches: indices [minibatches, M / minibatches]."""
+    order = shuffle.permutation(key, inputs.batch.advantages.shape[1])
+    return order.reshape(inputs.task.config.num_minibatches, -1)
 
 
-def _gradient(work: Work, params: Params, index: jax.Array) -> tuple[Params, Measures]:
-    minibatch = take_sequences(work.batch, index)
+def _gradient(
+    inputs: UpdateInputs, params: Params, index: jax.Array
+) -> tuple[Params, Measures]:
+    minibatch = take_sequences(inputs.batch, index)
     grads, measures = jax.grad(minibatch_loss, has_aux=True)(
-        params, work.task, minibatch, work.expected, work.coefficients, work.hypers
+        params,
+        inputs.task,
+        minibatch,
+        inputs.expected,
+        inputs.coefficients,
+        inputs.hypers,
     )
-    return reduce.tree_mean(grads, work.task.axis_name), measures
+    return reduce.tree_mean(grads, inputs.task.axis_name), measures
 
 
 def take_sequences(batch: Batch, index: jax.Array) -> Batch:
-    """The sequences of a minibatch: axis 1 of everything but the carry's axis 0."""
+    """Select the sequences of a minibatch: axis 0 of the carry, axis 1 of the rest."""
     carry = trees.take(batch.stored.carry, index)
-    rest = batch.replace(stored=batch.stored.replace(carry={}))
-    rest = trees.take(rest, index, axis=1)
-    return rest.replace(stored=rest.stored.replace(carry=carry))
+    minibatch = batch.replace(stored=batch.stored.replace(carry={}))
+    minibatch = trees.take(minibatch, index, axis=1)
+    return minibatch.replace(stored=minibatch.stored.replace(carry=carry))
 
 
 def _must_stop(measures: Measures, hypers: Hypers) -> jax.Array:
@@ -184,14 +196,14 @@ def _must_stop(measures: Measures, hypers: Hypers) -> jax.Array:
 
 
 def _apply(
-    work: Work, learning: Learning, grads: Params, measures: Measures
-) -> tuple[Learning, Outcome]:
-    """The optimiser's step, or none where it must stop or is not finite."""
-    coefficients, hypers = work.coefficients, work.hypers
+    inputs: UpdateInputs, epoch_state: EpochState, grads: Params, measures: Measures
+) -> tuple[EpochState, Outcome]:
+    """Take an optimiser step, unless training must stop or the step is not finite."""
+    coefficients, hypers = inputs.coefficients, inputs.hypers
     params, opt_state, norm = optim.step(
-        learning.params,
+        epoch_state.params,
         grads,
-        learning.opt_state,
+        epoch_state.opt_state,
         hypers,
         coefficients.learning_rate,
         coefficients.freeze_policy,
@@ -199,26 +211,26 @@ def _apply(
     stop = _must_stop(measures, hypers)
     finite = jnp.isfinite(norm) & jnp.isfinite(measures.loss)
     params, opt_state = trees.where(
-        stop | ~finite, (learning.params, learning.opt_state), (params, opt_state)
+        stop | ~finite, (epoch_state.params, epoch_state.opt_state), (params, opt_state)
     )
     logged = {"grad_norm": norm}
-    for head in work.task.env.spec.heads:
+    for head in inputs.task.env.spec.heads:
         own = head_parameters(grads.policy, head)
         logged[f"head/{head}/grad_norm"] = optax.tree.norm(own)
     outcome = Outcome(jnp.ones((), bool), ~finite, measures, logged)
-    return Learning(params, opt_state, stop), outcome
+    return EpochState(params, opt_state, stop), outcome
 
 
 def _unless_stopped(
-    learning: Learning, run: Callable[[Learning], tuple[Learning, Outcome]]
-) -> tuple[Learning, Outcome]:
-    """Run, or pass through with an outcome of NaN: "not run" is not a number."""
-    shapes = jax.eval_shape(run, learning)[1]
+    epoch_state: EpochState, run: Callable[[EpochState], tuple[EpochState, Outcome]]
+) -> tuple[EpochState, Outcome]:
+    """Call `run`, or if the epochs have stopped return an outcome of NaN and False."""
+    shapes = jax.eval_shape(run, epoch_state)[1]
 
-    def skip(learning: Learning) -> tuple[Learning, Outcome]:
+    def skip(epoch_state: EpochState) -> tuple[EpochState, Outcome]:
         def empty(s: jax.ShapeDtypeStruct) -> jax.Array:
             return jnp.full(s.shape, False if s.dtype == bool else jnp.nan, s.dtype)
 
-        return learning, jax.tree.map(empty, shapes)
+        return epoch_state, jax.tree.map(empty, shapes)
 
-    return jax.lax.cond(learning.stopped, skip, run, learning)
+    return jax.lax.cond(epoch_state.stopped, skip, run, epoch_state)

@@ -1,4 +1,4 @@
-"""Evaluation of a policy on fixed seed blocks, never from training episodes."""
+"""Evaluation of a policy on fixed blocks of seeds, separate from training episodes."""
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,14 @@ def make_act(
     *,
     deterministic: bool = True,
 ) -> Act[Carries]:
-    """The policy as a player of whole episodes, for `episodes.play`.
+    """Make the function that chooses a policy's actions, for `episodes.play`.
 
     Args:
-      policy: its functions.
-      params: its parameters.
-      obs_stats: statistics that normalise observations [D]; None leaves them as they
-        are.
-      deterministic: the mode of the policy; else a sample, with noise from each
-        episode's own key.
+      policy: the policy's functions.
+      params: the policy's parameters.
+      obs_stats: statistics to normalise observations [D] by; None to not normalise.
+      deterministic: take the mode of the policy; if False, sample with noise from the
+        key of each episode.
     """
 
     def act(
@@ -62,11 +61,11 @@ def play_policy(
 
     Args:
       env: one environment.
-      policy: its functions.
-      params: its parameters.
-      obs_stats: statistics that normalise observations [D], or None.
+      policy: the policy's functions.
+      params: the policy's parameters.
+      obs_stats: statistics to normalise observations [D] by, or None.
       keys: [E], one per episode.
-      deterministic: the mode of the policy; else a sample.
+      deterministic: take the mode of the policy; if False, sample.
     """
     act = make_act(policy, params, obs_stats, deterministic=deterministic)
     return episodes.play(env, act, keys, policy.initial_carry(keys.shape[0]))
@@ -79,15 +78,15 @@ def evaluate(
     *,
     deterministic: bool = True,
 ) -> Metrics:
-    """Mean, worst block and each block, of return and of every metric of the env.
+    """Evaluate the policy on `eval_blocks` blocks of `eval_episodes` episodes.
 
-    The same `eval_blocks` x `eval_episodes` episodes in every call and every run.
+    The episodes start from the same keys in every call and every run.
 
     Args:
       task: the environment, the policy and the configuration of the blocks.
       params: the policy's parameters.
-      obs_stats: statistics that normalise observations [D], or None.
-      deterministic: the mode of the policy; else a sample.
+      obs_stats: statistics to normalise observations [D] by, or None.
+      deterministic: take the mode of the policy; if False, sample.
 
     Returns:
       name -> float32 [], the names beginning with "eval" or "eval_stochastic".
@@ -103,12 +102,12 @@ def evaluate(
 
 
 def block_statistics(played: Played, num_blocks: int, prefix: str) -> Metrics:
-    """Mean, worst block and each block of every figure, and the mean length.
+    """Compute the mean, the worst block and each block of return and metrics.
 
     Args:
-      played: E episodes, the first E / `num_blocks` of them are block 0.
-      num_blocks: how many blocks of equal size.
-      prefix: what all names begin with.
+      played: E episodes, of which the first E / `num_blocks` are block 0.
+      num_blocks: number of blocks of equal size.
+      prefix: the first part of all names.
     """
     metrics = {f"{prefix}/episode_length": jnp.mean(played.length.astype(jnp.float32))}
     figures = {"return": played.episode_return, **played.metrics}

@@ -15,7 +15,7 @@ def gae(
     gamma: jax.Array | float,
     gae_lambda: jax.Array | float,
 ) -> tuple[jax.Array, jax.Array]:
-    """Advantages and value targets of one rollout.
+    """Compute the advantages and value targets of a rollout.
 
     δ_t = r_t + γ (1 - terminated_t) V(s'_t) - V(s_t)
     A_t = δ_t + γ λ (1 - done_t) A_{t+1},   done = terminated or truncated
@@ -25,10 +25,11 @@ def gae(
 
     Args:
       reward, value: float [T, N].
-      next_value: float [T, N], value of the true next observation, also where the
+      next_value: float [T, N], value of the true next observation, even if the
         environment was reset.
       terminated, truncated: bool [T, N].
-      gamma, gae_lambda: scalars.
+      gamma: [], discount γ per step.
+      gae_lambda: [], λ.
 
     Returns:
       advantages and returns (A + V), each [T, N], without gradient.
@@ -37,8 +38,8 @@ def gae(
     chex.assert_equal_shape([reward, value, next_value, terminated, truncated])
     chex.assert_type([terminated, truncated], bool)
     done = terminated | truncated
-    # where, not a product: a non-finite value behind a terminal state must not leak
-    # through 0 * NaN.
+    # A selection, not a product: the value after a terminal state may be non-finite,
+    # and 0 * NaN is NaN.
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
 
     def backward(advantage, xs):

@@ -1,7 +1,7 @@
 """Demonstrations and behaviour cloning, as pure functions.
 
-Cloning maximises the log-prob of the demonstrated actions under the SAME policy, by
-the same `policy.log_prob`, that PPO trains afterwards.
+Cloning maximises the log-prob of the demonstrated actions, computed by the same
+`policy.log_prob` that PPO uses afterwards.
 """
 
 import chex
@@ -20,14 +20,14 @@ from purejaxppo.ppo import normalize, optim
 from purejaxppo.ppo.normalize import Statistics
 from purejaxppo.ppo.types import Metrics, Task
 
-# Attempts per demonstration that is kept, plus a few: a noisy expert may fail.
+# Episodes attempted: _ATTEMPTS per demonstration plus _SPARE, since some may fail.
 _ATTEMPTS = 2
 _SPARE = 4
-_LOSS_WINDOW = 100  # cloning steps that a logged loss is the mean of
+_LOSS_WINDOW = 100  # number of cloning steps over which a logged loss is averaged
 
 
 class Demonstrations(struct.PyTreeNode):
-    """K episodes of at most L steps, [K, L, ...]; `valid` says which steps exist."""
+    """K episodes of at most L steps, [K, L, ...]; `valid` marks the existing steps."""
 
     obs: Obs  # raw, not normalised
     action: Action
@@ -38,7 +38,7 @@ class Demonstrations(struct.PyTreeNode):
 
 
 def _noisy(env: Env, action: Action, noise: float, key: jax.Array) -> Action:
-    """Gaussian noise of that std on continuous heads, for coverage; others as are."""
+    """Add Gaussian noise with standard deviation `noise` to continuous heads."""
     heads = env.spec.heads
     noisy = {}
     for index, (name, value) in enumerate(action.items()):
@@ -51,10 +51,11 @@ def _noisy(env: Env, action: Action, noise: float, key: jax.Array) -> Action:
 
 
 def collect(task: Task, key: jax.Array) -> Demonstrations:
-    """Let the environment's demonstrator act, noisily, and keep its successes.
+    """Play episodes with the environment's demonstrator and keep successful ones.
 
-    The action stored is the one that was executed. Where fewer than
-    `num_demonstrations` attempts succeed, the rest have no valid step.
+    Noise is added to its actions, for coverage, and the noisy actions are stored. If
+    fewer than `num_demonstrations` attempts succeed, the other demonstrations have no
+    valid step.
 
     Raises:
       ConfigError: the environment has no demonstrator, success or time limit.
@@ -77,29 +78,29 @@ def collect(task: Task, key: jax.Array) -> Demonstrations:
         action = jax.vmap(lambda a, k: _noisy(env, a, config.demonstration_noise, k))(
             action, jax.random.split(key, num)
         )
-        # Nothing to see once all have ended, long before the limit as a rule.
-        after = jax.lax.cond(
+        # All episodes usually end long before the limit; then steps are skipped.
+        next_state = jax.lax.cond(
             jnp.any(alive), jax.vmap(env.step), lambda state, _: state, state, action
         )
-        taken = (state.obs, action, state.action_mask, state.active, after.reward)
-        success = after.metrics[outcome] > 0.5
-        # Cut at the first success: what comes after shows nothing.
-        going = alive & ~(after.terminated | after.truncated | success)
-        return (after, going), (taken, alive, alive & success)
+        sample = (state.obs, action, state.action_mask, state.active, next_state.reward)
+        success = next_state.metrics[outcome] > 0.5
+        # A demonstration ends at its first success.
+        done = next_state.terminated | next_state.truncated | success
+        return (next_state, alive & ~done), (sample, alive, alive & success)
 
     start = (state, jnp.ones((num,), bool))
-    _, (taken, alive, success) = jax.lax.scan(
+    _, (samples, alive, success) = jax.lax.scan(
         step, start, jax.random.split(key_noise, limit)
     )
     succeeded = jnp.any(success, axis=0)
     successes_first = jnp.argsort(~succeeded, stable=True)
     chosen = successes_first[: config.num_demonstrations]
-    steps = (*taken, alive & succeeded[None])
+    steps = (*samples, alive & succeeded[None])
     return Demonstrations(*trees.take(trees.swap_axes(steps), chosen))
 
 
 def observation_statistics(demonstrations: Demonstrations) -> Statistics:
-    """Statistics of all valid observations."""
+    """Compute the statistics of all valid observations."""
     flat = trees.merge_axes(demonstrations.obs)
     example = trees.take(flat, 0)
     weight = demonstrations.valid.ravel().astype(jnp.float32)
@@ -109,7 +110,7 @@ def observation_statistics(demonstrations: Demonstrations) -> Statistics:
 def _as_stored(
     policy: Policy, demonstrations: Demonstrations, obs_stats: Statistics | None
 ) -> Stored:
-    """Time-major sequences [L, K], each an episode of its own."""
+    """Transpose to time-major sequences [L, K], one per episode."""
     swapped = trees.swap_axes(demonstrations)
     num_steps, num_episodes = swapped.valid.shape
     start = jnp.zeros((num_steps, num_episodes), bool).at[0].set(True)
@@ -123,7 +124,7 @@ def _as_stored(
 
 
 def _without_padding(demonstrations: Demonstrations) -> Demonstrations:
-    """Zeros where there is no valid step: a NaN there would reach the gradient."""
+    """Replace invalid steps by zeros, because a NaN there would reach the gradient."""
     zeros = jax.tree.map(jnp.zeros_like, demonstrations)
     return trees.where(demonstrations.valid, demonstrations, zeros)
 
@@ -135,17 +136,17 @@ def clone(
     demonstrations: Demonstrations,
     key: jax.Array,
 ) -> tuple[Params, Metrics]:
-    """Maximum likelihood of the demonstrated actions; Adam, cosine to zero.
+    """Maximise the log-prob of the demonstrated actions by Adam, with cosine decay.
 
-    Without a recurrent core a step sees `cloning_batch` samples, with one it sees
-    every episode whole.
+    Without a recurrent core each optimiser step uses `cloning_batch` random samples.
+    With a core it uses all episodes as whole sequences.
 
     Args:
       task: policy, and the configuration of cloning.
-      params: to start from.
-      obs_stats: to normalise observations by; None leaves them alone.
+      params: the initial parameters.
+      obs_stats: statistics to normalise observations by; None to not normalise.
       demonstrations: [K, L, ...].
-      key: of the samples of each step.
+      key: the random key of the samples of each step.
 
     Returns:
       cloned params, and the loss (negative log-prob) at the start and at the end.
@@ -168,7 +169,7 @@ def clone(
     def draw(key: jax.Array) -> tuple[Stored, jax.Array]:
         if config.core != "none":
             return stored, valid
-        # Valid samples are first in that order, so padding is never drawn.
+        # `valid_first` begins with the valid samples, so padding is never drawn.
         rank = jax.random.randint(key, (config.cloning_batch,), 0, num_valid)
         return trees.take((stored, valid), valid_first[rank], axis=1)
 
@@ -191,7 +192,7 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def _cloning_metrics(loss: jax.Array, valid: jax.Array) -> Metrics:
-    """From the loss of each step, and which steps of demonstrations exist [K, L]."""
+    """Compute metrics from the loss of each optimiser step and `valid` [K, L]."""
     window = min(_LOSS_WINDOW, loss.shape[0])
     return {
         "cloning/first_loss": jnp.mean(loss[:window]),

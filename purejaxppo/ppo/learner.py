@@ -1,7 +1,7 @@
-"""The learner: init, update, evaluate; and `make_train`, which scans them in one jit.
+"""The learner: `make_learner` binds init, update, evaluate; `make_train` scans them.
 
-Free functions with the task first, `make_learner` validates and binds. The command
-line runs the same `update` in jitted chunks: both are one computation.
+Free functions with the task first; `make_learner` validates and binds. The command line
+runs the same `update` in jitted chunks: both are one computation.
 """
 
 import functools
@@ -12,48 +12,17 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from purejaxppo import autoreset, trees
-from purejaxppo.autoreset import Episode
 from purejaxppo.config import Config, Hypers
 from purejaxppo.env import Env
 from purejaxppo.policy.policy import make_policy
-from purejaxppo.ppo import coefficients as coefficients_lib
-from purejaxppo.ppo import evaluation, imitation, normalize, optim
-from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.epochs import run_epochs
+from purejaxppo.ppo import evaluation
 from purejaxppo.ppo.imitation import Demonstrations
-from purejaxppo.ppo.normalize import Statistics
+from purejaxppo.ppo.init import collect, init
 from purejaxppo.ppo.reduce import AxisName
-from purejaxppo.ppo.rollout import episode_metrics, policy_input, rollout
-from purejaxppo.ppo.status import update_status
-from purejaxppo.ppo.summary import Summary, summarise
-from purejaxppo.ppo.types import Batch, Metrics, Reference, Task, TrainState
+from purejaxppo.ppo.types import Metrics, Task, TrainState
+from purejaxppo.ppo.update import as_arrays, run_updates, update
 from purejaxppo.registry import make_env
 from purejaxppo.validation import advice, validate, validate_heads
-
-
-class InitKeys(NamedTuple):
-    """One key per consumer of `init`."""
-
-    params: jax.Array
-    envs: jax.Array
-    demonstrations: jax.Array
-    cloning: jax.Array
-    training: jax.Array
-
-
-def _init_keys(key: jax.Array) -> InitKeys:
-    return InitKeys(*jax.random.split(key, len(InitKeys._fields)))
-
-
-def as_arrays(hypers: Hypers) -> Hypers:
-    """Every hyperparameter as a float32 array: a weak type would compile twice.
-
-    Behind a barrier, so that XLA never sees a constant: it would fold one, a division
-    into a product say, and round otherwise than where the same number is an argument.
-    """
-    hypers = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hypers)
-    return jax.lax.optimization_barrier(hypers)
 
 
 def make_task(
@@ -75,145 +44,6 @@ def make_task(
     return Task(env, make_policy(env.spec.heads, config), config, axis_name)
 
 
-def collect(task: Task, key: jax.Array) -> Demonstrations:
-    """The demonstrations that `init` would collect with that key."""
-    return imitation.collect(task, _init_keys(key).demonstrations)
-
-
-def init(
-    task: Task,
-    key: jax.Array,
-    hypers: Hypers | None = None,
-    demonstrations: Demonstrations | None = None,
-) -> tuple[TrainState, Metrics]:
-    """The first state. Collects demonstrations and clones them where asked to.
-
-    Args:
-      task: what is trained.
-      key: of everything random in the whole of training.
-      hypers: the numbers of PPO; None: those of the configuration.
-      demonstrations: to clone instead of collecting them.
-
-    Returns:
-      the state before the first update, and the metrics of cloning.
-    """
-    config, env, policy = task.config, task.env, task.policy
-    hypers = config.hypers if hypers is None else hypers
-    keys = _init_keys(key)
-    episodes = _first_episodes(task, keys.envs)
-    params = policy.init(keys.params, policy_input(episodes, None))
-    obs_stats, metrics = _empty_statistics(task, episodes), {}
-    if config.num_demonstrations:
-        if demonstrations is None:
-            demonstrations = collect(task, key)
-        if obs_stats is not None:
-            obs_stats = imitation.observation_statistics(demonstrations)
-        params, metrics = imitation.clone(
-            task, params, obs_stats, demonstrations, keys.cloning
-        )
-    zeros = jnp.zeros((config.num_envs,), jnp.float32)
-    carry = policy.initial_carry(config.num_envs)
-    state = TrainState(
-        params=params,
-        opt_state=optim.init(optim.optimizer(hypers, 0.0), params),
-        obs_stats=obs_stats,
-        return_stats=normalize.init(zeros[0]) if config.normalize_rewards else None,
-        discounted_return=zeros,
-        episodes=episodes,
-        carry=carry,
-        reference=Reference(params, obs_stats, carry) if config.anchor else None,
-        adaptive=coefficients_lib.init_adaptive(env.spec.heads),
-        key=keys.training,
-        update_count=jnp.zeros((), jnp.int32),
-    )
-    return state, metrics
-
-
-def _first_episodes(task: Task, key: jax.Array) -> Episode:
-    config, env = task.config, task.env
-    limit = autoreset.time_limit(env, config.train_episode_steps)
-    return jax.vmap(
-        lambda key: autoreset.init(env, config.reset, limit, config.stagger, key)
-    )(jax.random.split(key, config.num_envs))
-
-
-def _empty_statistics(task: Task, episodes: Episode) -> Statistics | None:
-    if task.config.normalize_observations == "off":
-        return None
-    return normalize.init(trees.take(episodes.state.obs, 0))
-
-
-def update(
-    task: Task, state: TrainState, hypers: Hypers | None = None
-) -> tuple[TrainState, Metrics]:
-    """One update: roll out, estimate advantages, optimise, measure.
-
-    Args:
-      task: what is trained.
-      state: from `init` or the update before.
-      hypers: the numbers of PPO; None: those of the configuration.
-
-    Returns:
-      the state for the next update, and the metrics of this one.
-    """
-    hypers = as_arrays(task.config.hypers if hypers is None else hypers)
-    key, key_starts, key_rollout, key_epochs = jax.random.split(state.key, 4)
-    before, config = state, task.config
-    starts = autoreset.draw_starts(
-        task.env, config.reset, config.num_starts, key_starts
-    )
-    state, transitions, episodes, obs_stats = rollout(task, state, starts, key_rollout)
-    batch, state, estimates = make_batch(
-        task, state, transitions, before.carry["critic"], hypers
-    )
-    state, summary = optimise(task, state, batch, hypers, key_epochs)
-    metrics = summary.logged | estimates | episode_metrics(task, episodes)
-    metrics["status"] = update_status(
-        summary, _policy_moves(task, before), metrics["train/no_valid_action"]
-    )
-    # Only now: the statistics that this rollout was sampled with served its update.
-    state = state.replace(
-        obs_stats=obs_stats, key=key, update_count=state.update_count + 1
-    )
-    return state, metrics
-
-
-def optimise(
-    task: Task, state: TrainState, batch: Batch, hypers: Hypers, key: jax.Array
-) -> tuple[TrainState, Summary]:
-    """The epochs of one update, and what follows from them for the next.
-
-    Args:
-      task: what is trained.
-      state: after the rollout.
-      batch: what is learned from, [L, M].
-      hypers: the numbers of PPO, as arrays.
-      key: of the order of samples.
-
-    Returns:
-      the state with new parameters, optimiser and adaptive factors, and a summary.
-    """
-    coefficients = coefficients_lib.coefficients(task, state, hypers)
-    after, outcomes = run_epochs(task, state, batch, coefficients, hypers, key)
-    summary = summarise(outcomes, coefficients)
-    adaptive = coefficients_lib.adapt(
-        task, state, hypers, summary.approx_kl, summary.head_entropy
-    )
-    return after.replace(adaptive=adaptive), summary
-
-
-def _policy_moves(task: Task, state: TrainState) -> jax.Array:
-    """Whether ratios should leave 1 in this update: not while the critic warms up, and
-    not where a single step follows the only look at them."""
-    warm = state.update_count >= task.config.critic_warmup
-    return warm & (_steps_per_update(task.config) > 1)
-
-
-def _steps_per_update(config: Config) -> int:
-    steps = 1 if config.accumulate_gradients else config.num_minibatches
-    return config.epochs * steps
-
-
 def evaluate(task: Task, state: TrainState, deterministic: bool = True) -> Metrics:
     """Figures of the policy on the fixed seed blocks of evaluation.
 
@@ -225,27 +55,6 @@ def evaluate(task: Task, state: TrainState, deterministic: bool = True) -> Metri
     return evaluation.evaluate(
         task, state.params, state.obs_stats, deterministic=deterministic
     )
-
-
-def run_updates(
-    task: Task, state: TrainState, hypers: Hypers, num_updates: int
-) -> tuple[TrainState, Metrics]:
-    """Scan the update.
-
-    Args:
-      task: what is trained.
-      state: before the first of these updates.
-      hypers: the numbers of PPO.
-      num_updates: how many.
-
-    Returns:
-      the state after them, and the metrics of each, [num_updates].
-    """
-
-    def body(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
-        return update(task, state, hypers)
-
-    return jax.lax.scan(body, state, length=num_updates)
 
 
 class Learner(NamedTuple):

@@ -1,4 +1,4 @@
-"""One minibatch: PPO's loss as a whole, and what is measured beside it."""
+"""PPO's total loss on a minibatch, and the statistics that are measured with it."""
 
 import chex
 import jax
@@ -19,7 +19,8 @@ _EXPLODED, _COLLAPSED = 5.0, 0.1
 class Ratio(struct.PyTreeNode):
     """Statistics of the ratio ρ over the valid samples of a minibatch. float32 [].
 
-    Moments about 1: mean(ρ²) - mean(ρ)² would lose what is below 3e-4 in float32.
+    The moments are taken about 1, because in float32 mean(ρ²) - mean(ρ)² has no
+    accuracy for standard deviations below 3e-4.
     """
 
     excess: jax.Array  # mean of ρ - 1
@@ -32,10 +33,10 @@ class Ratio(struct.PyTreeNode):
 
 
 class Measures(struct.PyTreeNode):
-    """What a minibatch measured, before its step. float32 [].
+    """Statistics of a minibatch, before its optimiser step. float32 [].
 
-    The fields steer training: the KL stop, the check of the loss, the adaptive
-    coefficients and the status read them. `logged` is for people alone.
+    The KL stop, the check for non-finite losses, the adaptive coefficients and the
+    status use these fields. `logged` is only for the log.
     """
 
     loss: jax.Array
@@ -47,10 +48,10 @@ class Measures(struct.PyTreeNode):
 
 
 class ValidCounts(struct.PyTreeNode):
-    """Valid samples that a minibatch has on average. float32 []."""
+    """Average number of valid samples per minibatch. float32 []."""
 
-    joint: jax.Array  # samples of which any head was active
-    heads: dict[str, jax.Array]
+    joint: jax.Array  # samples in which any head was active
+    heads: dict[str, jax.Array]  # head -> samples in which that head was active
 
 
 def minibatch_loss(
@@ -61,19 +62,19 @@ def minibatch_loss(
     coefficients: Coefficients,
     hypers: Hypers,
 ) -> tuple[jax.Array, Measures]:
-    """The loss of a minibatch, and what is measured beside it.
+    """Compute the loss of a minibatch, and its statistics.
 
-    Means over valid samples divide by the number `expected` of a minibatch, taken
-    from the whole batch: the mean of minibatch gradients is then the gradient of the
-    batch, whatever samples fall together.
+    Means over valid samples are sums divided by the average number of valid samples per
+    minibatch. So the mean of the minibatch gradients is the gradient of the batch,
+    however the samples are split into minibatches.
 
     Args:
-      params: what the gradient is taken for.
+      params: the parameters, for which the gradient is taken.
       task: the policy, its configuration, and the axis to reduce over.
       batch: the minibatch, [L, M].
-      expected: of `valid_counts`.
-      coefficients: of entropy and KL anchor in this update.
-      hypers: clip ranges and the value's coefficient.
+      expected: the result of `valid_counts`.
+      coefficients: coefficients of entropy and KL anchor in this update.
+      hypers: clip ranges and the coefficient of the value loss.
     """
     policy, config, axis_name = task.policy, task.config, task.axis_name
     terms = policy.log_prob(params, batch.stored)
@@ -86,10 +87,10 @@ def minibatch_loss(
     if config.normalize_advantages == "minibatch":
         advantages = normalize.standardized(advantages, axis_name)
 
-    def over_valid(x: jax.Array) -> jax.Array:
+    def mean_over_valid(x: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(valid, x, 0.0)) / expected.joint
 
-    loss_policy = over_valid(
+    loss_policy = mean_over_valid(
         losses.policy_loss(log_ratio, advantages, hypers.clip_eps, hypers.dual_clip)
     )
     loss_value = jnp.mean(
@@ -102,7 +103,7 @@ def minibatch_loss(
     loss = loss_policy + hypers.value_coef * loss_value - entropy_bonus
     parts = {"loss/policy": loss_policy, "loss/value": loss_value}
     if config.anchor:
-        anchor = over_valid(
+        anchor = mean_over_valid(
             losses.anchor_kl(log_ratio, log_prob, batch.reference_log_prob)
         )
         loss += coefficients.kl * anchor
@@ -113,25 +114,25 @@ def minibatch_loss(
 def measure(
     task: Task, batch: Batch, terms: HeadTerms, hypers: Hypers, parts: Metrics
 ) -> Measures:
-    """What a minibatch says of the policy, without gradient.
+    """Compute the statistics of a minibatch, without gradient.
 
     Args:
       task: the axis to reduce over.
       batch: the minibatch, [L, M].
-      terms: of its actions under the parameters as they are now.
+      terms: log-probs and entropies of its actions under the present parameters.
       hypers: the clip range.
-      parts: the loss and its terms, of this device's samples.
+      parts: the loss and its terms, for this device's samples.
     """
-    # Before anything is reduced: a maximum over devices has no derivative.
+    # Before the reductions, because a maximum over devices has no derivative.
     terms, parts = jax.lax.stop_gradient((terms, parts))
     axis_name, valid = task.axis_name, any_active(terms)
-    # Of all devices: a loss that is not finite must stop the step on each of them.
+    # Averaged over devices, so that a non-finite loss skips the step on all of them.
     parts = reduce.tree_mean(parts, axis_name)
     log_ratio = terms.joint_log_prob() - joint(batch.log_prob)
     clipped = jnp.abs(jnp.expm1(log_ratio)) > hypers.clip_eps
     entropy = terms.joint_entropy()
 
-    def over_valid(x: jax.Array) -> jax.Array:
+    def mean_over_valid(x: jax.Array) -> jax.Array:
         return reduce.mean(x, valid, axis_name)
 
     head_entropy = {
@@ -139,13 +140,13 @@ def measure(
         for name, active in terms.active.items()
     }
     logged = parts | {
-        "entropy": over_valid(entropy),
-        "clip_frac": over_valid(clipped.astype(jnp.float32)),
+        "entropy": mean_over_valid(entropy),
+        "clip_frac": mean_over_valid(clipped.astype(jnp.float32)),
     }
     return Measures(
         loss=parts["loss/total"],
-        approx_kl=over_valid(losses.approx_kl(log_ratio)),
-        entropy_change=over_valid(jnp.abs(entropy - batch.entropy)),
+        approx_kl=mean_over_valid(losses.approx_kl(log_ratio)),
+        entropy_change=mean_over_valid(jnp.abs(entropy - batch.entropy)),
         head_entropy=head_entropy,
         ratio=_ratio(log_ratio, valid, axis_name),
         logged=logged | _head_metrics(terms, batch, hypers, axis_name),
@@ -153,13 +154,13 @@ def measure(
 
 
 def any_active(terms: HeadTerms) -> jax.Array:
-    """Whether any head was active, bool [...]: samples that the policy learns from."""
+    """Return whether any head was active, bool [...]: the policy's valid samples."""
     return jnp.any(jnp.stack(list(terms.active.values())), axis=0)
 
 
 def _ratio(log_ratio: jax.Array, valid: jax.Array, axis_name: AxisName) -> Ratio:
     excess = jnp.expm1(log_ratio)
-    inside = jnp.where(valid, excess, 0.0)
+    valid_excess = jnp.where(valid, excess, 0.0)
 
     def count(x: jax.Array) -> jax.Array:
         return reduce.total((x & valid).astype(jnp.float32), axis_name)
@@ -167,9 +168,9 @@ def _ratio(log_ratio: jax.Array, valid: jax.Array, axis_name: AxisName) -> Ratio
     return Ratio(
         excess=reduce.mean(excess, valid, axis_name),
         square=reduce.mean(jnp.square(excess), valid, axis_name),
-        minimum=1.0 + reduce.minimum(inside, axis_name),
-        maximum=1.0 + reduce.maximum(inside, axis_name),
-        error=reduce.maximum(jnp.abs(inside), axis_name),
+        minimum=1.0 + reduce.minimum(valid_excess, axis_name),
+        maximum=1.0 + reduce.maximum(valid_excess, axis_name),
+        error=reduce.maximum(jnp.abs(valid_excess), axis_name),
         exploded=count(excess > _EXPLODED - 1.0),
         collapsed=count(excess < _COLLAPSED - 1.0),
     )
@@ -183,12 +184,12 @@ def _head_metrics(
         log_ratio = terms.log_prob[name] - batch.log_prob[name]
         clipped = jnp.abs(jnp.expm1(log_ratio)) > hypers.clip_eps
 
-        def over_active(x: jax.Array, active: jax.Array = active) -> jax.Array:
+        def mean_over_active(x: jax.Array, active: jax.Array = active) -> jax.Array:
             return reduce.mean(x, active, axis_name)
 
         metrics |= {
-            f"head/{name}/approx_kl": over_active(losses.approx_kl(log_ratio)),
-            f"head/{name}/clip_frac": over_active(clipped.astype(jnp.float32)),
+            f"head/{name}/approx_kl": mean_over_active(losses.approx_kl(log_ratio)),
+            f"head/{name}/clip_frac": mean_over_active(clipped.astype(jnp.float32)),
             f"head/{name}/valid": reduce.total(active.astype(jnp.float32), axis_name),
         }
     for name, std in terms.std.items():
@@ -197,13 +198,14 @@ def _head_metrics(
 
 
 def valid_counts(task: Task, params: Params, batch: Batch) -> ValidCounts:
-    """Valid samples that a minibatch has on average, per head and for any head.
+    """Count the valid samples per minibatch, on average, per head and for any head.
 
-    Activity comes from the stored inputs and action alone, so XLA drops the network.
+    Activity depends only on the stored inputs and actions, so XLA removes the
+    computation of the network.
 
     Args:
-      task: the policy, and how many minibatches a batch is split into.
-      params: any of the policy's.
+      task: the policy, and the number of minibatches per batch.
+      params: any parameters of the policy.
       batch: the whole batch, [L, M].
     """
     terms = task.policy.log_prob(params, batch.stored)
@@ -211,7 +213,7 @@ def valid_counts(task: Task, params: Params, batch: Batch) -> ValidCounts:
 
     def count(x: jax.Array) -> jax.Array:
         share = reduce.mean(x.astype(jnp.float32), axis_name=task.axis_name)
-        # A head that is never active contributes 0 / tiny = 0, not 0 / 0.
+        # A positive number, so that a head that is never active gives 0, not 0 / 0.
         return jnp.maximum(share * size, 1e-6)
 
     heads = {name: count(active) for name, active in terms.active.items()}

@@ -1,7 +1,8 @@
-"""Running statistics: init, update, apply. Frozen while a rollout and its update last.
+"""Running statistics of observations and returns: init, update, apply.
 
-Were they to move between sampling and learning, the two sides of the ratio would see
-different inputs, and the first ratio would not be 1.
+Observation statistics are frozen during a rollout and the update from it. If they
+changed in between, the two log-probs of the ratio would have different inputs, and the
+ratio would not be 1 before the first step.
 """
 
 import chex
@@ -16,13 +17,13 @@ from purejaxppo.ppo.reduce import AxisName
 
 # Observations are clipped to this many standard deviations.
 _CLIP = 10.0
-# Variance floor, in squared units of the observation: an entry that hardly moves
-# (std below 0.01) is centred, not blown up.
+# Smallest variance to divide by, in squared units of the observation, so that an entry
+# that is nearly constant (std below 0.01) is not scaled up.
 _VARIANCE_FLOOR = 1e-4
 
 
 class Statistics(struct.PyTreeNode):
-    """Count, mean and sum of squared deviations, per entry of a pytree."""
+    """Count, mean and sum of squared deviations, per element of a pytree."""
 
     count: jax.Array  # float32 []
     mean: chex.ArrayTree
@@ -30,7 +31,7 @@ class Statistics(struct.PyTreeNode):
 
 
 def init(example: chex.ArrayTree) -> Statistics:
-    """Statistics of nothing yet; `example` has the shapes of one sample."""
+    """Return empty statistics for samples with the shapes of `example`."""
     zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), example)
     return Statistics(jnp.zeros((), jnp.float32), zeros, zeros)
 
@@ -41,13 +42,13 @@ def update(
     weight: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> Statistics:
-    """Merge a batch (Chan et al. 1983: pairwise, stable).
+    """Merge a batch into the statistics by the stable formula of Chan et al. 1983.
 
     Args:
-      stats: of the samples before.
+      stats: statistics of the earlier samples.
       batch: leaves [N, ...].
-      weight: float32 [N], 0 leaves a sample out and 1 counts it; None counts all.
-      axis_name: the named axis whose devices' samples count too.
+      weight: float32 [N], 1 to count a sample and 0 to ignore it; None counts all.
+      axis_name: the named axis over whose devices the samples are merged.
     """
     if weight is None:
         weight = jnp.ones(jax.tree.leaves(batch)[0].shape[0], jnp.float32)
@@ -56,9 +57,9 @@ def update(
     share = num / jnp.maximum(count, 1.0)
 
     def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean of the batch, and sum of squared deviations from it."""
+        """Return the mean of the batch, and the sum of squared deviations from it."""
         column = trees.expand_to(weight, x.ndim)
-        # where, not a product alone: what is left out may be NaN.
+        # A selection, not only a product: ignored samples may be NaN.
         x = jnp.where(column > 0, x, 0.0)
         total = reduce.psum(jnp.sum(x * column, axis=0), axis_name)
         mean = total / jnp.maximum(num, 1.0)
@@ -81,7 +82,7 @@ def update(
 
 
 def variance(stats: Statistics) -> chex.ArrayTree:
-    """Population variance of each entry; 1 before the first sample."""
+    """Return the population variance of each element; 1 before the first sample."""
     return jax.tree.map(
         lambda s: jnp.where(stats.count > 0, s / jnp.maximum(stats.count, 1.0), 1.0),
         stats.square,
@@ -89,32 +90,38 @@ def variance(stats: Statistics) -> chex.ArrayTree:
 
 
 def apply(stats: Statistics | None, obs: Obs) -> Obs:
-    """(obs - mean) / std, clipped; leading axes are free. None leaves obs alone."""
+    """Compute (obs - mean) / std, clipped, for any leading axes of `obs`.
+
+    If `stats` is None, `obs` is returned unchanged.
+    """
     if stats is None:
         return obs
 
-    def one(x, mean, var):
+    def normalize_leaf(x, mean, var):
         leading = (1,) * (x.ndim - mean.ndim)
         mean = mean.reshape(leading + mean.shape)
         std = jnp.sqrt(jnp.maximum(var, _VARIANCE_FLOOR)).reshape(mean.shape)
         return jnp.clip((x - mean) / std, -_CLIP, _CLIP)
 
-    return jax.tree.map(one, obs, stats.mean, variance(stats))
+    return jax.tree.map(normalize_leaf, obs, stats.mean, variance(stats))
 
 
 def discounted_returns(
-    before: jax.Array, reward: jax.Array, done: jax.Array, gamma: jax.Array | float
+    initial: jax.Array, reward: jax.Array, done: jax.Array, gamma: jax.Array | float
 ) -> tuple[jax.Array, jax.Array]:
-    """Running discounted return of each environment, [T, N], and where it ends, [N].
+    """Compute the running discounted return G of each environment.
 
-    G_t = r_t + γ G_{t-1}, from 0 after an episode's end: the scale by which rewards
-    are divided is the standard deviation of G.
+    G_t = r_t + γ G_{t-1}, which restarts from 0 after an episode's end. Rewards are
+    divided by the standard deviation of G.
 
     Args:
-      before: float32 [N], G where the last rollout ended.
+      initial: float32 [N], G at the end of the last rollout.
       reward: float32 [T, N].
       done: bool [T, N], the episode ended at that step.
       gamma: the discount.
+
+    Returns:
+      G at each step, [T, N], and G from which the next rollout starts, [N].
     """
 
     def step(total, xs):
@@ -122,11 +129,11 @@ def discounted_returns(
         total = reward + gamma * total
         return jnp.where(done, 0.0, total), total
 
-    after, totals = jax.lax.scan(step, before, (reward, done))
-    return totals, after
+    last, totals = jax.lax.scan(step, initial, (reward, done))
+    return totals, last
 
 
 def standardized(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
-    """x with mean 0 and standard deviation 1 over all of its elements."""
+    """Shift and scale `x` to mean 0 and standard deviation 1 over all elements."""
     mean, std = reduce.moments(x, axis_name=axis_name)
     return (x - mean) / (std + 1e-8)

@@ -1,4 +1,4 @@
-"""The optimiser: one `optax.chain`, with policy and critic apart inside it."""
+"""The optimiser: one `optax.chain` with a separate Adam for policy and critic."""
 
 from typing import cast
 
@@ -10,15 +10,15 @@ from purejaxppo import trees
 from purejaxppo.config import Hypers
 from purejaxppo.policy.policy import Params
 
-# What decides which transformation a parameter goes through: the fields, and no name.
+# The label of each field of `Params`, by which `optax.partition` selects parameters.
 _PARTS = Params(critic={}, policy={}).replace(critic="critic", policy="policy")
 
 
 def clip_by_global_norm(limit: jax.Array | float) -> optax.GradientTransformation:
     """Scale gradients down so that their global norm is at most `limit`.
 
-    The same as `optax.clip_by_global_norm` up to rounding, with one product for each
-    element where that divides, multiplies and selects.
+    This equals `optax.clip_by_global_norm` up to rounding and is faster: one product
+    per element, instead of a division, a product and a selection.
     """
 
     def scale(grads: optax.Updates, params: optax.Params | None) -> optax.Updates:
@@ -33,11 +33,11 @@ def clip_by_global_norm(limit: jax.Array | float) -> optax.GradientTransformatio
 def optimizer(
     hypers: Hypers, learning_rate: jax.Array | float
 ) -> optax.GradientTransformation:
-    """Clip by the global norm; Adam; weight decay on the critic alone; learning rate.
+    """Build the optimiser: clip by global norm, Adam, weight decay, learning rate.
 
-    Policy and critic each have an Adam of their own, whose counts differ where the
-    critic was warmed up alone. A transformation is a pair of closures, so the chain is
-    built anew wherever it is traced, and each of its numbers may be traced.
+    Weight decay applies to the critic only. Policy and critic have separate Adam
+    states, because their step counts differ after a warm-up of the critic. The
+    optimiser is built each time that a step is traced, so its numbers may be traced.
 
     Args:
       hypers: norm limit, Adam's epsilon, weight decay.
@@ -60,7 +60,7 @@ def optimizer(
 def init(
     transformation: optax.GradientTransformation, params: Params
 ) -> optax.OptState:
-    """The optimiser's state before the first step."""
+    """Return the optimiser's state before the first step."""
     return transformation.init(cast(optax.Params, params))
 
 
@@ -70,12 +70,15 @@ def apply(
     grads: Params,
     opt_state: optax.OptState,
 ) -> tuple[Params, optax.OptState]:
-    """New parameters and optimiser state after one step of any optimiser of optax.
+    """Apply one step of an optax optimiser.
 
     Args:
       transformation: the optimiser.
-      params, grads: of policy and critic.
+      params, grads: parameters and gradients of policy and critic.
       opt_state: from `init` or the step before.
+
+    Returns:
+      the new parameters and the new optimiser state.
     """
     tree = cast(optax.Params, params)
     # optax raises floats to integer powers, which strict promotion forbids.
@@ -94,13 +97,14 @@ def step(
     learning_rate: jax.Array | float,
     freeze_policy: jax.Array,
 ) -> tuple[Params, optax.OptState, jax.Array]:
-    """One step of PPO's optimiser.
+    """Apply one step of PPO's optimiser.
 
-    While `freeze_policy`, neither the policy nor its moments move, and its gradient
-    does not count towards the norm: else Adam would start on stale bias correction.
+    With `freeze_policy` the policy's parameters and its Adam state do not change, and
+    its gradient does not count towards the norm. So Adam's bias correction starts at
+    the policy's first step.
 
     Args:
-      params, grads: of policy and critic.
+      params, grads: parameters and gradients of policy and critic.
       opt_state: from `init` or the step before.
       hypers: see `optimizer`.
       learning_rate: [], of this step.
@@ -121,7 +125,7 @@ def step(
 
 
 def _with_policy_state(freeze_policy: jax.Array, old: tuple, new: tuple) -> tuple:
-    """The new state; of the policy's Adam the old one while the policy is frozen."""
+    """Return `new`, with the policy's Adam state from `old` if the policy is frozen."""
     clip, partition, rate = new  # in the order of the chain
     inner = dict(partition.inner_states)
     frozen = old[1].inner_states["policy"]

@@ -1,7 +1,7 @@
-"""Everything that reduces over samples goes through here.
+"""Reductions over samples.
 
-With `axis_name`, the samples of all devices on that named axis count: the same
-program trains on one device or on a mesh (`shard_map`), to float rounding.
+With `axis_name` they include the samples of all devices on that named axis. So the
+same program trains on one device or on a mesh (`shard_map`), up to float rounding.
 """
 
 import jax
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 
 from purejaxppo.trees import Tree
 
-# Axis 1 of a batch, and the environments of a rollout, are what a mesh shards.
+# The environments of a rollout and axis 1 of a batch are sharded over this axis.
 AxisName = str | None
 
 
 def psum(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
-    """Sum over the named axis alone; itself without one."""
+    """Sum over the named axis only; return `x` if there is none."""
     return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 
@@ -26,15 +26,15 @@ def total(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
 def mean(
     x: jax.Array, where: jax.Array | None = None, axis_name: AxisName = None
 ) -> jax.Array:
-    """Mean over all elements, or over those that `where` names.
+    """Average all elements, or those that `where` selects.
 
-    NaN where it names none: a head without a valid sample has no mean, and must not
-    report a flattering 0.
+    The result is NaN if no element is selected, so that the metrics of a head without a
+    valid sample are not reported as 0.
 
     Args:
       x: any shape.
-      where: bool, of the same shape; None is all.
-      axis_name: the named axis whose devices' elements count too.
+      where: bool, of the same shape; None selects all elements.
+      axis_name: the named axis over whose devices to average.
     """
     if where is None:
         where = jnp.ones(x.shape, bool)
@@ -45,7 +45,7 @@ def mean(
 def moments(
     x: jax.Array, where: jax.Array | None = None, axis_name: AxisName = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and (population) standard deviation, in two passes for accuracy.
+    """Compute mean and population standard deviation, in two passes for accuracy.
 
     Args:
       x, where, axis_name: see `mean`.
@@ -56,16 +56,16 @@ def moments(
 
 
 def maximum(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
-    """Largest element, also over the named axis."""
+    """Return the largest element, also over the named axis."""
     value = jnp.max(x)
     return value if axis_name is None else jax.lax.pmax(value, axis_name)
 
 
 def minimum(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
-    """Smallest element, also over the named axis."""
+    """Return the smallest element, also over the named axis."""
     return -maximum(-x, axis_name)
 
 
 def tree_mean(tree: Tree, axis_name: AxisName = None) -> Tree:
-    """Average of a pytree (gradients) over the named axis; itself without one."""
+    """Average a pytree over the named axis; return it unchanged if there is none."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)

@@ -1,4 +1,4 @@
-"""The rollout: scan T steps of N environments with the policy that acts."""
+"""The rollout: T steps of N environments with the present policy."""
 
 import functools
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxppo import autoreset
-from purejaxppo.autoreset import Episode, Next, Starts
+from purejaxppo.autoreset import Episode, NextStart, Starts
 from purejaxppo.config import Config
 from purejaxppo.env import Obs
 from purejaxppo.policy.heads import Noise, PolicyInput
@@ -25,18 +25,18 @@ from purejaxppo.ppo.types import (
 
 
 class EpisodeStats(struct.PyTreeNode):
-    """What the steps say about episodes, [T, N]."""
+    """Episode statistics of each step, [T, N]; those of an episode if `done`."""
 
-    done: jax.Array
+    done: jax.Array  # bool, the episode ended at this step
     episode_return: jax.Array
     episode_length: jax.Array
     metrics: dict[str, jax.Array]
-    start_index: jax.Array
-    no_valid_action: jax.Array
+    start_index: jax.Array  # index in the pool of the next episode's start
+    no_valid_action: jax.Array  # bool, the mask of an active head allowed too few
 
 
 def policy_input(episodes: Episode, obs_stats: Statistics | None) -> PolicyInput:
-    """What the policy sees of the states [N] that environments are in."""
+    """Build the policy's input from the present states [N] of the environments."""
     state = episodes.state
     return PolicyInput(
         obs=normalize.apply(obs_stats, state.obs),
@@ -46,85 +46,85 @@ def policy_input(episodes: Episode, obs_stats: Statistics | None) -> PolicyInput
     )
 
 
-class Moving(NamedTuple):
-    """What moves from step to step of a rollout."""
+class RolloutCarry(NamedTuple):
+    """The carry of the scan over the steps of a rollout."""
 
     episodes: Episode  # [N, ...]
-    carry: Carries  # of the policy that acts
-    reference_carry: Carries | None
-    obs_stats: Statistics | None  # those for after the update
+    carry: Carries  # recurrent state of the policy
+    reference_carry: Carries | None  # recurrent state of the frozen reference
+    obs_stats: Statistics | None  # including this rollout, for the next update
 
 
 def rollout(
     task: Task, state: TrainState, starts: Starts | None, key: jax.Array
 ) -> tuple[TrainState, Transition, EpisodeStats, Statistics | None]:
-    """T steps from where the environments are.
+    """Step the environments T times from their present states.
 
-    Observation statistics stay frozen here; those that include this rollout are the
-    last result, for after the update.
+    Observations are normalised by the statistics from before the rollout. Statistics
+    that include this rollout are returned, to be used after the update.
 
     Args:
       task: environment, policy and configuration.
-      state: before the rollout; its parameters act.
-      starts: the pool of this update, for reset "pool".
-      key: of actions, and of where episodes start.
+      state: the state before the rollout.
+      starts: the pool of this update; None unless reset is "pool".
+      key: the random key of actions and episode starts.
 
     Returns:
-      the state with episodes and carry moved on, transitions [T, N], episode
-      statistics [T, N], and the statistics for the next rollout.
+      the state with new episodes and carry, transitions [T, N], episode statistics
+      [T, N], and the observation statistics for the next rollout.
     """
     reference = state.reference
-    moving = Moving(
+    loop = RolloutCarry(
         state.episodes,
         state.carry,
         None if reference is None else reference.carry,
         state.obs_stats,
     )
-    moving, (transitions, reference_obs, stats) = jax.lax.scan(
+    loop, (transitions, reference_obs, stats) = jax.lax.scan(
         functools.partial(_one_step, task, state, starts),
-        moving,
+        loop,
         _draw(task, starts, key),
     )
-    state = state.replace(episodes=moving.episodes, carry=moving.carry)
+    state = state.replace(episodes=loop.episodes, carry=loop.carry)
     if reference is not None:
         transitions = transitions.replace(
             reference_log_prob=_reference_log_prob(
                 task.policy, reference, transitions.stored, reference_obs
             )
         )
-        reference = reference.replace(carry=moving.reference_carry)
+        reference = reference.replace(carry=loop.reference_carry)
         state = state.replace(reference=reference)
-    return state, transitions, stats, moving.obs_stats
+    return state, transitions, stats, loop.obs_stats
 
 
 def _one_step(
     task: Task,
     state: TrainState,
     starts: Starts | None,
-    moving: Moving,
-    drawn: tuple[Noise, Next],
-) -> tuple[Moving, tuple[Transition, Obs | None, EpisodeStats]]:
-    """One step of every environment; `state` is that from before the rollout."""
+    loop: RolloutCarry,
+    drawn: tuple[Noise, NextStart],
+) -> tuple[RolloutCarry, tuple[Transition, Obs | None, EpisodeStats]]:
+    """Step every environment once; `state` is the state before the rollout."""
     env, policy, config = task.env, task.policy, task.config
-    episodes, (noise, following) = moving.episodes, drawn
-    obs_stats = moving.obs_stats
+    episodes, (noise, next_start) = loop.episodes, drawn
+    obs_stats = loop.obs_stats
     if config.normalize_observations == "running" and obs_stats is not None:
         obs_stats = normalize.update(
             obs_stats, episodes.state.obs, axis_name=task.axis_name
         )
     inputs = policy_input(episodes, state.obs_stats)
     action, stored, terms, carry = policy.sample(
-        state.params, inputs, moving.carry, noise
+        state.params, inputs, loop.carry, noise
     )
     reference_obs, reference_carry = _reference_step(
-        policy, state.reference, episodes, moving.reference_carry
+        policy, state.reference, episodes, loop.reference_carry
     )
     limit = autoreset.time_limit(env, config.train_episode_steps)
     episodes, step = jax.vmap(
-        lambda episode, action, following: autoreset.step(
-            env, episode, action, starts, limit, following
+        lambda episode, action, next_start: autoreset.step(
+            env, episode, action, starts, limit, next_start
         )
-    )(episodes, action, following)
+    )(episodes, action, next_start)
     transition = Transition(
         stored=stored,
         log_prob=terms.log_prob,
@@ -143,23 +143,23 @@ def _one_step(
         start_index=step.start_index,
         no_valid_action=terms.no_valid_action,
     )
-    moving = Moving(episodes, carry, reference_carry, obs_stats)
-    return moving, (transition, reference_obs, stats)
+    loop = RolloutCarry(episodes, carry, reference_carry, obs_stats)
+    return loop, (transition, reference_obs, stats)
 
 
-def _draw(task: Task, starts: Starts | None, key: jax.Array) -> tuple[Noise, Next]:
-    """All that is random about a rollout, [T, N]: of actions, and where episodes start.
+def _draw(task: Task, starts: Starts | None, key: jax.Array) -> tuple[Noise, NextStart]:
+    """Draw the noise of all actions and the next start of each episode, [T, N].
 
-    What an environment draws in its own step is not among it.
+    Random numbers that an environment uses in `step` are not included.
     """
     env, policy, config = task.env, task.policy, task.config
-    ahead = autoreset.fit_ahead(env, config.num_steps * config.num_envs)
+    draw_ahead = autoreset.can_draw_ahead(env, config.num_steps * config.num_envs)
 
-    def one_step(key: jax.Array) -> tuple[Noise, Next]:
+    def one_step(key: jax.Array) -> tuple[Noise, NextStart]:
         key_action, key_env = jax.random.split(key)
         keys = jax.random.split(key_env, config.num_envs)
         draw = jax.vmap(
-            lambda k: autoreset.draw_next(env, config.reset, starts, k, ahead)
+            lambda k: autoreset.draw_next(env, config.reset, starts, k, draw_ahead)
         )
         return policy.noise(key_action, config.num_envs), draw(keys)
 
@@ -172,9 +172,10 @@ def _reference_step(
     episodes: Episode,
     carry: Carries | None,
 ) -> tuple[Obs | None, Carries | None]:
-    """What the frozen reference sees, by ITS normaliser, and ITS carry moved on.
+    """Return observations normalised for the frozen reference, and its next carry.
 
-    Without a recurrent core nothing of its network is computed here.
+    The reference has its own observation statistics and recurrent state. Without a
+    recurrent core XLA removes the computation of its network here.
     """
     if reference is None or carry is None:
         return None, carry
@@ -186,40 +187,42 @@ def _reference_step(
 def _reference_log_prob(
     policy: Policy, reference: Reference, stored: Stored, obs: Obs | None
 ) -> jax.Array:
-    """Log-prob under the reference, [T, N]: one large batch, not T small ones."""
+    """Compute log-probs under the reference, [T, N], as one batch of all steps."""
     inputs = stored.inputs.replace(obs=obs)
-    seen = stored.replace(inputs=inputs, carry=reference.carry)
-    return policy.log_prob(reference.params, seen).joint_log_prob()
+    stored = stored.replace(inputs=inputs, carry=reference.carry)
+    return policy.log_prob(reference.params, stored).joint_log_prob()
 
 
 def episode_metrics(task: Task, stats: EpisodeStats) -> Metrics:
-    """Figures of the episodes that ended in this rollout: a sanity check only."""
+    """Average the statistics of the episodes that ended in this rollout."""
     config, axis_name = task.config, task.axis_name
     done = stats.done
 
-    def over_ended(x: jax.Array) -> jax.Array:
+    def mean_over_ended(x: jax.Array) -> jax.Array:
         return reduce.mean(x.astype(jnp.float32), done, axis_name)
 
     metrics = {
-        "train/episode_return": over_ended(stats.episode_return),
-        "train/episode_length": over_ended(stats.episode_length),
+        "train/episode_return": mean_over_ended(stats.episode_return),
+        "train/episode_length": mean_over_ended(stats.episode_length),
         "train/episodes": reduce.total(done.astype(jnp.float32), axis_name),
         "train/distinct_starts": _distinct_starts(stats, config),
         "train/no_valid_action": reduce.total(
             stats.no_valid_action.astype(jnp.float32), axis_name
         ),
     }
-    metrics |= {f"train/{name}": over_ended(x) for name, x in stats.metrics.items()}
+    metrics |= {
+        f"train/{name}": mean_over_ended(x) for name, x in stats.metrics.items()
+    }
     return metrics
 
 
 def _distinct_starts(stats: EpisodeStats, config: Config) -> jax.Array:
-    """How many different states the new episodes of this rollout began in."""
+    """Count the different states in which the new episodes of this rollout began."""
     if config.reset == "fresh":
         return jnp.sum(stats.done).astype(jnp.float32)
     if config.reset == "cached":
         return jnp.sum(jnp.any(stats.done, axis=0)).astype(jnp.float32)
-    taken = jnp.zeros((config.num_starts,), bool)
+    is_used = jnp.zeros((config.num_starts,), bool)
     index = jnp.where(stats.done, stats.start_index, config.num_starts)
-    taken = taken.at[index.ravel()].set(True, mode="drop")
-    return jnp.sum(taken).astype(jnp.float32)
+    is_used = is_used.at[index.ravel()].set(True, mode="drop")
+    return jnp.sum(is_used).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Failure inside jit is data: a code per update, raised on the host."""
+"""Checks of an update inside jit: a status code, which the host reports."""
 
 import enum
 
@@ -7,14 +7,15 @@ import jax.numpy as jnp
 
 from purejaxppo.ppo.summary import Summary
 
-# Contract: at the first minibatch parameters have not moved, so ρ = 1 up to rounding.
+# At the first minibatch the parameters have not changed, so ρ = 1 up to rounding.
 MAX_FIRST_RATIO_ERROR = 1e-4
-# Below this, over a whole epoch, the ratio does not depend on the parameters.
+# If the standard deviation of ρ over an epoch is smaller than this, the ratio does not
+# depend on the parameters.
 MIN_RATIO_STD = 1e-4
 
 
 class UpdateStatus(enum.IntFlag):
-    """What went wrong in an update, several at once; 0 is none."""
+    """The faults of an update, as flags that can be combined; 0 for none."""
 
     OK = 0
     RATIO = 1
@@ -46,10 +47,11 @@ def update_status(
     """Combine the checks of one update into an int32 code.
 
     Args:
-      summary: of the update. NaN counts as a fault.
-      policy_moves: bool [], False where the ratio is rightly constant: the critic's
-        warm-up, or a single optimiser step per update.
-      num_no_valid_action: float32 [], steps at which an active head had no choice.
+      summary: statistics of the update. NaN counts as a fault.
+      policy_moves: bool [], False if the ratio must be constant: in the critic's
+        warm-up, or with a single optimiser step per update.
+      num_no_valid_action: float32 [], number of steps at which the mask of an active
+        head allowed too few actions.
     """
     ratio_error, ratio_std = summary.first_ratio_error, summary.last_epoch_ratio_std
     checks = {
@@ -65,5 +67,5 @@ def update_status(
 
 
 def describe(code: int) -> list[str]:
-    """The sentences of a status code; none for 0."""
+    """Return the messages of the faults in a status code."""
     return [text for flag, text in MESSAGES.items() if UpdateStatus(code) & flag]

@@ -1,4 +1,4 @@
-"""One number each, per update, from what its minibatches measured."""
+"""Reduction of the statistics of all minibatches to one number per update."""
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,15 @@ from purejaxppo.ppo.types import Metrics
 
 
 class Summary(struct.PyTreeNode):
-    """What an update says to whatever steers training. float32 [].
+    """Statistics of an update. float32 [].
 
-    `approx_kl` and `head_entropy` move the adaptive coefficients, the others are
-    checked by `status`. `logged` is for people alone, and holds these figures too.
+    `approx_kl` and `head_entropy` change the adaptive coefficients, the other fields
+    are checked by `status`. `logged` is only for the log and includes them all.
     """
 
     approx_kl: jax.Array  # of the last minibatch that had one
     head_entropy: dict[str, jax.Array]  # mean; NaN for a head that was never active
-    first_ratio_error: jax.Array  # of the first minibatch, before parameters moved
+    first_ratio_error: jax.Array  # of the first minibatch, before any optimiser step
     last_epoch_ratio_std: jax.Array
     num_nonfinite: jax.Array  # minibatches whose step was skipped
     logged: Metrics
@@ -30,7 +30,7 @@ def summarise(outcomes: Outcome, coefficients: Coefficients) -> Summary:
 
     Args:
       outcomes: [epochs, minibatches].
-      coefficients: of the update, to be logged.
+      coefficients: the coefficients of the update, which are logged.
     """
     ran, measures = outcomes.ran, outcomes.measures
     num_epochs, num_minibatches = ran.shape
@@ -76,10 +76,13 @@ def summarise(outcomes: Outcome, coefficients: Coefficients) -> Summary:
     return summary.replace(logged=logged)
 
 
-def _mean(x: jax.Array, among: jax.Array) -> jax.Array:
-    """Of the minibatches that had a figure: a head may be valid in some of them."""
-    use = among & ~jnp.isnan(x)
-    return jnp.sum(jnp.where(use, x, 0.0)) / jnp.sum(use.astype(x.dtype))
+def _mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Average over the minibatches in `mask` whose figure is not NaN.
+
+    The figure of a head is NaN if it was active in no sample of the minibatch.
+    """
+    valid = mask & ~jnp.isnan(x)
+    return jnp.sum(jnp.where(valid, x, 0.0)) / jnp.sum(valid.astype(x.dtype))
 
 
 def _total(x: jax.Array, ran: jax.Array) -> jax.Array:
@@ -87,13 +90,13 @@ def _total(x: jax.Array, ran: jax.Array) -> jax.Array:
 
 
 def _last(x: jax.Array) -> jax.Array:
-    """The last figure in the order of minibatches; NaN where there is none."""
+    """Return the figure of the last minibatch that has one; NaN if none has."""
     x = x.ravel()
     index = jnp.max(jnp.where(jnp.isnan(x), -1, jnp.arange(x.size)))
     return jnp.where(index < 0, jnp.nan, x[index])
 
 
-def _ratio_std(ratio: Ratio, among: jax.Array) -> jax.Array:
-    """Standard deviation of ρ over all samples of those minibatches."""
-    excess, square = _mean(ratio.excess, among), _mean(ratio.square, among)
+def _ratio_std(ratio: Ratio, mask: jax.Array) -> jax.Array:
+    """Return the standard deviation of ρ over all samples of minibatches in `mask`."""
+    excess, square = _mean(ratio.excess, mask), _mean(ratio.square, mask)
     return jnp.sqrt(jnp.maximum(square - jnp.square(excess), 0.0))

@@ -1,8 +1,8 @@
-"""What flows through an update. T steps, N environments, D observation size.
+"""The data structures of an update. T steps, N environments, D observation size.
 
-What the next update needs is in `TrainState`; what only people look at is in
-`Metrics`. So one scan of 100 updates, ten chunks of ten, and a run that was killed
-and resumed are the same computation by construction.
+Everything that the next update depends on is in `TrainState`; values that are only
+logged are in `Metrics`. So one scan of 100 updates, ten chunks of ten updates, and a
+run that was stopped and resumed are the same computation.
 """
 
 from typing import NamedTuple
@@ -22,11 +22,11 @@ Metrics = dict[str, jax.Array]  # "loss/policy" -> float32 []
 
 
 class Task(NamedTuple):
-    """What is trained, with what: the static facts, and first argument, of all of PPO.
+    """Environment, policy and configuration: the static arguments of PPO's functions.
 
     Attributes:
-      env: the environment, of one instance.
-      policy: its policy and critic, as functions of parameters.
+      env: the environment; its functions are for one instance.
+      policy: policy and critic, as functions of parameters.
       config: the static configuration.
       axis_name: the named axis over which environments are sharded, if any.
     """
@@ -38,28 +38,28 @@ class Task(NamedTuple):
 
 
 class Reference(struct.PyTreeNode):
-    """A frozen policy, with the statistics of the observations it was made for."""
+    """A frozen policy and the observation statistics with which it was trained."""
 
     params: Params
     obs_stats: Statistics | None
-    carry: Carries  # its own recurrent state, [N, H]: the learner's is another
+    carry: Carries  # recurrent state of the reference, [N, H]
 
 
 class Adaptive(struct.PyTreeNode):
-    """Coefficients that follow what training does."""
+    """Factors of coefficients that adapt to the statistics of training."""
 
     learning_rate_scale: jax.Array  # float32 [], schedule "kl"
     entropy_scale: dict[str, jax.Array]  # head -> float32 [], entropy floor
 
 
 class TrainState(struct.PyTreeNode):
-    """All that the next update depends on."""
+    """The state of training: everything that the next update depends on."""
 
     params: Params
     opt_state: optax.OptState
     obs_stats: Statistics | None  # None: observations are not normalised
     return_stats: Statistics | None  # None: rewards are not scaled
-    discounted_return: jax.Array  # float32 [N], running, for return_stats
+    discounted_return: jax.Array  # float32 [N], running discounted return of rewards
     episodes: Episode  # [N, ...]
     carry: Carries  # recurrent state per network, [N, H]
     reference: Reference | None  # None: no KL anchor, and no cost
@@ -72,8 +72,8 @@ class Transition(struct.PyTreeNode):
     """One step of every environment; the rollout stacks T of them."""
 
     stored: Stored  # [T, N, ...]
-    log_prob: dict[str, jax.Array]  # head -> [T, N], of the policy that acted
-    entropy: jax.Array  # [T, N], joint, of the policy that acted
+    log_prob: dict[str, jax.Array]  # head -> [T, N], under the rollout's policy
+    entropy: jax.Array  # [T, N], joint, of the rollout's policy
     reference_log_prob: jax.Array  # [T, N], 0 without a reference
     reward: jax.Array  # [T, N]
     terminated: jax.Array  # bool [T, N]
@@ -82,7 +82,7 @@ class Transition(struct.PyTreeNode):
 
 
 class Batch(struct.PyTreeNode):
-    """What the epochs learn from: M sequences of L steps (1 without a core)."""
+    """The training batch: M sequences of L steps (L is 1 without a recurrent core)."""
 
     stored: Stored  # [L, M, ...]; carry [M, H], before the first step
     log_prob: dict[str, jax.Array]  # head -> [L, M]

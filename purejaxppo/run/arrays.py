@@ -1,8 +1,8 @@
-"""A state as named arrays, in memory and on the disk, where orbax writes them.
+"""A state as a mapping from tree path to array, and orbax to read and write it.
 
-Arrays are saved as a flat mapping from tree path to array, so that neither flax's
-classes nor orbax's idea of a tree are part of the format. Those without an element
-are left out: they are their shape, and orbax refuses them.
+The mapping is flat, so that the format depends neither on Flax's classes nor on orbax's
+representation of trees. Arrays of size 0 are left out, because orbax refuses them and
+their shape is known.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ def _is_key(leaf: object) -> bool:
 
 
 def flatten(state: object) -> Arrays:
-    """Tree path -> array on the host; typed keys as their data."""
+    """Copy a state to the host: tree path -> array, with typed keys as integers."""
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     arrays = {
         jax.tree_util.keystr(path): np.asarray(
@@ -36,12 +36,12 @@ def flatten(state: object) -> Arrays:
 
 
 def unflatten(arrays: Arrays, like: State, checkpoint: Path) -> State:
-    """The inverse of `flatten`.
+    """Invert `flatten`.
 
     Args:
       arrays: tree path -> array.
       like: a state of the same structure; only its shapes and dtypes are used.
-      checkpoint: where the arrays come from, for the error.
+      checkpoint: the path of the checkpoint, for the error.
 
     Raises:
       CheckpointError: an array is missing, or has another shape or dtype.
@@ -69,8 +69,8 @@ def unflatten(arrays: Arrays, like: State, checkpoint: Path) -> State:
 
 
 def write(path: Path, arrays: Arrays) -> None:
-    """Write the arrays as a new folder; nothing is synced."""
-    # Imported here, so that a usage error does not wait for it.
+    """Write the arrays to a new folder, without fsync."""
+    # Imported here because it is slow, and usage errors should be reported fast.
     import orbax.checkpoint as ocp
 
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -78,7 +78,7 @@ def write(path: Path, arrays: Arrays) -> None:
 
 
 def read(path: Path) -> Arrays:
-    """All arrays of a folder that `write` made."""
+    """Read all arrays of a folder that was written by `write`."""
     import orbax.checkpoint as ocp
 
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:

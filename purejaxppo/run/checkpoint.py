@@ -1,19 +1,19 @@
-"""Checkpoints: orbax behind a small interface of our own.
+"""Checkpoints: folders of arrays, written by orbax, with metadata and checksums.
 
 A checkpoint is a folder named by its update:
 
     checkpoints/00000120/state/     the arrays by their tree paths, see `arrays`
     checkpoints/00000120/meta.json  format, version of this package, the caller's
                                     metadata, file checksums
-    checkpoints/00000120/done       checksum of meta.json, written last: without it
-                                    there is no checkpoint
+    checkpoints/00000120/done       checksum of meta.json; this marker is written last,
+                                    and a folder without it is not a checkpoint
 
-orbax's `CheckpointManager` (0.12.8) was tried for names, temporaries and retention.
-Used plainly it renames and prunes inside `save`, before checksums and marker can be
-written: with one checkpoint kept, 11 of 45 SIGKILLs left none; with three, 20 of 45
-left fewer than three. This module lost nothing in 90. Nor did a manager whose handler
-writes both files in `finalize`, but that is more code than it replaces, it is no
-faster (75 ms against 67, for 2.4 MB saved and pruned), and orbax never calls fsync.
+Why not orbax's `CheckpointManager` (0.12.8): its `save` renames and prunes before
+checksums and marker can be written. With one checkpoint kept, 11 of 45 SIGKILLs left
+none; with three kept, 20 of 45 left fewer than three. With this module no checkpoint
+was lost in 90 SIGKILLs, nor with a manager whose handler writes both files in
+`finalize`. But that needs more code than it saves, is not faster (75 ms against 67 ms,
+for 2.4 MB saved and pruned), and orbax never calls fsync.
 """
 
 import hashlib
@@ -36,13 +36,13 @@ State = TypeVar("State")  # a pytree of arrays
 
 
 class Meta(TypedDict):
-    """What meta.json holds.
+    """The contents of meta.json.
 
     Attributes:
-      format: of the names and the metadata, see `migrations`.
-      purejaxppo: version of the package that wrote it; not in format 1.
+      format: version of the format, see `migrations`.
+      purejaxppo: version of the package that wrote it; missing in format 1.
       step: the update after which it was written.
-      metadata: the caller's.
+      metadata: the metadata of the caller.
       checksums: file in `state/` -> SHA-256.
     """
 
@@ -69,7 +69,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or a folder's list of names, on the disk and not in a cache."""
+    """Flush a file, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -83,7 +83,7 @@ def _write_synced(path: Path, content: bytes) -> None:
 
 
 def _delete(path: Path) -> None:
-    # The marker first: a checkpoint that is half deleted must not look finished.
+    # The marker first, so that a partly deleted folder does not count as a checkpoint.
     (path / _DONE).unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
@@ -96,24 +96,24 @@ def _path(folder: Path, step: int) -> Path:
 
 
 def save(folder: Path, step: int, state: object, metadata: Metadata) -> Path:
-    """Write a checkpoint; it counts once its marker is there.
+    """Write a checkpoint.
 
     Args:
-      folder: of the checkpoints of a run.
-      step: update after which the state is; the checkpoint is named by it.
+      folder: the folder of a run's checkpoints.
+      step: number of updates before the state; the name of the checkpoint.
       state: a pytree of arrays.
-      metadata: what JSON holds; `restore` gives it back.
+      metadata: JSON values, which `restore` returns.
 
     Returns:
-      the checkpoint's own folder.
+      the folder of the new checkpoint.
     """
     final = _path(folder, step)
     path = final.with_suffix(_UNFINISHED)
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     arrays.write(path / _STATE, arrays.flatten(state))
-    for written in (path / _STATE).rglob("*"):  # orbax does not sync what it writes
-        _sync(written)
+    for file in (path / _STATE).rglob("*"):  # orbax does not call fsync
+        _sync(file)
     meta: Meta = {
         "format": FORMAT,
         "purejaxppo": __version__,
@@ -125,7 +125,7 @@ def save(folder: Path, step: int, state: object, metadata: Metadata) -> Path:
     _write_synced(path / _META, content)
     _sync(path)
     _write_synced(path / _DONE, _checksum(content).encode())
-    if final.exists():  # the same state, as written by an interrupted run
+    if final.exists():  # the same state, written before the run was interrupted
         _delete(final)
     path.rename(final)
     _sync(folder)
@@ -133,7 +133,7 @@ def save(folder: Path, step: int, state: object, metadata: Metadata) -> Path:
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps of the finished checkpoints in a folder, oldest first."""
+    """Return the steps of the finished checkpoints in a folder, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -144,11 +144,11 @@ def steps(folder: Path) -> list[int]:
 
 
 def read_meta(folder: Path, step: int) -> Meta:
-    """What a checkpoint says about itself, proved by the marker's checksum.
+    """Read the metadata of a checkpoint and check it by the marker's checksum.
 
     Raises:
-      CheckpointError: it is missing, cannot be read, or is of a newer format.
-      DamagedCheckpoint: meta.json or the marker is not as it was written.
+      CheckpointError: the checkpoint is missing, unreadable or of a newer format.
+      DamagedCheckpoint: meta.json or the marker has changed since it was written.
     """
     path = _path(folder, step)
     try:
@@ -172,19 +172,20 @@ def read_meta(folder: Path, step: int) -> Meta:
 
 
 def restore(folder: Path, step: int, like: State) -> tuple[State, Metadata]:
-    """The state of a checkpoint, bit by bit.
+    """Read the state of a checkpoint.
 
     Args:
-      folder: of the checkpoints of a run.
-      step: of the checkpoint.
+      folder: the folder of a run's checkpoints.
+      step: the step of the checkpoint.
       like: a state of the same structure; only its shapes and dtypes are used.
 
     Returns:
-      the state, and the metadata that was saved with it.
+      the state, bit for bit, and the metadata that was saved with it.
 
     Raises:
-      CheckpointError: it is missing, of a newer format, or of another structure.
-      DamagedCheckpoint: a file is not as it was written.
+      CheckpointError: the checkpoint is missing, of a newer format, or of another
+        structure.
+      DamagedCheckpoint: a file has changed since it was written.
     """
     path = _path(folder, step)
     meta = read_meta(folder, step)
@@ -201,19 +202,19 @@ def restore(folder: Path, step: int, like: State) -> tuple[State, Metadata]:
 def restore_latest(
     folder: Path, like: State, warn: Callable[[str], None]
 ) -> tuple[State, Metadata]:
-    """The newest checkpoint that is not damaged; says so where newer ones are.
+    """Read the newest undamaged checkpoint, with a warning for each damaged one.
 
     Args:
-      folder: of the checkpoints of a run.
+      folder: the folder of a run's checkpoints.
       like: a state of the same structure; only its shapes and dtypes are used.
-      warn: is given a sentence for each damaged checkpoint.
+      warn: prints a warning.
 
     Returns:
       the state, and the metadata that was saved with it.
 
     Raises:
       CheckpointError: there is none, or the newest is of a newer format or of another
-        structure: an older one would undo what was trained.
+        structure. Then no older one is tried, since that would lose training.
     """
     for step in reversed(steps(folder)):
         try:
@@ -224,19 +225,19 @@ def restore_latest(
 
 
 def discard_after(folder: Path, step: int) -> None:
-    """Delete the checkpoints after that step: those too damaged to resume from."""
+    """Delete the checkpoints after a step, which are too damaged to resume from."""
     for later in steps(folder):
         if later > step:
             _delete(_path(folder, later))
 
 
 def prune(folder: Path, keep: int, protect: set[int]) -> None:
-    """Delete older checkpoints, and what a killed process left unfinished.
+    """Delete old checkpoints, and unfinished ones of a killed process.
 
     Args:
-      folder: of the checkpoints of a run.
-      keep: how many of the newest stay.
-      protect: steps that stay however old they are.
+      folder: the folder of a run's checkpoints.
+      keep: number of the newest checkpoints to keep.
+      protect: steps of further checkpoints to keep.
     """
     retained = {*steps(folder)[-keep:], *protect}
     for path in folder.iterdir():

@@ -1,6 +1,7 @@
-"""The compiled functions of a run: each is compiled once, ahead of its first call.
+"""Ahead-of-time compilation of the functions of a run.
 
-An ahead-of-time executable cannot compile a second time: other shapes are an error.
+An executable that is compiled ahead of time raises an error when it is called with
+other shapes, so that no function is compiled twice unnoticed.
 """
 
 import itertools
@@ -24,27 +25,27 @@ _PHASES = ("trace", "lower", "compile")
 
 
 class Executable(Protocol[*Args, Result_co]):
-    """A compiled function, as `jax.stages.Compiled` has it."""
+    """A compiled function, with the methods of `jax.stages.Compiled`."""
 
     @property
     def out_info(self) -> Result_co:
-        """Its result with shapes and dtypes in place of arrays."""
+        """The result with shapes and dtypes in place of arrays."""
         ...
 
     def __call__(self, *args: *Args) -> Result_co: ...
 
 
 class Program(NamedTuple, Generic[*Args, Result]):
-    """A function that is being compiled, or has been."""
+    """A function whose compilation was started, and the future executable."""
 
     name: str
     future: Future[Executable[*Args, Result]]
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs on disk, unless the user has a place of their own.
+    """Enable JAX's persistent compilation cache, unless the user has configured it.
 
-    Also those that call the C engine: they know it by name, see envs.physics.ffi.
+    Programs that call the C engine are cached too, see `envs.physics.ffi`.
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
@@ -53,7 +54,7 @@ def use_compilation_cache() -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return  # a convenience: training goes without
+        return  # training works without the cache
     if not os.access(path, os.W_OK):
         return
     jax.config.update("jax_compilation_cache_dir", str(path))
@@ -61,7 +62,7 @@ def use_compilation_cache() -> None:
 
 
 class Compiler:
-    """Compiles ahead of time, shows that it does, and records what it took.
+    """Compiles functions ahead of time, and shows and records the time that it takes.
 
     Attributes:
       ledger: function -> phase (trace, lower, compile) -> seconds.
@@ -81,13 +82,13 @@ class Compiler:
         *args: *Args,
         donate: tuple[int, ...] = (),
     ) -> Executable[*Args, Result]:
-        """Compile and wait for it.
+        """Compile a function and wait for the executable.
 
         Args:
-          name: of the function, on screen and in the ledger.
-          function: pure, of arrays and trees of them.
+          name: name of the function, on screen and in the ledger.
+          function: a pure function of trees of arrays.
           args: arguments, or `jax.ShapeDtypeStruct`s in their place.
-          donate: positions of the arguments whose memory the result may take over.
+          donate: positions of the arguments whose buffers the result may reuse.
         """
         with self._progress.phase(f"compiling {name}"):
             return self._compile(name, function, args, donate)
@@ -99,19 +100,18 @@ class Compiler:
         *args: *Args,
         donate: tuple[int, ...] = (),
     ) -> Program[*Args, Result]:
-        """Compile in another thread, one program after the other, for `wait`.
+        """Start to compile a function in a thread; `wait` returns the executable.
 
-        The programs of the first minute differ and run one after the other: while one
-        runs, there is a core to compile the next.
+        The thread compiles one program at a time, while the main thread runs another.
 
         Args:
           name, function, args, donate: see `__call__`.
         """
-        work = self._thread.submit(self._compile, name, function, args, donate)
-        return Program(name, cast(Future[Executable[*Args, Result]], work))
+        future = self._thread.submit(self._compile, name, function, args, donate)
+        return Program(name, cast(Future[Executable[*Args, Result]], future))
 
     def wait(self, program: Program[*Args, Result]) -> Executable[*Args, Result]:
-        """The executable of a program that was begun."""
+        """Wait for the executable of a program that `begin` started to compile."""
         if program.future.done():
             return program.future.result()
         with self._progress.phase(f"compiling {program.name}"):
@@ -140,7 +140,7 @@ class Compiler:
 
 
 def ledger_lines(ledger: Ledger) -> list[str]:
-    """The compile ledger as a small table."""
+    """Format the ledger as a table, one line per function."""
     lines = ["compiled            trace    lower  compile   (seconds)"]
     for name, seconds in ledger.items():
         numbers = "".join(f"{seconds[phase]:9.2f}" for phase in _PHASES)

@@ -1,13 +1,13 @@
 """The demonstrations file: an .npz of K episodes of at most L steps each.
 
 format              1
-env                 name of the environment in which they were recorded
+env                 name of the environment
 obs                 float32 [K, L, D], not normalised; or obs/actor and obs/critic
-action/HEAD         the action that was executed, [K, L, ...]
+action/HEAD         the executed action, [K, L, ...]
 action_mask/HEAD    bool, only for heads with a mask
 active/HEAD         bool [K, L], only for heads that are not always active
-reward              float32 [K, L], of the step taken
-valid               bool [K, L]; False where the episode has no such step
+reward              float32 [K, L], reward of the step
+valid               bool [K, L]; False after the end of an episode
 """
 
 import zipfile
@@ -29,7 +29,7 @@ _FIELDS = ("obs", "action", "action_mask", "active", "reward", "valid")
 
 
 def _named_arrays(demonstrations: Demonstrations) -> dict[str, jax.Array]:
-    """Name in the file -> array."""
+    """Return the arrays of the file by name."""
     arrays = {}
     for field in _FIELDS:
         value = getattr(demonstrations, field)
@@ -41,10 +41,10 @@ def _named_arrays(demonstrations: Demonstrations) -> dict[str, jax.Array]:
 
 
 def save(path: Path, demonstrations: Demonstrations, env: Env) -> None:
-    """Write the file, whole or not at all.
+    """Write a file of demonstrations atomically.
 
     Args:
-      path: of the file.
+      path: the path of the file.
       demonstrations: K episodes of at most L steps, [K, L, ...].
       env: the environment in which they were recorded.
     """
@@ -52,7 +52,7 @@ def save(path: Path, demonstrations: Demonstrations, env: Env) -> None:
         name: np.asarray(array) for name, array in _named_arrays(demonstrations).items()
     }
     temporary = path.with_suffix(".tmp.npz")
-    # By its stub any name could be `allow_pickle`: none of ours is.
+    # Pyright assumes that a name in `arrays` may be `allow_pickle`; none is.
     np.savez_compressed(
         temporary,
         format=FORMAT,
@@ -63,25 +63,25 @@ def save(path: Path, demonstrations: Demonstrations, env: Env) -> None:
 
 
 def shapes(env: Env, num: int, length: int) -> Demonstrations:
-    """Shapes and dtypes of demonstrations of an environment; nothing is computed.
+    """Return shapes and dtypes of demonstrations, without computing anything.
 
     Args:
       env: the environment.
       num: K, the number of episodes.
-      length: L, the largest number of steps of an episode.
+      length: L, the number of steps of the longest episode.
 
     Returns:
       demonstrations whose arrays are `jax.ShapeDtypeStruct`, [K, L, ...].
     """
     state = jax.eval_shape(env.reset, jax.random.key(0))
 
-    def of_all_steps(step: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    def stacked_shape(step: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((num, length, *step.shape), step.dtype)
 
     actions = {name: _action_shape(head) for name, head in env.spec.heads.items()}
     parts = (state.obs, actions, state.action_mask, state.active, state.reward)
     valid = jax.ShapeDtypeStruct((), jnp.bool_)
-    return Demonstrations(*jax.tree.map(of_all_steps, (*parts, valid)))
+    return Demonstrations(*jax.tree.map(stacked_shape, (*parts, valid)))
 
 
 def _action_shape(head: Head) -> jax.ShapeDtypeStruct:
@@ -98,19 +98,19 @@ def _refusal(path: Path, requirement: str) -> ConfigError:
 
 
 def load(path: Path, env: Env, config: Config) -> Demonstrations:
-    """Read a file and check it against the environment.
+    """Read a file of demonstrations and check that it fits the environment.
 
     Args:
-      path: of the file.
-      env: the environment that the demonstrations must be of.
-      config: its `num_demonstrations` says how many are read.
+      path: the path of the file.
+      env: the environment in which they must have been recorded.
+      config: holds `num_demonstrations`, the number K to read.
 
     Returns:
-      the first `num_demonstrations` of the file that have a valid step, [K, L, ...].
+      the first K demonstrations of the file that have a valid step, [K, L, ...].
 
     Raises:
-      ConfigError: the file is missing, is no demonstrations file, is of another
-        environment, has a number that is not finite, or has fewer demonstrations.
+      ConfigError: the file is missing, is no file of demonstrations, is of another
+        environment, has a number that is not finite, or has too few demonstrations.
     """
     try:
         with np.load(path) as file:
@@ -127,7 +127,7 @@ def load(path: Path, env: Env, config: Config) -> Demonstrations:
 
 
 def _check_arrays(path: Path, arrays: dict[str, np.ndarray], env: Env) -> None:
-    """Names, shapes and dtypes as `save` writes them; every valid number finite."""
+    """Check names, shapes and dtypes, and that all valid numbers are finite."""
     valid = arrays.get("valid")
     if valid is None or valid.ndim != 2 or valid.dtype != bool:
         raise _refusal(path, "has an array valid, bool [K, L]")
@@ -146,7 +146,7 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray], env: Env) -> None:
 
 
 def _first_demonstrations(arrays: dict[str, np.ndarray], num: int) -> Demonstrations:
-    """The first `num` demonstrations that have a valid step."""
+    """Select the first `num` demonstrations that have a valid step."""
     usable = np.flatnonzero(arrays["valid"].any(axis=1))
     if not 1 <= num <= len(usable):
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""Flags of the command line, from the fields of `Config`, `Hypers` and `Options`.
+"""The flags of the command line, from the fields of `Config`, `Hypers` and `Options`.
 
-A group of `--help` is one dataclass of fields, and tyro makes one flag of each. The
-flags that are used most are in the first groups, and first in their group.
+Each group of `--help` is a dataclass, and tyro makes a flag of each of its fields. The
+most used flags come first.
 """
 
 import ast
@@ -46,10 +46,10 @@ PROGRAM = "python -m purejaxppo.train"
 _registry = ConstructorRegistry()
 
 
-# Fields of the last base come first.
+# The fields of a dataclass's last base class come first.
 @dataclasses.dataclass(frozen=True)
 class _Environment(EnvironmentOptions, Environment):
-    """What is learned on."""
+    """The environment to train in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Update(OptimiserHypers, Update, UpdateHypers):
 
 @dataclasses.dataclass(frozen=True)
 class _Exploration(Exploration, ExplorationHypers):
-    """How widely actions are sampled."""
+    """Entropy bonus and standard deviations of the policy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Imitation(ImitationHypers, Imitation):
 
 @dataclasses.dataclass(frozen=True)
 class _Run(ResumableOptions, StartOptions):
-    """Where a run is kept, when it is saved, what stops it."""
+    """Folder, seeds, checkpoints and logs of a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class _Flags:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where the defaults of all other flags come from: an environment or a run."""
+    """The flags that determine the defaults of all others: environment or run."""
 
     env: str = Config.env
     preset: str = Options.preset
@@ -94,11 +94,11 @@ class Origin:
 
 
 class Values(NamedTuple):
-    """What the command line says.
+    """The values of all flags.
 
     Attributes:
-      config: name -> value, of every field of `Config` and `Hypers`.
-      options: the options.
+      config: name -> value, for every field of `Config` and `Hypers`.
+      options: the options of the run.
     """
 
     config: dict[str, object]
@@ -106,7 +106,7 @@ class Values(NamedTuple):
 
 
 def parse_origin(argv: list[str]) -> Origin:
-    """Read environment, preset and run to resume; all other flags are let pass."""
+    """Parse environment, preset and run to resume; ignore all other flags."""
     origin, _ = tyro.cli(
         Origin, args=argv, prog=PROGRAM, add_help=False, return_unknown_args=True
     )
@@ -114,16 +114,16 @@ def parse_origin(argv: list[str]) -> Origin:
 
 
 def parse_flags(argv: list[str], config: Config, options: Options) -> Values:
-    """Read all flags.
+    """Parse all flags.
 
     Args:
-      argv: the words of the command line.
-      config: holds the values of flags that are not given.
-      options: the same for options.
+      argv: the arguments of the command line.
+      config: the defaults of the flags for `Config` and `Hypers`.
+      options: the defaults of the flags for `Options`.
 
     Raises:
       ConfigError: a pair that is not of the form NAME=VALUE.
-      SystemExit: 2 on an unknown flag or a word that is no number, 0 after --help.
+      SystemExit: 2 for an unknown flag or an invalid number, 0 after --help.
     """
     defaults = {name: value_of(config, name) for name in value_names()}
     defaults |= {name: getattr(options, name) for name in field_names(Options)}
@@ -160,10 +160,10 @@ def _flags_of(values: dict[str, Any]) -> _Flags:
 def _dictionary_rule(
     info: PrimitiveTypeInfo,
 ) -> PrimitiveConstructorSpec[list[str] | dict[str, object]] | None:
-    """Dictionaries are written as NAME=VALUE; tyro's own way is NAME VALUE.
+    """Make tyro read dictionaries as NAME=VALUE, instead of its default NAME VALUE.
 
-    The words are handed on as they are: an error has to name the field, which is not
-    known here.
+    The words are parsed later, by `_parse_pair`, because an error must name the field,
+    which is not known here.
     """
     if get_origin(info.type) is not dict:
         return None
@@ -182,7 +182,7 @@ def _pair_words(pairs: list[str] | dict[str, object]) -> list[str]:
 
 
 def _with_pairs(name: str, value: object, default: object) -> object:
-    """The value of a flag; pairs that were given are merged with the default ones."""
+    """Return the value of a flag; merge NAME=VALUE pairs with the default ones."""
     if not isinstance(value, list):
         return value
     assert isinstance(default, dict)

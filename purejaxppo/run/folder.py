@@ -1,12 +1,12 @@
-"""The run folder: what was asked for, with what versions, and what came of it.
+"""The folder of a run, and the versions and machine that its results depend on.
 
 config.json        see `record`
 metrics.csv        a row per update and seed: update, steps, seconds, seed, metrics
 evals.csv          a row per evaluation and seed, with the same first columns
-events.*           the same for TensorBoard
-demonstrations.npz what was cloned, if anything was
+events.*           the numbers of both tables for TensorBoard
+demonstrations.npz the cloned demonstrations, if any
 checkpoints/       see `checkpoint`
-summary.json       how it ended
+summary.json       final results; written when the run is finished
 """
 
 import importlib.metadata
@@ -33,7 +33,7 @@ def create(path: Path) -> None:
     """Make the folder of a new run.
 
     Raises:
-      ConfigError: it holds something already, or cannot be written.
+      ConfigError: the folder is not empty, or cannot be written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def provenance(command: list[str]) -> Record:
-    """Versions, machine, flags and revision that a result depends on."""
+    """Return the versions, machine, flags and revision that results depend on."""
     import jax
 
     return {
@@ -96,20 +96,20 @@ def provenance(command: list[str]) -> Record:
 
 
 def changed_since(record: Record) -> list[str]:
-    """What is not as it was when a run began, of what its last bits may depend on."""
-    now = provenance([])
+    """Describe each change of versions or machine since the run was started."""
+    current = provenance([])
     return [
-        f"{group}.{name}: {was!r} then, {now[group].get(name)!r} now"
+        f"{group}.{name}: {recorded!r} then, {current[group].get(name)!r} now"
         for group in ("versions", "machine")
-        for name, was in record[group].items()
-        if was != now[group].get(name)
+        for name, recorded in record[group].items()
+        if recorded != current[group].get(name)
     ]
 
 
 def write_json(path: Path, record: Mapping[str, object]) -> None:
-    """Write whole or not at all: a kill leaves the old file.
+    """Write a JSON file atomically, so that a kill leaves the old file intact.
 
-    JSON has no inf and no NaN; they are written as the strings that `float` reads.
+    Infinity and NaN, which JSON lacks, are written as strings that `float` can read.
     """
     temporary = path.with_suffix(".tmp")
     text = json.dumps(_without_infinity(record), indent=1, allow_nan=False)

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM: the first asks training to save and end, the second ends it.
+"""Ctrl-C and SIGTERM: the first signal makes training save and end.
 
-Where nothing would be lost, the first ends the process too.
+The second signal ends the process at once, as does the first if there is nothing to
+save.
 """
 
 import os
@@ -12,34 +13,34 @@ from collections.abc import Callable
 from purejaxppo.errors import EXIT_INTERRUPTED
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LAST_WORDS_SECONDS = 1.0
+_EXIT_SECONDS = 1.0  # longest time for the last messages before the process ends
 
 
 class Interrupt:
     """Records the first signal for the training loop; the second ends the process.
 
-    Python runs its signal handlers in the main thread, which may be inside a compiled
-    program for minutes. C writes signals to a descriptor at once, and a thread of
-    ours reads it.
+    Python runs signal handlers in the main thread, which may be inside a compiled
+    program for minutes. The C handler, however, writes each signal to a socket at once
+    (`signal.set_wakeup_fd`), from which a thread of this class reads it.
 
     Attributes:
-      requested: a signal has come; the loop should save and end.
-      must_save: True once an end without saving would lose training; until then the
+      requested: a signal was received, and the loop should save and end.
+      must_save: ending without a checkpoint would lose training; while it is False the
         first signal ends the process.
     """
 
     def __init__(
         self, say: Callable[[str], None], close: Callable[[], None] = lambda: None
     ):
-        """Take signals over between `__enter__` and `__exit__`.
+        """Prepare to handle signals between `__enter__` and `__exit__`.
 
         Args:
-          say: shows a sentence on screen.
-          close: gives the terminal back, before the process ends.
+          say: prints a message.
+          close: restores the terminal, before the process ends.
         """
         self._say, self._close = say, close
         self.requested, self.must_save = False, False
-        # Signals are the main thread's; a run inside another leaves them alone.
+        # Only the main thread can set signal handlers.
         self._in_main = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> "Interrupt":
@@ -50,7 +51,7 @@ class Interrupt:
         self._descriptor = signal.set_wakeup_fd(
             self._writer.fileno(), warn_on_full_buffer=False
         )
-        # A handler of ours, or Python would raise KeyboardInterrupt somewhere.
+        # A handler that does nothing, so that Python does not raise KeyboardInterrupt.
         self._handlers = {n: signal.signal(n, lambda *_: None) for n in _SIGNALS}
         threading.Thread(target=self._watch, daemon=True).start()
         return self
@@ -76,12 +77,12 @@ class Interrupt:
         self._say("interrupted: ending after this call; once more ends at once")
 
     def _end(self) -> None:
-        # A terminal that was stopped (Ctrl-S) blocks whoever writes to it.
-        threading.Timer(_LAST_WORDS_SECONDS, _exit).start()
+        # The timer is for a terminal stopped by Ctrl-S, on which writing blocks.
+        threading.Timer(_EXIT_SECONDS, _exit).start()
         self._say("interrupted")
         self._close()
         _exit()
 
 
 def _exit() -> None:
-    os._exit(EXIT_INTERRUPTED)  # the main thread may not be able to
+    os._exit(EXIT_INTERRUPTED)  # the main thread may be inside a compiled program

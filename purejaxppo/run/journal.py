@@ -1,4 +1,4 @@
-"""What a run records and says: rows, the live line, faults, the best evaluation."""
+"""The journal of a run: its tables, messages, faults and best evaluation."""
 
 import math
 import time
@@ -25,8 +25,8 @@ class Best(NamedTuple):
 
     Attributes:
       update: the number of updates before it.
-      worst: the figure of its worst block, a success rate or a return.
-      mean: the same over all blocks.
+      worst: success rate or return in its worst block.
+      mean: success rate or return over all blocks.
     """
 
     update: int
@@ -35,7 +35,7 @@ class Best(NamedTuple):
 
 
 class Metadata(TypedDict):
-    """What a checkpoint holds of the journal, as JSON; see `Journal`."""
+    """The part of the journal that is saved in a checkpoint; see `Journal`."""
 
     best: dict[str, float]  # fields of `Best`; empty before the first evaluation
     last_eval: dict[str, float]
@@ -46,32 +46,32 @@ class Metadata(TypedDict):
 
 
 def best_evaluation(metadata: Metadata) -> Best | None:
-    """The best evaluation that a checkpoint knows of."""
+    """Return the best evaluation that is recorded in a checkpoint."""
     best = metadata["best"]
     return Best(int(best["update"]), best["worst"], best["mean"]) if best else None
 
 
 class Journal:
-    """The tables of one run, and what is said about it while it goes on.
+    """Writes the tables of one run, and prints messages about it.
 
     Attributes:
-      best: the best evaluation; None before the first after an update.
+      best: the best evaluation; None before the first evaluation after an update.
       last_eval: metric -> mean over seeds, of the latest evaluation.
-      training_seconds: spent in updates alone, over all parts of a resumed run.
-      trained_steps: environment steps of all seeds in that time.
-      faults: the sentences of all faults seen.
+      training_seconds: seconds spent in updates, including those before a resume.
+      trained_steps: environment steps of all seeds in these updates.
+      faults: the messages of all faults so far.
     """
 
     def __init__(
         self, learner: Learner, options: Options, path: Path, progress: Progress
     ):
-        """Prepare the journal; nothing is read or written before `open`.
+        """Prepare the journal, without reading or writing a file.
 
         Args:
-          learner: of the run, for its configuration and the names of its figures.
-          options: of the run.
+          learner: the run's learner, for its configuration and success metric.
+          options: the run's options.
           path: the run's folder.
-          progress: where to say things.
+          progress: prints messages.
         """
         self.config, self.options = learner.task.config, options
         self.path, self.progress = path, progress
@@ -85,10 +85,10 @@ class Journal:
         self._seconds_before, self._start = 0.0, time.monotonic()
         self.events: Events | None = None
 
-    # --- what a checkpoint holds of it ----------------------------------------------
+    # --- checkpoints ----------------------------------------------------------------
 
     def metadata(self) -> Metadata:
-        """What a resumed run must know."""
+        """Return the values that are saved in a checkpoint."""
         return {
             "best": self.best._asdict() if self.best else {},
             "last_eval": self.last_eval,
@@ -99,7 +99,7 @@ class Journal:
         }
 
     def restore(self, metadata: Metadata) -> None:
-        """Continue from what `metadata` gave."""
+        """Restore the values that `metadata` returned."""
         self.best = best_evaluation(metadata)
         self.last_eval, self.faults = metadata["last_eval"], metadata["faults"]
         self.training_seconds = metadata["training_seconds"]
@@ -108,7 +108,7 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the run with everything in them, those before a resume too."""
+        """Seconds since the start of the run, including those before a resume."""
         return self._seconds_before + time.monotonic() - self._start
 
     @property
@@ -119,7 +119,7 @@ class Journal:
     # --- files ----------------------------------------------------------------------
 
     def open(self, update: int) -> None:
-        """Open tables and events, without what a killed run wrote after that update."""
+        """Open tables and events, and delete entries after `update` of a killed run."""
         self.metrics = Table(self.path / "metrics.csv")
         self.evals = Table(self.path / "evals.csv")
         for table in (self.metrics, self.evals):
@@ -128,7 +128,7 @@ class Journal:
         self.events = Events(self.path, self.options.tensorboard, purge)
 
     def close(self) -> None:
-        """Close what `open` opened, if it did."""
+        """Close the events file if it is open."""
         if self.events is not None:
             self.events.close()
 
@@ -140,7 +140,10 @@ class Journal:
     def _rows(
         self, metrics: Metrics, first_update: int, seconds: list[float]
     ) -> list[Row]:
-        """One row per update and seed, from metrics [len(seconds), S] (or no S)."""
+        """Make a row per update and seed, from metrics [num, S], or [num] of one seed.
+
+        `seconds` has the time of each of the `num` updates.
+        """
         num, seeds = len(seconds), self.options.num_seeds
         host = {n: np.asarray(x)[:num].reshape(num, -1) for n, x in metrics.items()}
         return [
@@ -160,16 +163,16 @@ class Journal:
     def log_updates(
         self, metrics: Metrics, first_update: int, num: int, seconds: float
     ) -> None:
-        """Log a chunk of updates, and show how training goes.
+        """Log a chunk of updates, and show its figures.
 
         Args:
           metrics: of at least `num` updates, [num, S], or [num] of one seed.
-          first_update: the number of the first of them, from 1.
-          num: of updates.
-          seconds: that they took together.
+          first_update: the number of the first update, from 1.
+          num: number of updates.
+          seconds: total time of these updates.
 
         Raises:
-          TrainingStopped: under `strict`, at the first fault.
+          TrainingStopped: with `strict`, at the first fault.
         """
         per_update = seconds / num
         steps = num * self.config.batch_size * self.options.num_seeds
@@ -184,10 +187,10 @@ class Journal:
         self._report_faults(rows)
 
     def log_evaluation(self, metrics: Metrics, update: int) -> None:
-        """Log an evaluation, say how it went, and note whether it is the best so far.
+        """Log an evaluation, print its result, and update the best evaluation.
 
-        With several seeds one checkpoint holds them all; the best is that of the
-        highest mean over seeds. What was only cloned does not compete.
+        A checkpoint holds all seeds, so the best evaluation is the one with the highest
+        mean over seeds. The evaluation before the first update cannot be the best.
 
         Args:
           metrics: of the evaluation, [S], or scalars of one seed.
@@ -224,7 +227,7 @@ class Journal:
         )
 
     def _report_faults(self, rows: Sequence[Row]) -> None:
-        """Say each kind of fault once."""
+        """Print each kind of fault once; with `strict` raise an error."""
         for row in rows:
             for sentence in describe(int(row["status"])):
                 text = f"update {row['update']}, seed {row['seed']}: {sentence}"
@@ -237,7 +240,7 @@ class Journal:
     # --- the end --------------------------------------------------------------------
 
     def report_end(self) -> None:
-        """Say what the best evaluation was, and what training took."""
+        """Print the best evaluation, and the speed and duration of training."""
         if self.best is not None:
             steps = self.best.update * self.config.batch_size
             self.progress.line(
@@ -250,7 +253,7 @@ class Journal:
         )
 
     def summary(self, update: int, ledger: Ledger) -> dict[str, object]:
-        """How the run ended after that many updates, for summary.json."""
+        """Return the contents of summary.json for a run of `update` updates."""
         return {
             "updates": update,
             "steps": update * self.config.batch_size,

@@ -1,13 +1,12 @@
-"""Checkpoint formats, and how the arrays of an older one are renamed for the next.
+"""Checkpoint formats, and the migration of an older format to the next.
 
-Format 1 (purejaxppo 0.1.0) has one dictionary of parameters, in which the prefix
-"critic" of a module's name tells whose they are, and Adam's state of both parts in a
-dictionary. Since format 2 `TrainState.params` is `Params(policy, critic)`, and
-`TrainState.opt_state` is that of an `optax.chain` whose second transformation is an
-`optax.partition`.
+In format 1 (purejaxppo 0.1.0) all parameters are in one dictionary, in which modules of
+the critic have the prefix "critic", and the two Adam states are in a dictionary. In
+format 2 `TrainState.params` is `Params(policy, critic)`, and `TrainState.opt_state` is
+the state of an `optax.chain` whose second transformation is an `optax.partition`.
 
-Whoever changes the structure of `TrainState` counts `FORMAT` up and adds an entry to
-`MIGRATIONS`: without one, older runs are refused when they are resumed.
+A change of the structure of `TrainState` must increase `FORMAT` and add an entry to
+`MIGRATIONS`. Without an entry, older runs cannot be resumed.
 """
 
 import functools
@@ -18,12 +17,12 @@ from purejaxppo.run.arrays import Arrays
 
 FORMAT = 2
 
-Metadata = dict[str, object]  # the caller's own; what JSON holds
+Metadata = dict[str, object]  # JSON values, defined by the caller
 Migration = Callable[[Arrays, Metadata], tuple[Arrays, Metadata]]
 
 _PARTITION = r".opt_state[1].inner_states"
-# A pattern at the start of a tree path -> what stands there in the next format. The
-# first that matches is applied; paths that match none stay as they are.
+# Pattern at the start of a tree path -> its replacement in the next format. The first
+# pattern that matches is applied; paths without a match do not change.
 _NAMES_OF_FORMAT_2 = {
     r"(\.reference)?\.params(?=\['critic)": r"\1.params.critic",
     r"(\.reference)?\.params(?=\[')": r"\1.params.policy",
@@ -51,21 +50,21 @@ def _renamed(name: str, patterns: Mapping[str, str]) -> str:
 def rename_arrays(
     patterns: Mapping[str, str], arrays: Arrays, metadata: Metadata
 ) -> tuple[Arrays, Metadata]:
-    """Arrays under their names in the next format; the metadata stays as it is.
+    """Rename arrays to their names in the next format.
 
     Args:
-      patterns: regular expression, matched at the start of a tree path -> replacement
-        of what it matches, with `\\1` for its groups. The first that matches counts.
+      patterns: regular expression, matched at the start of a tree path -> replacement,
+        with `\\1` for groups. Only the first pattern that matches is applied.
       arrays: tree path -> array.
-      metadata: of the checkpoint.
+      metadata: the metadata of the checkpoint.
 
     Returns:
-      arrays and metadata as the next format has them.
+      the renamed arrays, and the unchanged metadata.
     """
     return {_renamed(name, patterns): x for name, x in arrays.items()}, metadata
 
 
-# Format -> what makes the next one of it.
+# Format -> the function that converts it to the next format.
 MIGRATIONS: dict[int, Migration] = {
     1: functools.partial(rename_arrays, _NAMES_OF_FORMAT_2),
 }

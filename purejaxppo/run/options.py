@@ -1,7 +1,8 @@
-"""What the host does with a run: where it is kept, when it is saved, what stops it.
+"""The options of a run: its folder, seeds, checkpoints and logs.
 
-None of it changes the compiled program or, seed apart, a single number of training.
-A field's range stands beside it, and the sentence under it is what `--help` prints.
+They do not change the compiled update and, except for the seed, no result of training.
+A field's allowed range is part of its type annotation (see `ranges`), and `--help`
+prints the string under the field.
 """
 
 import dataclasses
@@ -11,69 +12,69 @@ from typing import Annotated, Literal
 from purejaxppo.errors import ConfigError
 from purejaxppo.ranges import Number, Text, Whole, check_ranges, field_names
 
-# Typed keys take seeds of 32 bits; beyond it two seeds could be one.
+# JAX's keys use 32 bits of a seed, so larger seeds would not be distinct.
 _SEEDS = 2**32
 
 
 @dataclasses.dataclass(frozen=True)
 class EnvironmentOptions:
-    """Short ways to say what is learned on."""
+    """Short forms of settings of the environment."""
 
     preset: Annotated[str, Text()] = ""
-    """Preset of the environment to start from, above its "default" one."""
+    """Preset of the environment, which is applied after its "default" preset."""
     engine: Literal["auto", "mujoco", "mjx", "warp"] = "auto"
-    """Physics engine, for environments that have the choice."""
+    """Physics engine, for environments that support several."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StartOptions:
-    """What a run is begun with."""
+    """Options that are fixed when a run starts."""
 
     seed: Annotated[int, Whole(0, _SEEDS)] = 0
-    """Seed of the run, of the first one where there are several."""
+    """Random seed; the first one if num_seeds is more than 1."""
     num_seeds: Annotated[int, Whole(1, 2**16)] = 1
-    """Seeds seed, seed + 1, ... trained side by side in one program."""
+    """Number of seeds (seed, seed + 1, ...) to train in one program."""
     run_dir: Annotated[str, Text()] = ""
-    """Folder of the run, new or empty; runs/ENV-DATE-TIME where not given."""
+    """Folder of the run, new or empty; default: runs/ENV-DATE-TIME."""
     resume: Annotated[str, Text()] = ""
-    """Folder of a run to go on with; its configuration is that of the run."""
+    """Folder of a run to continue, with the configuration of that run."""
     print_config: bool = False
-    """Print every value and where it comes from, and train nothing."""
+    """Print every value and its source, and exit without training."""
     demonstrations: Annotated[str, Text()] = ""
     """File of demonstrations to clone, instead of collecting them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ResumableOptions:
-    """What a resumed run may be given anew: no number of training depends on it."""
+    """Options that may be changed when a run is resumed; no result depends on them."""
 
     strict: bool = False
-    """Stop, with exit code 3, at the first update that is flagged as faulty."""
+    """Stop with exit code 3 at the first update that has a fault."""
     checkpoint_every: Annotated[int, Whole(0)] = 0
-    """Updates between checkpoints, beside those at evaluations; 0 is none."""
+    """Updates between checkpoints, in addition to those at evaluations; 0 for none."""
     checkpoint_seconds: Annotated[float, Number(1e-3, 1e9, off=math.inf)] = 60.0
-    """Seconds after which a checkpoint is due in any case."""
+    """Longest time between checkpoints, in seconds."""
     keep_checkpoints: Annotated[int, Whole(1)] = 3
-    """Checkpoints kept, beside the best one."""
+    """Number of newest checkpoints to keep, in addition to the best one."""
     chunk_updates: Annotated[int, Whole(0)] = 0
-    """Updates per call of the compiled program; 0 is about two seconds' worth."""
+    """Updates per call of the compiled program; 0 for about two seconds of updates."""
     tensorboard: bool = True
-    """Write TensorBoard events, beside the CSV files."""
+    """Write TensorBoard events in addition to the CSV files."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(ResumableOptions, StartOptions, EnvironmentOptions):
-    """Everything of a run that is not the training itself."""
+    """All options of a run."""
 
 
 RESUMABLE = frozenset(field_names(ResumableOptions))
 
 
 def validate_options(options: Options) -> None:
-    """Check what can be known without looking at files.
+    """Check the options, without reading any file.
 
     Raises:
-      ConfigError: the first field that cannot be used, with what is allowed.
+      ConfigError: the first option whose value is not allowed.
     """
     check_ranges(options)
     if options.seed + options.num_seeds > _SEEDS:

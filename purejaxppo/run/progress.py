@@ -1,8 +1,9 @@
-"""What a run shows while it goes on: one live line on a terminal, rare lines in a pipe.
+"""Display of a run's progress: a live line on a terminal, else a line now and then.
 
-On a terminal the last line is a bar with the figures of training, or with the phase
-that the run is in (compiling, cloning, evaluating) and its seconds; messages are
-printed above it. Elsewhere all of it is plain text. Output that fails never ends a run.
+On a terminal the last line is a progress bar with the figures of training, or with the
+phase of the run (compiling, cloning, evaluating) and its seconds. Messages are printed
+above it. If the output is no terminal, everything is printed as plain text. An error
+while printing never ends a run.
 """
 
 import contextlib
@@ -22,13 +23,13 @@ from rich.text import Text
 
 from purejaxppo.run.snapshot import Snapshot, columns, duration, plain_text, row
 
-_REFRESH_PER_SECOND = 2  # training needs the cores more than the eye needs frames
-_PLAIN_SECONDS = 5.0  # between lines where the output is no terminal
-_ECHO = len("^C")  # what a terminal adds to the line; were there no room, it would wrap
+_REFRESH_PER_SECOND = 2  # low, because drawing takes processor time from training
+_PLAIN_SECONDS = 5.0  # shortest time between lines if the output is no terminal
+_ECHO = len("^C")  # columns kept free, because a terminal echoes Ctrl-C on the line
 
 
 class _SafeStream(io.TextIOBase):
-    """A text stream that goes silent where its file is closed, full or broken."""
+    """A text stream that ignores writes if its file is closed, full or broken."""
 
     def __init__(self, stream: TextIO | None):
         self._stream = stream  # None: Python was started without this descriptor
@@ -47,7 +48,7 @@ class _SafeStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: every write is flushed."""
+        """Do nothing, because every write is flushed."""
 
     def isatty(self) -> bool:
         try:
@@ -56,20 +57,21 @@ class _SafeStream(io.TextIOBase):
             return False
 
     def _silence(self, stream: TextIO) -> None:
-        """Write no more, and let what is buffered go nowhere.
+        """Stop writing, and redirect the file to the null device.
 
-        Python flushes standard error at its end, and would turn the exit code to 120.
+        Python flushes standard error when it exits. An error of this flush would change
+        the exit code to 120.
         """
         self._stream = None
         with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+            null_device = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null_device, stream.fileno())
+            os.close(null_device)
 
 
 class _Console(Console):
     def show_cursor(self, show: bool = True) -> bool:
-        """Leave the cursor alone: a process that is killed could not bring it back."""
+        """Do nothing: a process that is killed could not show a hidden cursor again."""
         return False
 
 
@@ -80,9 +82,10 @@ class Progress:
         self._stream = _SafeStream(sys.stderr if stream is None else stream)
         self._console = _Console(file=cast(TextIO, self._stream))
         self._snapshot: Snapshot | None = None
-        self._phase: tuple[str, float] | None = None  # what, since when
+        self._phase: tuple[str, float] | None = None  # name, start in seconds
         self._last_plain = float("-inf")
-        # FORCE_COLOR makes rich take a pipe for a terminal, TERM=dumb cannot rewrite.
+        # Both are checked: with FORCE_COLOR rich treats a pipe as a terminal, and a
+        # terminal with TERM=dumb cannot rewrite a line.
         on_terminal = self._stream.isatty() and self._console.is_interactive
         self._live = self._make_live() if on_terminal else None
 
@@ -92,19 +95,19 @@ class Progress:
             console=self._console,
             refresh_per_second=_REFRESH_PER_SECOND,
             transient=True,
-            # What others print goes above the line too, unless it goes to a file.
+            # Standard output is printed above the live line if it is the terminal.
             redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
         )
 
     def line(self, text: str) -> None:
-        """Print a message that stays."""
+        """Print a message, above the live line if there is one."""
         if self._live is None:
             self._stream.write(text + "\n")
         else:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Replace the figures that are shown; in a pipe, print them now and then."""
+        """Update the live line; if there is no terminal, print a line now and then."""
         self._snapshot = snapshot
         if self._live is not None:
             self._live.start(refresh=True)
@@ -112,14 +115,15 @@ class Progress:
             self._print_rarely(plain_text(snapshot))
 
     @contextlib.contextmanager
-    def phase(self, what: str, announce: bool = True) -> Iterator[None]:
-        """Show what a blocking call does, and the seconds that it has taken so far.
+    def phase(self, name: str, announce: bool = True) -> Iterator[None]:
+        """Show the name of a phase and its seconds while the `with` block runs.
 
         Args:
-          what: the phase, "compiling update" for example.
-          announce: print it in a pipe as it begins, and not only once it takes long.
+          name: for example "compiling update".
+          announce: without a terminal, print the name when the phase starts; if False,
+            print it only if the phase takes several seconds.
         """
-        outer, self._phase = self._phase, (what, time.monotonic())
+        outer_phase, self._phase = self._phase, (name, time.monotonic())
         shown = contextlib.nullcontext() if self._live else self._plain_phase(announce)
         if self._live is not None:
             self._live.start()
@@ -128,14 +132,14 @@ class Progress:
             with shown:
                 yield
         finally:
-            if self._snapshot is None and outer is None:
+            if self._snapshot is None and outer_phase is None:
                 self.close()
-            self._phase = outer
+            self._phase = outer_phase
 
     def close(self) -> None:
-        """Remove the live line; messages stay. Whatever is shown next brings it back.
+        """Remove the live line and restore the terminal; messages stay.
 
-        A terminal is then as it was found: to be called before the process ends.
+        Call this before the process ends. `show` and `phase` display the line again.
         """
         if self._live is not None:
             self._live.stop()
@@ -144,15 +148,15 @@ class Progress:
     @contextlib.contextmanager
     def _plain_phase(self, announce: bool) -> Iterator[None]:
         assert self._phase is not None
-        (what, start), done = self._phase, threading.Event()
+        (name, start), done = self._phase, threading.Event()
 
         def repeat() -> None:
             while not done.wait(_PLAIN_SECONDS):
-                self._print_rarely(f"{what} ... {duration(time.monotonic() - start)}")
+                self._print_rarely(f"{name} ... {duration(time.monotonic() - start)}")
 
         if announce:
             self._last_plain = time.monotonic()
-            self.line(f"{what} ...")
+            self.line(f"{name} ...")
         thread = threading.Thread(target=repeat, daemon=True)
         thread.start()
         try:
@@ -169,9 +173,10 @@ class Progress:
 
     def _render(self) -> Table | Text:
         snapshot, phase, width = self._snapshot, "", self._console.width - _ECHO
-        if (current := self._phase) is not None:  # this is the thread of `Live`
-            what, start = current
-            phase = f"{what} {duration(time.monotonic() - start)}"
+        # Read once, because this runs in the thread of `Live`.
+        if (current := self._phase) is not None:
+            name, start = current
+            phase = f"{name} {duration(time.monotonic() - start)}"
         if snapshot is None:
             return row(ProgressBar(total=None), [phase], width)
         bar = ProgressBar(snapshot.total_steps, snapshot.steps)

@@ -1,11 +1,11 @@
-"""config.json, the record of a run: what was asked for, and what it depends on.
+"""config.json, the record of a run: its configuration, options and provenance.
 
-format             which fields there are; format 1 does not say it, and has
-                   "settings" for "options"
+format             version of this file's format; missing in format 1, in which
+                   "options" is called "settings"
 config, hypers     the configuration
-options            what the host does
-sources            where the values come from
-env_version        of the environment's behaviour; 1 where it is missing
+options            the options of the run
+sources            name of a value -> its source: default, preset or flag
+env_version        version of the environment's behaviour; 1 if it is missing
 ...                see `folder.provenance`
 """
 
@@ -33,9 +33,9 @@ def _encode(owner: Config | Hypers | Options) -> Record:
 
 
 def _decode(cls: type[_Owner], record: Record) -> _Owner:
-    """The inverse of `_encode` and JSON, by the types of the defaults.
+    """Invert `_encode` and JSON; values are converted to the types of the defaults.
 
-    Fields that the record lacks are newer than the run, and take their defaults.
+    Fields missing in the record were added after the run, and have their defaults.
     """
     values: Record
     values = {n: _untag(x) if isinstance(x, dict) else x for n, x in record.items()}
@@ -46,7 +46,7 @@ def _decode(cls: type[_Owner], record: Record) -> _Owner:
 
 
 def _tag(value: object) -> object:
-    """Mark what JSON does not have, where no field tells the type: in dictionaries."""
+    """Encode tuples and infinities within dictionaries, which JSON cannot express."""
     if isinstance(value, dict):
         return {name: _tag(x) for name, x in value.items()}
     if isinstance(value, tuple):
@@ -77,14 +77,14 @@ def write(
     command: list[str],
     spec: EnvSpec,
 ) -> None:
-    """Write config.json, from which `read_config` gives everything back exactly.
+    """Write config.json, from which `read_config` restores all values exactly.
 
     Args:
       path: the run's folder.
-      resolved: its configuration, with the origins of the values.
-      options: its options.
-      command: the words that started it.
-      spec: of its environment, whose version is recorded.
+      resolved: the run's configuration, and the sources of its values.
+      options: the run's options.
+      command: the command line that started the run.
+      spec: the specification of the run's environment.
     """
     plain = _encode(resolved.config)
     del plain["hypers"]
@@ -101,18 +101,21 @@ def write(
 
 
 def read(path: Path, field: str = "resume") -> Record:
-    """All of config.json, under the names of the newest format.
+    """Read config.json, and convert it to the newest format.
 
     Args:
       path: the run's folder.
-      field: what an error calls it.
+      field: name of the folder in an error.
 
     Raises:
-      ConfigError: there is no run, or one of a later format.
+      ConfigError: the folder holds no run, or a run of a later format.
     """
     try:
         record = json.loads((path / _CONFIG).read_text())
-        number, wrote = record.get("format", 1), record["versions"]["purejaxppo"]
+        number, writer_version = (
+            record.get("format", 1),
+            record["versions"]["purejaxppo"],
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _not_a_run(path, field) from None
     if number not in range(1, FORMAT + 1):
@@ -120,7 +123,7 @@ def read(path: Path, field: str = "resume") -> Record:
             field,
             str(path),
             f"a run of format 1 to {FORMAT}; this one has format {number!r}, which "
-            f"purejaxppo {wrote} can read",
+            f"purejaxppo {writer_version} can read",
         )
     if "settings" in record:
         record["options"] = record.pop("settings")
@@ -128,15 +131,15 @@ def read(path: Path, field: str = "resume") -> Record:
 
 
 def read_config(path: Path, field: str = "resume") -> tuple[Resolved, Options]:
-    """Configuration, origins and options of a run.
+    """Read the configuration, the sources of its values and the options of a run.
 
     Args:
       path: the run's folder.
-      field: what an error calls it.
+      field: name of the folder in an error.
 
     Raises:
-      ConfigError: the folder is missing, holds no run, or one that this version of
-        purejaxppo cannot read.
+      ConfigError: the folder is missing, holds no run, or holds a run that this version
+        of purejaxppo cannot read.
     """
     record = read(path, field)
     try:
@@ -151,24 +154,25 @@ def read_config(path: Path, field: str = "resume") -> tuple[Resolved, Options]:
 
 
 def check_env_version(path: Path, spec: EnvSpec, field: str = "resume") -> None:
-    """Compare the environment's version with the one that the run was made with.
+    """Compare the environment's version with the version recorded by the run.
 
     Args:
       path: the run's folder.
-      spec: of the environment as it is now.
-      field: what an error calls the run.
+      spec: the specification of the present environment.
+      field: name of the run in an error.
 
     Raises:
-      ConfigError: they differ.
+      ConfigError: the versions differ.
     """
     record = read(path, field)
-    was = record.get("env_version", 1)
-    if was != spec.version:
+    recorded = record.get("env_version", 1)
+    writer_version = record["versions"]["purejaxppo"]
+    if recorded != spec.version:
         raise ConfigError(
             field,
-            f"{spec.name} of version {was}",
+            f"{spec.name} of version {recorded}",
             f"a run with version {spec.version} of {spec.name}, whose behaviour has "
-            f"changed; purejaxppo {record['versions']['purejaxppo']} has version {was}",
+            f"changed; purejaxppo {writer_version} has version {recorded}",
         )
 
 
@@ -180,10 +184,10 @@ def _refuse_unknown_fields(record: Record, path: Path, field: str) -> None:
     for group, cls in (("config", Config), ("hypers", Hypers), ("options", Options)):
         unknown = sorted(record[group].keys() - set(field_names(cls)))
         if unknown:
-            wrote = record["versions"]["purejaxppo"]
+            writer_version = record["versions"]["purejaxppo"]
             raise ConfigError(
                 field,
                 str(path),
                 f"a run whose fields are known here; {', '.join(unknown)} of its "
-                f"{group} is not, and purejaxppo {wrote} can read it",
+                f"{group} is not, and purejaxppo {writer_version} can read it",
             )

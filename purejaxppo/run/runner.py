@@ -1,7 +1,7 @@
-"""The host's side of training: chunks of updates, and between them log, evaluate, save.
+"""The training loop on the host: chunks of updates, logs, evaluations, checkpoints.
 
-Nothing here computes what training depends on. The numbers are those of `make_train`
-whatever the chunks, however often the run was killed.
+The loop does not influence the results: they equal those of `make_train`, for any
+length of the chunks and after any number of interruptions.
 """
 
 import time
@@ -18,8 +18,9 @@ from purejaxppo import trees
 from purejaxppo.config import Hypers, Resolved
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.imitation import Demonstrations
-from purejaxppo.ppo.learner import as_arrays, make_learner
+from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.types import Metrics, TrainState
+from purejaxppo.ppo.update import as_arrays
 from purejaxppo.run import checkpoint, compiler, demonstrations, folder, record, seeds
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import Journal, Metadata
@@ -27,27 +28,27 @@ from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress
 from purejaxppo.validation import advice
 
-_CHUNK_SECONDS = 2.0  # between two looks of the host, where an update is shorter
+_CHUNK_SECONDS = 2.0  # target duration of a chunk of updates
 _SUMMARY = "summary.json"
 
 
 class Runner:
     """One run, from its first state to its summary.
 
-    Building one checks the configuration, the environment and the demonstrations;
-    nothing compiles and nothing is written before it is asked for.
+    The constructor checks the configuration, the environment and the demonstrations. It
+    compiles nothing and writes no file.
     """
 
     def __init__(
         self, resolved: Resolved, options: Options, path: Path, progress: Progress
     ):
-        """Check everything that a run needs.
+        """Check the inputs of a run.
 
         Args:
           resolved: the configuration.
-          options: what the host does with the run.
+          options: the options of the run.
           path: the run's folder.
-          progress: where to show how it goes.
+          progress: shows messages and figures.
 
         Raises:
           ConfigError: a value that cannot be used.
@@ -63,29 +64,29 @@ class Runner:
         self.demonstrations = self._load_demonstrations()
 
     def _load_demonstrations(self) -> Demonstrations | None:
-        """Those of the file asked for, from the run's own copy where it has one."""
+        """Load the file of the option `demonstrations`, or its copy in the run."""
         if not self.options.demonstrations:
             return None
-        own = self.path / demonstrations.FILE
-        source = own if own.exists() else Path(self.options.demonstrations)
+        copy = self.path / demonstrations.FILE
+        source = copy if copy.exists() else Path(self.options.demonstrations)
         return demonstrations.load(source, self.learner.task.env, self.config)
 
     # --- the first state ------------------------------------------------------------
 
     def make_first_state(self) -> TrainState:
-        """Collect demonstrations, clone them and make the first state, as asked for.
+        """Make the first state, including demonstrations and cloning if configured.
 
-        The programs that come after are compiled meanwhile.
+        Evaluation and update are compiled at the same time.
         """
         num = self.options.num_seeds
         keys = seeds.seed_keys(self.options.seed, num)
         demos, axis = self.demonstrations, None
         collect = None
         if demos is None and self.config.num_demonstrations:
-            # Jitted here, so that it is traced once for its shapes and its program.
-            collect = jax.jit(seeds.over_seeds(self.learner.collect, num, 0))
+            # Jitted here, so that shapes and compilation share one trace.
+            collect = jax.jit(seeds.map_over_seeds(self.learner.collect, num, 0))
             demos, axis = jax.eval_shape(collect, keys), 0
-        init = seeds.over_seeds(self.learner.init, num, 0, None, axis)
+        init = seeds.map_over_seeds(self.learner.init, num, 0, None, axis)
         program = self.compile.begin("init", init, keys, self.hypers, demos)
         if collect is not None:
             demos = self.compile("collect", collect, keys)(keys)
@@ -112,30 +113,30 @@ class Runner:
     # --- between chunks -------------------------------------------------------------
 
     def begin_compiling(self, shapes: TrainState) -> None:
-        """Begin to compile evaluation and updates, for states of those shapes."""
+        """Start to compile evaluation and updates for states of the given shapes."""
         num_seeds = self.options.num_seeds
-        evaluate = seeds.over_seeds(self.learner.evaluate, num_seeds, 0)
-        update = seeds.over_seeds(self.learner.update, num_seeds, 0, None)
+        evaluate = seeds.map_over_seeds(self.learner.evaluate, num_seeds, 0)
+        update = seeds.map_over_seeds(self.learner.update, num_seeds, 0, None)
 
         def chunk(state: TrainState, hypers: Hypers, num: jax.Array):
             return seeds.run_chunk(update, state, hypers, num)
 
         self.evaluation = self.compile.begin("evaluate", evaluate, shapes)
         num = jnp.zeros((), jnp.int32)
-        # The state is consumed: memory for one of it is enough.
+        # The state is donated, so that there is only one copy of it in memory.
         self.updates = self.compile.begin(
             "update", chunk, shapes, self.hypers, num, donate=(0,)
         )
 
     def evaluate_and_log(self, state: TrainState, update: int) -> None:
-        """Evaluate on the fixed seed blocks, into the journal."""
+        """Evaluate on the fixed blocks of seeds, and log the metrics."""
         compiled = self.compile.wait(self.evaluation)
         with self.progress.phase("evaluating", announce=False):
             metrics = jax.block_until_ready(compiled(state))
         self.journal.log_evaluation(metrics, update)
 
     def save(self, state: TrainState, update: int) -> None:
-        """Write a checkpoint, then delete older ones."""
+        """Write a checkpoint, unless it exists, and delete old ones."""
         if self.saved_update != update:
             metadata = dict(self.journal.metadata())
             checkpoint.save(self.checkpoints, update, state, metadata)
@@ -152,8 +153,11 @@ class Runner:
         return evaluated or due or bool(every and update % every == 0)
 
     def _chunk_length(self, update: int, seconds_per_update: float | None) -> int:
-        """Updates until the host must look again; 1 before it is known how long one
-        takes."""
+        """Return the number of updates of the next chunk.
+
+        It ends at the next evaluation or regular checkpoint at the latest. Before the
+        duration of an update is known, it is 1.
+        """
         points = [p for p in self.config.eval_points if p > update]
         stop = min([*points, self.config.num_updates])
         if every := self.options.checkpoint_every:
@@ -166,18 +170,18 @@ class Runner:
     # --- the loop -------------------------------------------------------------------
 
     def train(self, state: TrainState, update: int, interrupt: Interrupt) -> int:
-        """Train from `update` to the end, or until an interrupt.
+        """Train until the last update or an interrupt.
 
         Args:
-          state: after that many updates; consumed.
+          state: the state after `update` updates; its buffers are donated.
           update: the number of updates so far.
-          interrupt: looked at after each chunk.
+          interrupt: is checked after each chunk.
 
         Returns:
-          The exit code.
+          the exit code.
 
         Raises:
-          TrainingStopped: under `strict`, at the first fault; the state is saved.
+          TrainingStopped: with `strict`, at the first fault; the state is saved.
         """
         interrupt.must_save = True
         per_update = None
@@ -205,22 +209,22 @@ class Runner:
     def _run_chunk(
         self, state: TrainState, length: int, first: bool
     ) -> tuple[TrainState, Metrics, float]:
-        """The state after `length` updates, their metrics on the host, and seconds."""
+        """Run `length` updates; return the state, metrics on the host, and seconds."""
         compiled = self.compile.wait(self.updates)
         phase = self.progress.phase("training", announce=False)
         start = time.monotonic()
-        with phase if first else nullcontext():  # until there are figures to show
+        with phase if first else nullcontext():  # later chunks show the last figures
             state, metrics = compiled(state, self.hypers, jnp.int32(length))
             metrics = jax.device_get(metrics)
         return state, metrics, time.monotonic() - start
 
     def finish(self, state: TrainState, update: int) -> None:
-        """The stochastic evaluation, and the summary that marks the run as finished."""
+        """Evaluate with sampled actions, and write the summary of a finished run."""
 
         def evaluate_stochastic(state: TrainState) -> Metrics:
             return self.learner.evaluate(state, deterministic=False)
 
-        function = seeds.over_seeds(evaluate_stochastic, self.options.num_seeds, 0)
+        function = seeds.map_over_seeds(evaluate_stochastic, self.options.num_seeds, 0)
         metrics = self.compile("evaluate_noisy", function, state)(state)
         for line in compiler.ledger_lines(self.compile.ledger):
             self.progress.line(line)
@@ -230,18 +234,18 @@ class Runner:
         folder.write_json(self.path / _SUMMARY, summary)
 
     def run_from_start(self, interrupt: Interrupt) -> int:
-        """Train from the first state. Returns the exit code."""
-        self.journal.open(-1)  # drops the rows of an earlier attempt
+        """Train from the first state; return the exit code."""
+        self.journal.open(-1)  # deletes the rows of an earlier attempt
         state = self.make_first_state()
         self.evaluate_and_log(state, 0)
         self.save(state, 0)
         return self.train(state, 0, interrupt)
 
     def run_from_checkpoint(self, interrupt: Interrupt) -> int:
-        """Train from the newest checkpoint that is whole. Returns the exit code.
+        """Train from the newest undamaged checkpoint; return the exit code.
 
         Raises:
-          CheckpointError: there is none.
+          CheckpointError: there is no such checkpoint.
         """
         shapes = seeds.state_shapes(self.learner, self.options)
         state, metadata = checkpoint.restore_latest(
@@ -264,15 +268,16 @@ def start(resolved: Resolved, options: Options, path: Path, command: list[str]) 
 
     Args:
       resolved: the configuration.
-      options: what the host does with the run.
+      options: the options of the run.
       path: the run's folder, new or empty.
-      command: the words of the command line, for the record.
+      command: the command line, which is recorded.
 
     Returns:
-      The exit code.
+      the exit code.
 
     Raises:
-      PurejaxppoError: bad input, before anything compiles; a fault, under `strict`.
+      PurejaxppoError: an invalid input, before anything compiles; or with `strict` a
+        fault.
     """
     progress = Progress()
     runner = Runner(resolved, options, path, progress)
@@ -285,18 +290,18 @@ def start(resolved: Resolved, options: Options, path: Path, command: list[str]) 
 
 
 def resume(resolved: Resolved, options: Options, path: Path) -> int:
-    """Continue a run, to the bit.
+    """Continue a run; its results are bit for bit those of an uninterrupted run.
 
     Args:
-      resolved: the run's own configuration.
-      options: the run's own, but for those that may be changed.
+      resolved: the run's configuration.
+      options: the run's options, of which `RESUMABLE` may have been changed.
       path: the run's folder.
 
     Returns:
-      The exit code.
+      the exit code.
 
     Raises:
-      PurejaxppoError: no usable checkpoint; a fault, under `strict`.
+      PurejaxppoError: no usable checkpoint; or with `strict` a fault.
     """
     progress = Progress()
     if (path / _SUMMARY).exists():

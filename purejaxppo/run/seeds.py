@@ -1,4 +1,4 @@
-"""The functions of a run, each over all of its seeds, and over a chunk of updates."""
+"""Functions of the learner mapped over seeds, and a chunk of several updates."""
 
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
@@ -8,47 +8,48 @@ import jax.custom_batching
 import jax.numpy as jnp
 
 from purejaxppo.config import Hypers
-from purejaxppo.ppo.learner import Learner, as_arrays
+from purejaxppo.ppo.learner import Learner
 from purejaxppo.ppo.types import Metrics, TrainState
+from purejaxppo.ppo.update import as_arrays
 from purejaxppo.run import demonstrations
 from purejaxppo.run.options import Options
 
 Args = TypeVarTuple("Args")
 Result = TypeVar("Result")
 
-MAX_CHUNK = 64  # updates whose metrics one call can return
+MAX_CHUNK = 64  # largest number of updates in one call
 
 
 def seed_keys(seed: int, num_seeds: int) -> jax.Array:
-    """The key of each seed: seed i of many is the run with that seed alone."""
+    """Return the key of each seed, the same as in a run with that seed only."""
     keys = [jax.random.key(seed + i) for i in range(num_seeds)]
     return jnp.stack(keys) if num_seeds > 1 else keys[0]
 
 
-def over_seeds(
+def map_over_seeds(
     function: Callable[[*Args], Result], num_seeds: int, *axes: int | None
 ) -> Callable[[*Args], Result]:
-    """The function over seeds in one program, if there are several.
+    """Map a function over seeds, in one program.
 
-    On an accelerator side by side. On a CPU one after the other: one seed keeps the
-    cores busy, and vmap can be slower than no batching at all
-    (benchmarks/results/seeds.json). And so each seed is to the bit what it is alone.
+    On an accelerator the seeds run in parallel, by `jax.vmap`. On a CPU they run one
+    after the other, because one seed already uses all cores and vmap can be slower
+    (benchmarks/results/seeds.json). Each seed then has bit for bit the results of a run
+    with that seed only.
 
     Args:
-      function: of one seed.
-      num_seeds: S; 1 gives the function back as it is.
-      axes: per argument, 0 where its leaves are [S, ...], None where all seeds share
-        it.
+      function: the function for one seed.
+      num_seeds: S; if it is 1, the function is returned unchanged.
+      axes: for each argument, 0 if its leaves are [S, ...], None if all seeds share it.
 
     Returns:
-      The function of arguments of that kind, with results [S, ...].
+      the mapped function, with results [S, ...].
     """
     if num_seeds == 1:
         return function
     if jax.default_backend() != "cpu":
         return jax.vmap(function, in_axes=axes)
 
-    # Without the function's defaults, which would be traced as arguments.
+    # `*args` hides the function's default arguments, which JAX would trace otherwise.
     @jax.custom_batching.sequential_vmap
     def one_by_one(*args: *Args) -> Result:
         return function(*args)
@@ -64,19 +65,20 @@ def run_chunk(
 ) -> tuple[TrainState, Metrics]:
     """Run several updates.
 
-    The bound is traced on purpose: XLA inlines a loop of one known trip, and could
-    then fuse, and so round, otherwise than in the scan of `make_train`.
+    The number of updates is traced, because XLA inlines a loop that it knows to run
+    once, and might then fuse and round differently from the scan of `make_train`.
 
     Args:
-      update: one update, of the learner's or over seeds.
-      state, hypers: its arguments.
-      num: int32 [], of updates, at most MAX_CHUNK.
+      update: the learner's update, for one seed or mapped over seeds.
+      state: the state before the first update.
+      hypers: the hyperparameters.
+      num: int32 [], the number of updates, at most MAX_CHUNK.
 
     Returns:
-      The last state, and the metrics of each update, [MAX_CHUNK, ...], zeros beyond
-      `num`.
+      the last state, and the metrics of each update, [MAX_CHUNK, ...], which are zeros
+      after the first `num`.
     """
-    update = jax.jit(update)  # traced once, for the shapes and for the loop
+    update = jax.jit(update)  # so that it is traced once, not for the shapes again
     shapes = jax.eval_shape(update, state, hypers)[1]
     empty = jax.tree.map(lambda s: jnp.zeros((MAX_CHUNK, *s.shape), s.dtype), shapes)
 
@@ -89,12 +91,11 @@ def run_chunk(
 
 
 def state_shapes(learner: Learner, options: Options) -> TrainState:
-    """Shapes and dtypes of a run's state, for restoring it: nothing is computed."""
+    """Return shapes and dtypes of a run's state, without computing anything."""
     keys = seed_keys(options.seed, options.num_seeds)
     demos = None
-    if (
-        learner.task.config.num_demonstrations
-    ):  # any number of any length: no state has them
+    if learner.task.config.num_demonstrations:
+        # The state does not depend on the number and length of demonstrations.
         demos = demonstrations.shapes(learner.task.env, 1, 1)
-    init = over_seeds(learner.init, options.num_seeds, 0, None, None)
+    init = map_over_seeds(learner.init, options.num_seeds, 0, None, None)
     return jax.eval_shape(init, keys, as_arrays(learner.task.config.hypers), demos)[0]

@@ -1,4 +1,4 @@
-"""How far training is, as text: a row with a bar for a terminal, or a plain line."""
+"""The progress of training as text: a progress bar for a terminal, or a plain line."""
 
 import math
 from typing import NamedTuple
@@ -12,17 +12,17 @@ _GAP = 2  # characters between columns
 
 
 class Snapshot(NamedTuple):
-    """How far training is, and how well it goes, as of its last update.
+    """Progress and figures of training after its last update.
 
     Attributes:
       steps, total_steps: of the environment, per seed.
-      steps_per_second: of all seeds together.
-      seconds_left: until the last update, evaluations not counted.
-      episode_return: of finished training episodes; NaN where none has finished.
-      success: their success rate in [0, 1]; None where the environment has none.
+      steps_per_second: environment steps of all seeds per second.
+      seconds_left: expected seconds of the remaining updates, without evaluations.
+      episode_return: mean return of finished training episodes; NaN if there is none.
+      success: their success rate in [0, 1]; None if the environment defines none.
       approx_kl: of the update's last minibatch.
-      worst_block: the worst block of the last evaluation, of the success rate where
-        there is one, else of the return; None before the first evaluation.
+      worst_block: success rate in the worst block of the last evaluation, or the return
+        if there is no success rate; None before the first evaluation.
     """
 
     steps: int
@@ -36,9 +36,9 @@ class Snapshot(NamedTuple):
 
 
 def columns(snapshot: Snapshot, phase: str = "") -> list[str]:
-    """The columns after the bar, the most important first.
+    """Return the texts after the bar, the most important first.
 
-    A phase takes the place of the speed and of the time left.
+    A phase replaces the speed and the time left.
     """
     left = f"{duration(snapshot.seconds_left)} left"
     steps = f"{_short(snapshot.steps)}/{_short(snapshot.total_steps)} steps"
@@ -56,15 +56,15 @@ def columns(snapshot: Snapshot, phase: str = "") -> list[str]:
 
 
 def row(bar: ProgressBar, texts: list[str], width: int) -> Table | Text:
-    """A bar and as many of the texts, from the first, as one line has room for.
+    """Lay out a bar and as many of the texts as fit into one line.
 
     Args:
-      bar: of any width.
-      texts: columns after it, the most important first.
-      width: of the line, in characters.
+      bar: the bar, whose width is changed.
+      texts: the texts after it, the most important first.
+      width: width of the line, in characters.
 
     Returns:
-      Something that rich prints as one line.
+      an object that rich prints as one line.
     """
     while len(texts) > 1 and _bar_width(texts, width) < _MIN_BAR:
         texts = texts[:-1]
@@ -83,7 +83,7 @@ def _bar_width(texts: list[str], width: int) -> int:
 
 
 def plain_text(snapshot: Snapshot) -> str:
-    """A snapshot as a line of plain text."""
+    """Format a snapshot as a line of plain text."""
     parts = [
         f"{snapshot.steps:>9,} steps",
         f"{snapshot.steps_per_second:,.0f} steps/s",
@@ -99,12 +99,12 @@ def plain_text(snapshot: Snapshot) -> str:
 
 
 def _figure(number: float) -> str:
-    """Three digits, or all of them before the point."""
+    """Format a number with three significant digits, or as an integer from 1000 on."""
     return f"{number:.0f}" if abs(number) >= 999.5 else f"{number:.3g}"
 
 
 def _short(number: float) -> str:
-    """Three digits and a unit: 950, 45.1k, 1.23M."""
+    """Format a number with three digits and a unit: 950, 45.1k, 1.23M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= 0.9995 * size:
             return f"{number / size:.3g}{unit}"
@@ -112,7 +112,7 @@ def _short(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as text: 41 s, 3:20, 1:02:11."""
+    """Format seconds: 41 s, 3:20, 1:02:11."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

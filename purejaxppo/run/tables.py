@@ -1,7 +1,7 @@
-"""Rows on disk: CSV tables that survive a kill, and the same for TensorBoard.
+"""Tables of metrics: CSV files that can be continued after a kill, and TensorBoard.
 
 Every table begins with the same columns: update, steps (of the environment, per
-seed), seconds (of the run, those before a resume included) and seed.
+seed), seconds (of the run, including those before a resume) and seed.
 """
 
 import csv
@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 AXES = ("update", "steps", "seconds", "seed")
-Row = Mapping[str, float]  # column -> number; update, steps and seed are whole
+Row = Mapping[str, float]  # column -> number; update, steps and seed are integers
 
 
 class Table:
-    """A CSV file that rows are appended to; its header is that of the first row."""
+    """A CSV file to which rows are appended; the first row defines the columns."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -42,13 +42,13 @@ class Table:
             writer.writerows(rows)
 
     def truncate(self, update: int) -> None:
-        """Drop rows after that update: a resumed run will write them again."""
+        """Delete the rows after an update, which a resumed run writes again."""
         if not self.path.exists():
             return
         with self.path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if _is_whole(row)]
         rows = [row for row in rows if int(row["update"]) <= update]
-        if not rows:  # then the header, too, may have been cut short
+        if not rows:  # the header may be incomplete too
             self.path.unlink()
             self.columns = []
             return
@@ -61,12 +61,12 @@ class Table:
 
 
 def _is_whole(row: Mapping[str, str | None]) -> bool:
-    """Whether a kill let the line be written to its end."""
+    """Return whether the line is complete; a kill may have interrupted its writing."""
     return None not in row.values() and str(row.get("update")).isdigit()
 
 
 class Events:
-    """TensorBoard scalars, by environment steps; writes nothing where switched off."""
+    """TensorBoard scalars by environment steps; writes nothing if disabled."""
 
     def __init__(self, path: Path, enabled: bool, purge_step: int | None):
         """Open an events file.
@@ -74,7 +74,8 @@ class Events:
         Args:
           path: the folder for it.
           enabled: whether to write at all.
-          purge_step: drop what a killed run wrote from that step on; None: nothing.
+          purge_step: hide the events that a killed run wrote from this step on; None
+            to hide none.
         """
         self.writer = None
         if enabled:
@@ -91,7 +92,7 @@ class Events:
         for row in rows:
             suffix = f"/seed{row['seed']}"
             for name, value in row.items():
-                # NaN means "nothing to report" here, for which it has no notion.
+                # NaN means that there is no value, so no event is written.
                 if name not in AXES and math.isfinite(value):
                     self.writer.add_scalar(name + suffix, value, int(row["steps"]))
 

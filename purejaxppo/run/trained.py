@@ -1,4 +1,4 @@
-"""A trained policy, loaded from its run: act with it, or evaluate it."""
+"""Trained policies: load one from its run, choose actions with it, evaluate it."""
 
 import dataclasses
 import sys
@@ -24,7 +24,7 @@ Which = Literal["best", "latest"]
 
 
 class Act(Protocol):
-    """Chooses the action of one environment: the mode of the policy."""
+    """A function that returns the mode of the policy, for one environment."""
 
     def __call__(
         self, state: State, carry: Carries | None = None, start: bool = False
@@ -32,23 +32,24 @@ class Act(Protocol):
         """Choose an action.
 
         Args:
-          state: of one environment, without a batch axis.
-          carry: what the call before gave; None at the first step.
+          state: the state of one environment, without a batch axis.
+          carry: the carry returned by the last call; None at the first step.
           start: whether `state` is the first of an episode.
 
         Returns:
-          The action, and the carry for the next call.
+          the action, and the carry for the next call.
         """
         ...
 
 
 class TrainedPolicy(NamedTuple):
-    """A policy and what it came from.
+    """A trained policy.
 
     Attributes:
-      learner, state: of the run; with several seeds, those of the one asked for.
+      learner: the learner of the run's configuration.
+      state: the restored training state, of one seed.
       act: (state of one environment, carry=None, start=False) -> (action, carry).
-      update: the checkpoint's update.
+      update: the number of updates before the checkpoint.
     """
 
     learner: Learner
@@ -58,7 +59,7 @@ class TrainedPolicy(NamedTuple):
 
 
 def _restore(path: Path, which: Which, shapes: TrainState) -> TrainState:
-    """The state of the newest whole checkpoint, or of the best that it knows of."""
+    """Restore the newest undamaged checkpoint, or the best one recorded in it."""
     if which not in get_args(Which):
         raise ConfigError("which", which, "one of best, latest")
     checkpoints = path / folder.CHECKPOINTS
@@ -82,11 +83,11 @@ def load_policy(
 
     Args:
       run: the run's folder.
-      which: "best" by the worst evaluation block, or "latest".
-      seed_index: which of the run's seeds, from 0.
+      which: "best", by the worst evaluation block, or "latest".
+      seed_index: index of one of the run's seeds, from 0.
 
     Raises:
-      PurejaxppoError: no such run, seed or checkpoint.
+      PurejaxppoError: there is no such run, seed or checkpoint.
     """
     path = Path(run)
     resolved, options = record.read_config(path, "run")
@@ -106,7 +107,7 @@ def load_policy(
 
 def _make_act(learner: Learner, train_state: TrainState) -> Act:
     @jax.jit
-    def jitted(
+    def choose(
         state: State, carry: Carries, start: jax.Array
     ) -> tuple[Action, Carries]:
         inputs = PolicyInput(
@@ -125,7 +126,7 @@ def _make_act(learner: Learner, train_state: TrainState) -> Act:
     ) -> tuple[Action, Carries]:
         first = start or carry is None
         carry = learner.task.policy.initial_carry(1) if carry is None else carry
-        return jitted(state, carry, jnp.asarray(first))
+        return choose(state, carry, jnp.asarray(first))
 
     return act
 
@@ -138,20 +139,21 @@ def evaluate(
     episodes: int | None = None,
     seed_index: int = 0,
 ) -> dict[str, float]:
-    """Evaluate a run's policy on its fixed seed blocks.
+    """Evaluate the policy of a run on its fixed blocks of seeds.
 
     Args:
       run: the run's folder.
-      which: "best" by the worst evaluation block, or "latest".
-      deterministic: the mode of the policy, or samples from it.
-      episodes: per block; None: as many as in training.
-      seed_index: which of the run's seeds, from 0.
+      which: "best", by the worst evaluation block, or "latest".
+      deterministic: take the mode of the policy; if False, sample.
+      episodes: episodes per block; None for as many as in training.
+      seed_index: index of one of the run's seeds, from 0.
 
     Returns:
-      metric -> value, under the names of training's evaluations.
+      metric -> value, with the names of the evaluations in training.
 
     Raises:
-      PurejaxppoError: no such run, seed or checkpoint; no episodes.
+      PurejaxppoError: there is no such run, seed or checkpoint, or `episodes` is below
+        1.
     """
     if episodes is not None and episodes < 1:
         raise ConfigError("episodes", episodes, "a whole number of at least 1")
@@ -160,6 +162,6 @@ def evaluate(
     if episodes is not None:
         config = dataclasses.replace(learner.task.config, eval_episodes=episodes)
         learner = make_learner(config, learner.task.env)
-    f = jax.jit(lambda state: learner.evaluate(state, deterministic=deterministic))
-    metrics = f(loaded.state)
+    play = jax.jit(lambda state: learner.evaluate(state, deterministic=deterministic))
+    metrics = play(loaded.state)
     return {name: float(np.asarray(metrics[name])) for name in sorted(metrics)}

@@ -1,0 +1,97 @@
+"""The state that training begins with: episodes, parameters, a cloned policy."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purejaxppo import autoreset, trees
+from purejaxppo.autoreset import Episode
+from purejaxppo.config import Hypers
+from purejaxppo.ppo import coefficients, imitation, normalize, optim
+from purejaxppo.ppo.imitation import Demonstrations
+from purejaxppo.ppo.normalize import Statistics
+from purejaxppo.ppo.rollout import policy_input
+from purejaxppo.ppo.types import Metrics, Reference, Task, TrainState
+
+
+class InitKeys(NamedTuple):
+    """One key per consumer of `init`."""
+
+    params: jax.Array
+    envs: jax.Array
+    demonstrations: jax.Array
+    cloning: jax.Array
+    training: jax.Array
+
+
+def _init_keys(key: jax.Array) -> InitKeys:
+    return InitKeys(*jax.random.split(key, len(InitKeys._fields)))
+
+
+def collect(task: Task, key: jax.Array) -> Demonstrations:
+    """The demonstrations that `init` would collect with that key."""
+    return imitation.collect(task, _init_keys(key).demonstrations)
+
+
+def init(
+    task: Task,
+    key: jax.Array,
+    hypers: Hypers | None = None,
+    demonstrations: Demonstrations | None = None,
+) -> tuple[TrainState, Metrics]:
+    """The first state. Collects demonstrations and clones them where asked to.
+
+    Args:
+      task: what is trained.
+      key: of everything random in the whole of training.
+      hypers: the numbers of PPO; None: those of the configuration.
+      demonstrations: to clone instead of collecting them.
+
+    Returns:
+      the state before the first update, and the metrics of cloning.
+    """
+    config, env, policy = task.config, task.env, task.policy
+    hypers = config.hypers if hypers is None else hypers
+    keys = _init_keys(key)
+    episodes = _first_episodes(task, keys.envs)
+    params = policy.init(keys.params, policy_input(episodes, None))
+    obs_stats, metrics = _empty_statistics(task, episodes), {}
+    if config.num_demonstrations:
+        if demonstrations is None:
+            demonstrations = collect(task, key)
+        if obs_stats is not None:
+            obs_stats = imitation.observation_statistics(demonstrations)
+        params, metrics = imitation.clone(
+            task, params, obs_stats, demonstrations, keys.cloning
+        )
+    zeros = jnp.zeros((config.num_envs,), jnp.float32)
+    carry = policy.initial_carry(config.num_envs)
+    state = TrainState(
+        params=params,
+        opt_state=optim.init(optim.optimizer(hypers, 0.0), params),
+        obs_stats=obs_stats,
+        return_stats=normalize.init(zeros[0]) if config.normalize_rewards else None,
+        discounted_return=zeros,
+        episodes=episodes,
+        carry=carry,
+        reference=Reference(params, obs_stats, carry) if config.anchor else None,
+        adaptive=coefficients.init_adaptive(env.spec.heads),
+        key=keys.training,
+        update_count=jnp.zeros((), jnp.int32),
+    )
+    return state, metrics
+
+
+def _first_episodes(task: Task, key: jax.Array) -> Episode:
+    config, env = task.config, task.env
+    limit = autoreset.time_limit(env, config.train_episode_steps)
+    return jax.vmap(
+        lambda key: autoreset.init(env, config.reset, limit, config.stagger, key)
+    )(jax.random.split(key, config.num_envs))
+
+
+def _empty_statistics(task: Task, episodes: Episode) -> Statistics | None:
+    if task.config.normalize_observations == "off":
+        return None
+    return normalize.init(trees.take(episodes.state.obs, 0))
