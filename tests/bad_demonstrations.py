@@ -172,7 +172,9 @@ def wrong_members() -> Iterator[Bad]:
         "code for a dictionary": npy_with("__import__('os').getcwd()"),
         "a header of 60,000 blanks": npy_with(" " * 60_000),
         "a header longer than the member": b"\x93NUMPY\x01\x00\xff\xff{",
-        "a header of Python 2": npy_with("{'descr':'<f4','fortran_order':0,'shape':1L}"),
+        "a header of Python 2": npy_with(
+            "{'descr':'<f4','fortran_order':0,'shape':1L}"
+        ),
         "format 9": npy_with(header("<f4", shape), version=9),
         "data cut": members["obs"][:-1],
         "data too long": members["obs"] + b"\0",

@@ -17,7 +17,7 @@ import numpy as np
 from purejaxppo import trees
 from purejaxppo.config import Hypers, Resolved
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
-from purejaxppo.ppo.imitation import Demonstrations
+from purejaxppo.ppo.demonstrations import Demonstrations
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.ppo.update import as_arrays
@@ -64,8 +64,11 @@ class Runner:
         self.demonstrations = self._load_demonstrations()
 
     def _load_demonstrations(self) -> Demonstrations | None:
-        """Load the file of the option `demonstrations`, or its copy in the run."""
-        if not self.options.demonstrations:
+        """Load the file of the option `demonstrations`, or its copy in the run.
+
+        A run with a checkpoint is past cloning, and does not need them.
+        """
+        if not self.options.demonstrations or checkpoint.steps(self.checkpoints):
             return None
         copy = self.path / demonstrations.FILE
         source = copy if copy.exists() else Path(self.options.demonstrations)
@@ -90,6 +93,7 @@ class Runner:
         program = self.compile.begin("init", init, keys, self.hypers, demos)
         if collect is not None:
             demos = self.compile("collect", collect, keys)(keys)
+            demonstrations.check_collected(demos, self.learner.task.env)
         if demos is not None:
             self._save_demonstrations(demos, per_seed=axis is not None and num > 1)
         compiled = self.compile.wait(program)
@@ -99,6 +103,7 @@ class Runner:
             state, cloning = jax.block_until_ready(result)
         for name, value in sorted(cloning.items()):
             self.progress.line(f"{name} {np.asarray(value).mean():.3f}")
+        demonstrations.check_cloned(cloning)
         return state
 
     def _save_demonstrations(self, demos: Demonstrations, per_seed: bool) -> None:
