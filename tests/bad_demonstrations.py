@@ -35,6 +35,12 @@ class Demonstrated(HeadsProbe):
         own = {"op": op.astype(jnp.int32), "slot": slot}
         return super().demonstrator(state) | own
 
+    def step(self, state: State, action: Action) -> State:
+        """It takes several steps to succeed."""
+        state = super().step(state, action)
+        success = (state.reward > 1.5).astype(jnp.float32)
+        return state.replace(metrics=state.metrics | {"success": success})
+
 
 ENV = Demonstrated()
 CONFIG = small_config(num_demonstrations=4)

@@ -182,6 +182,7 @@ def test_no_demonstrator_makes_cloning_nan_and_metrics_say_what_was_left_out(
         cloning_batch=4,
         core=core,
         total_timesteps=64,
+        num_epochs=1,
     )
     train = make_train(config, BadDemonstrator(kind))
     state, metrics = quick_jit(train)(jax.random.key(0))

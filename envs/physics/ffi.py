@@ -170,9 +170,7 @@ def call(
         _run(function, arrays, [out])
         return out
 
-    return jax.pure_callback(
-        call_back, result, *arguments, vmap_method="broadcast_all"
-    )
+    return jax.pure_callback(call_back, result, *arguments, vmap_method="broadcast_all")
 
 
 def jaxlib_version() -> str:

@@ -145,8 +145,7 @@ class Runner:
         if self.saved_update != update:
             metadata = dict(self.journal.metadata())
             checkpoint.save(self.checkpoints, update, state, metadata)
-            best = self.journal.best
-            protect = {best.update} if best else set()
+            protect = {best.update for best in self.journal.bests if best}
             checkpoint.prune(self.checkpoints, self.options.keep_checkpoints, protect)
         self.saved_update, self.saved_time = update, time.monotonic()
 
