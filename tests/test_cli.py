@@ -332,6 +332,7 @@ def test_best_is_the_last_of_equals_by_worst_block_then_mean(finished_run):
     best = max(range(len(rows)), key=lambda i: (key[i], i))
     summary = json.loads((finished_run / "summary.json").read_text())
     assert summary["best"]["update"] == int(rows[best]["update"])
+    assert summary["best_of_seeds"] == [{"seed": 0, **summary["best"]}]
 
 
 def test_resuming_a_finished_run_says_so(finished_run, capsys):
@@ -449,10 +450,39 @@ def test_strict_stops_at_the_first_fault(tmp_path, capsys):
     assert "ratio/last_epoch_std is below 1e-4" in capsys.readouterr().err
 
 
-def test_seeds_in_one_program_are_the_seeds_alone(tmp_path, finished_run):
-    path = tmp_path / "two"
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory):
+    """A finished run of two seeds that is evaluated after every update."""
+    path = tmp_path_factory.mktemp("runs") / "two"
     flags = [*SMALL, "--run-dir", str(path), "--learning-rate", "1e-3"]
-    assert train.main([*flags, "--num-seeds", "2"]) == EXIT_OK
+    flags += ["--num-seeds", "2", "--num-evals", "6", "--keep-checkpoints", "1"]
+    assert train.main(flags) == EXIT_OK
+    return path
+
+
+def test_each_seed_has_a_best_checkpoint_of_its_own(two_seeds):
+    with (two_seeds / "evals.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["update"]) > 0]
+    summary = json.loads((two_seeds / "summary.json").read_text())
+    updates = []
+    for seed in range(2):
+        own = [row for row in rows if row["seed"] == str(seed)]
+        names = ("eval/min_block_success", "eval/episode_success", "update")
+        worst, mean, update = max(tuple(float(r[n]) for n in names) for r in own)
+        best = {"seed": seed, "update": update, "worst": worst, "mean": mean}
+        assert summary["best_of_seeds"][seed] == best
+        metrics = evaluate(two_seeds, "best", seed_index=seed)
+        assert (metrics[names[0]], metrics[names[1]]) == (worst, mean)
+        assert load_policy(two_seeds, "best", seed).update == update
+        assert load_policy(two_seeds, "latest", seed).update == 6
+        updates.append(update)
+    assert updates[0] != updates[1]  # else this test would show nothing
+    kept = [int(path.name) for path in (two_seeds / "checkpoints").iterdir()]
+    assert sorted(kept) == sorted({*updates, 6})
+
+
+def test_seeds_in_one_program_are_the_seeds_alone(two_seeds, finished_run):
+    path = two_seeds
 
     def losses(run, seed):
         with (run / "metrics.csv").open(newline="") as file:
@@ -493,6 +523,31 @@ def test_demonstrations_file_is_what_was_cloned(tmp_path):
     again = [*flags, "--run-dir", str(second), "--demonstrations", str(file)]
     assert train.main(again) == EXIT_OK
     assert metrics_of(first) == metrics_of(second)
+
+
+@pytest.mark.parametrize("kind", ["fails", "far"])
+def test_a_bad_demonstrator_stops_the_run_before_anything_is_cloned(
+    kind, tmp_path, capsys
+):
+    path = tmp_path / "run"
+    flags = [*SMALL, "--env", "bad_demonstrations:bad_demonstrator", "--env-kwargs"]
+    flags += [f"kind={kind}", "--num-demonstrations", "3", "--cloning-steps", "2"]
+    assert train.main([*flags, "--run-dir", str(path)]) == EXIT_USAGE
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("env: got 'bad_demonstrator'; allowed is an environment")
+    assert not (path / "demonstrations.npz").exists()
+    assert not (path / "checkpoints").exists()
+
+
+def test_a_clone_that_is_not_finite_stops_the_run(tmp_path, capsys):
+    """Demonstrated actions at the very end of what a distribution covers."""
+    flags = [*SMALL, "--env-kwargs", "kind=endless", "continuous=True"]
+    flags += ["--distribution", "custom_distributions:beta", "--cloning-steps", "2"]
+    flags += ["--num-demonstrations", "3", "--demonstration-noise", "9"]
+    path = tmp_path / "run"
+    assert train.main([*flags, "--run-dir", str(path)]) == EXIT_USAGE
+    assert "cloning/last_loss: got nan; allowed is" in capsys.readouterr().err
+    assert not (path / "checkpoints").exists()
 
 
 def metrics_of(run: Path) -> list[dict[str, str]]:

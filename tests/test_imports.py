@@ -24,7 +24,7 @@ _LAYERS = [
     ["policy.networks"],
     ["policy.policy"],
     ["ppo.reduce", "ppo.shuffle"],
-    ["ppo.gae", "ppo.losses", "ppo.normalize"],
+    ["ppo.gae", "ppo.losses", "ppo.normalize", "ppo.demonstrations"],
     ["ppo.types"],
     ["ppo.coefficients", "ppo.optim", "ppo.rollout"],
     ["ppo.minibatch", "ppo.batch"],

@@ -10,7 +10,7 @@ from purejaxppo import autoreset, trees
 from purejaxppo.autoreset import Episode
 from purejaxppo.config import Hypers
 from purejaxppo.ppo import coefficients, imitation, normalize, optim
-from purejaxppo.ppo.imitation import Demonstrations
+from purejaxppo.ppo.demonstrations import Demonstrations, without_faults
 from purejaxppo.ppo.normalize import Statistics
 from purejaxppo.ppo.rollout import policy_input, rollout
 from purejaxppo.ppo.types import Metrics, Reference, Task, TrainState
@@ -51,7 +51,8 @@ def init(
       demonstrations: to clone instead of collecting them.
 
     Returns:
-      the state before the first update, and the metrics of cloning.
+      the state before the first update, and the metrics of cloning. Steps that cannot
+      be cloned are left out, and counted by "cloning/refused".
     """
     config, env, policy = task.config, task.env, task.policy
     hypers = config.hypers if hypers is None else hypers
@@ -62,11 +63,15 @@ def init(
     if config.num_demonstrations:
         if demonstrations is None:
             demonstrations = collect(task, key)
+        num_steps = jnp.sum(demonstrations.valid)
+        demonstrations = without_faults(env.spec.heads, demonstrations)
+        refused = num_steps - jnp.sum(demonstrations.valid)
         if obs_stats is not None:
             obs_stats = imitation.observation_statistics(demonstrations)
         params, metrics = imitation.clone(
             task, params, obs_stats, demonstrations, keys.cloning
         )
+        metrics["cloning/refused"] = refused.astype(jnp.float32)
     zeros = jnp.zeros((config.num_envs,), jnp.float32)
     carry = policy.initial_carry(config.num_envs)
     state = TrainState(

@@ -17,7 +17,7 @@ import numpy as np
 from purejaxppo import trees
 from purejaxppo.config import Hypers, Resolved
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
-from purejaxppo.ppo.imitation import Demonstrations
+from purejaxppo.ppo.demonstrations import Demonstrations
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.ppo.update import as_arrays
 from purejaxppo.presets import FLAG
@@ -72,8 +72,11 @@ class Runner:
         self.demonstrations = self._load_demonstrations()
 
     def _load_demonstrations(self) -> Demonstrations | None:
-        """Load the file of the option `demonstrations`, or its copy in the run."""
-        if not self.options.demonstrations:
+        """Load the file of the option `demonstrations`, or its copy in the run.
+
+        A run with a checkpoint is past cloning, and does not need them.
+        """
+        if not self.options.demonstrations or checkpoint.steps(self.checkpoints):
             return None
         copy = self.path / demonstrations.FILE
         source = copy if copy.exists() else Path(self.options.demonstrations)
@@ -98,6 +101,7 @@ class Runner:
         program = self.compile.begin("init", init, keys, self.hypers, demos)
         if collect is not None:
             demos = self.compile("collect", collect, keys)(keys)
+            demonstrations.check_collected(demos, self.learner.task.env)
         if demos is not None:
             self._save_demonstrations(demos, per_seed=axis is not None and num > 1)
         compiled = self.compile.wait(program)
@@ -107,6 +111,7 @@ class Runner:
             state, cloning = jax.block_until_ready(result)
         for name, value in sorted(cloning.items()):
             self.progress.line(f"{name} {np.asarray(value).mean():.3f}")
+        demonstrations.check_cloned(cloning)
         return state
 
     def _save_demonstrations(self, demos: Demonstrations, per_seed: bool) -> None:
@@ -148,8 +153,7 @@ class Runner:
         if self.saved_update != update:
             metadata = dict(self.journal.metadata())
             checkpoint.save(self.checkpoints, update, state, metadata)
-            best = self.journal.best
-            protect = {best.update} if best else set()
+            protect = {best.update for best in self.journal.bests if best}
             checkpoint.prune(self.checkpoints, self.options.keep_checkpoints, protect)
         self.saved_update, self.saved_time = update, time.monotonic()
 

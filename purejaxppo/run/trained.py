@@ -17,8 +17,9 @@ from purejaxppo.policy.policy import Carries
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run import checkpoint, folder, record, seeds
-from purejaxppo.run.journal import Metadata, best_evaluation
+from purejaxppo.run import best, checkpoint, folder, record, seeds
+from purejaxppo.run.journal import Metadata
+from purejaxppo.run.options import Options
 
 Which = Literal["best", "latest"]
 
@@ -58,18 +59,21 @@ class TrainedPolicy(NamedTuple):
     update: int
 
 
-def _restore(path: Path, which: Which, shapes: TrainState) -> TrainState:
-    """Restore the newest undamaged checkpoint, or the best one recorded in it."""
+def _restore(
+    path: Path, which: Which, shapes: TrainState, options: Options, seed_index: int
+) -> TrainState:
+    """Restore the newest undamaged checkpoint, or the one where a seed was best."""
     if which not in get_args(Which):
         raise ConfigError("which", which, "one of best, latest")
     checkpoints = path / folder.CHECKPOINTS
     if not checkpoint.steps(checkpoints):
         raise ConfigError("run", str(path), "a run with a finished checkpoint")
     state, metadata = checkpoint.restore_latest(checkpoints, shapes, _warn)
-    best = best_evaluation(cast(Metadata, metadata))
-    if which == "best" and best is not None:
-        state, _ = checkpoint.restore(checkpoints, best.update, shapes)
-    return state
+    saved = cast(Metadata, metadata)["best"]
+    own = best.from_json(saved, options.num_seeds)[seed_index]
+    if which == "best" and own is not None:
+        state, _ = checkpoint.restore(checkpoints, own.update, shapes)
+    return trees.take(state, seed_index) if options.num_seeds > 1 else state
 
 
 def _warn(text: str) -> None:
@@ -83,7 +87,7 @@ def load_policy(
 
     Args:
       run: the run's folder.
-      which: "best", by the worst evaluation block, or "latest".
+      which: "best", by the worst evaluation block of that seed, or "latest".
       seed_index: index of one of the run's seeds, from 0.
 
     Raises:
@@ -97,9 +101,8 @@ def load_policy(
         )
     learner = make_learner(resolved.config)
     record.check_env_version(path, learner.task.env.spec, "run")
-    state = _restore(path, which, seeds.state_shapes(learner, options))
-    if options.num_seeds > 1:
-        state = trees.take(state, seed_index)
+    shapes = seeds.state_shapes(learner, options)
+    state = _restore(path, which, shapes, options, seed_index)
     return TrainedPolicy(
         learner, state, _make_act(learner, state), int(state.update_count)
     )
@@ -143,7 +146,7 @@ def evaluate(
 
     Args:
       run: the run's folder.
-      which: "best", by the worst evaluation block, or "latest".
+      which: "best", by the worst evaluation block of that seed, or "latest".
       deterministic: take the mode of the policy; if False, sample.
       episodes: episodes per block; None for as many as in training.
       seed_index: index of one of the run's seeds, from 0.
