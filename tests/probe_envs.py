@@ -109,6 +109,26 @@ def make(
 
 
 @dataclasses.dataclass(frozen=True)
+class Target:
+    """One step; its success is how close the action is to 0.3, from -0.3 to 1."""
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec("target", {"move": Box(1)}, None, "success")
+
+    def reset(self, key: jax.Array) -> State:
+        return _start(jax.random.uniform(key)[None], jnp.zeros(()))
+
+    def step(self, state: State, action: Action) -> State:
+        closeness = 1.0 - jnp.abs(action["move"][0] - 0.3)
+        return state.replace(
+            reward=closeness,
+            terminated=jnp.ones((), bool),
+            metrics={"success": closeness},
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Counter:
     """Reward and observation count the steps: every value in it is known by hand.
 

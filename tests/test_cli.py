@@ -454,9 +454,9 @@ def test_strict_stops_at_the_first_fault(tmp_path, capsys):
 def two_seeds(tmp_path_factory):
     """A finished run of two seeds that is evaluated after every update."""
     path = tmp_path_factory.mktemp("runs") / "two"
-    flags = [*SMALL, "--run-dir", str(path), "--learning-rate", "1e-3"]
-    flags += ["--num-seeds", "2", "--num-evals", "6", "--keep-checkpoints", "1"]
-    assert train.main(flags) == EXIT_OK
+    flags = [*SMALL, "--run-dir", str(path), "--env", "probe_envs:Target"]
+    flags += ["--env-kwargs", "--learning-rate", "0.05", "--num-seeds", "2"]
+    assert train.main([*flags, "--num-evals", "6", "--keep-checkpoints", "1"]) == 0
     return path
 
 
@@ -481,8 +481,10 @@ def test_each_seed_has_a_best_checkpoint_of_its_own(two_seeds):
     assert sorted(kept) == sorted({*updates, 6})
 
 
-def test_seeds_in_one_program_are_the_seeds_alone(two_seeds, finished_run):
-    path = two_seeds
+def test_seeds_in_one_program_are_the_seeds_alone(tmp_path, finished_run):
+    path = tmp_path / "two"
+    flags = [*SMALL, "--run-dir", str(path), "--learning-rate", "1e-3"]
+    assert train.main([*flags, "--num-seeds", "2"]) == EXIT_OK
 
     def losses(run, seed):
         with (run / "metrics.csv").open(newline="") as file:
@@ -546,7 +548,8 @@ def test_a_clone_that_is_not_finite_stops_the_run(tmp_path, capsys):
     flags += ["--num-demonstrations", "3", "--demonstration-noise", "9"]
     path = tmp_path / "run"
     assert train.main([*flags, "--run-dir", str(path)]) == EXIT_USAGE
-    assert "cloning/last_loss: got nan; allowed is" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(r"cloning/last_loss: got (nan|inf); allowed is", said)
     assert not (path / "checkpoints").exists()
 
 
