@@ -146,6 +146,7 @@ def on_accelerator(engine: str, num_envs: int) -> Part:
         "num_demonstrations": 0,
         "critic_warmup": 0,
         "anchor": False,
+        "kl_coef": 0.0,
         "normalize_observations": "running",
         "target_kl": 1e9,
     }

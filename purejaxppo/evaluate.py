@@ -4,6 +4,11 @@ The function is `purejaxppo.evaluate`. Importing this module would put the modul
 the function's place, so it can only be run.
 """
 
+from purejaxppo.run import process
+
+if __name__ == "__main__":  # before the imports below, which take a second
+    process.end_on_signals()
+
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -59,13 +64,14 @@ def evaluate_run(
         distribution=distribution,
         trust_env=trust_env,
     )
-    width = max(map(len, metrics))
-    for name, value in metrics.items():
-        print(f"{name:<{width}}  {value:.4f}")
     try:
         folder.write_json(run / "evaluation.json", metrics)
     except OSError as error:
-        raise StorageError(run, error) from None
+        raise StorageError(run / "evaluation.json", error) from None
+    finally:
+        width = max(map(len, metrics))
+        for name, value in metrics.items():
+            print(f"{name:<{width}}  {value:.4f}")
     return EXIT_OK
 
 
@@ -85,4 +91,4 @@ def main() -> int:
         return EXIT_USAGE
 
 
-sys.exit(main())
+process.run(main)

@@ -6,12 +6,13 @@ that cannot bear it is wrapped where it is called.
 
 import gc
 import shutil
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import jax
 import pytest
-from helpers import QUICK
+from helpers import QUICK, TINY
 
 import purejaxppo  # noqa: F401 (prepares XLA, before any test starts it)
 from purejaxppo import train
@@ -61,23 +62,11 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def quick_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code under test that calls `jax.jit` compiles as `quick_jit` does."""
-    plain = jax.jit
-
-    def jit(*args, compiler_options=None, **kwargs):
-        return plain(*args, compiler_options=compiler_options or QUICK, **kwargs)
-
-    monkeypatch.setattr(jax, "jit", jit)
-
-
-TINY = (
-    "--env probe_envs:make --env-kwargs kind=observation continuous=True "
-    "--num-envs 4 --num-steps 8 --num-minibatches 2 --num-epochs 2 "
-    "--total-timesteps 192 --hidden-sizes 8 --critic-hidden-sizes 8 --reset fresh "
-    "--num-evals 2 --eval-episodes 4 --no-tensorboard --checkpoint-every 2 "
-    "--chunk-updates 1"
-).split()
+def quick_programs() -> Iterator[None]:
+    """Code under test that calls `jax.jit` itself compiles quickly, to slower code."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,16 @@ def _to_numpy(x: object) -> np.ndarray:
     return np.asarray(x)
 
 
+# A run of 6 updates, a checkpoint every 2: see the fixture `tiny_run`.
+TINY = (
+    "--env probe_envs:make --env-kwargs kind=observation continuous=True "
+    "--num-envs 4 --num-steps 8 --num-minibatches 2 --num-epochs 2 "
+    "--total-timesteps 192 --hidden-sizes 8 --critic-hidden-sizes 8 --reset fresh "
+    "--num-evals 2 --eval-episodes 4 --no-tensorboard --checkpoint-every 2 "
+    "--chunk-updates 1"
+).split()
+
+
 def forget_checksum(run: Path) -> None:
     """The run as versions wrote it that recorded no checksum of config.json."""
     for step in checkpoint.steps(run / "checkpoints"):

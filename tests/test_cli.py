@@ -149,6 +149,13 @@ def test_values_keep_their_types():
     assert made.hypers.target_kl == math.inf
 
 
+def test_a_limit_of_a_single_head_is_switched_off_by_the_word_for_it():
+    flags = "--entropy-floor 0.5 --entropy-coef 0.1 --head-entropy-floor op=-inf"
+    made = train.parse(flags.split())[0].config
+    assert made.hypers.head_entropy_floor == {"op": -math.inf}
+    validate(made)
+
+
 def help_of(flags: str, capsys) -> str:
     """What --help prints, as one line, without frames."""
     with pytest.raises(SystemExit) as info:
@@ -327,6 +334,7 @@ def test_best_is_the_last_of_equals_by_worst_block_then_mean(finished_run):
     best = max(range(len(rows)), key=lambda i: (key[i], i))
     summary = json.loads((finished_run / "summary.json").read_text())
     assert summary["best"]["update"] == int(rows[best]["update"])
+    assert summary["best_of_seeds"] == [{"seed": 0, **summary["best"]}]
 
 
 def test_resuming_a_finished_run_says_so(finished_run, capsys):
@@ -447,6 +455,37 @@ def test_strict_stops_at_the_first_fault(tmp_path, capsys):
     assert "ratio/last_epoch_std is below 1e-4" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory):
+    """A finished run of two seeds that is evaluated after every update."""
+    path = tmp_path_factory.mktemp("runs") / "two"
+    flags = [*SMALL, "--run-dir", str(path), "--env", "probe_envs:Target"]
+    flags += ["--env-kwargs", "--learning-rate", "0.05", "--num-seeds", "2"]
+    assert train.main([*flags, "--num-evals", "6", "--keep-checkpoints", "1"]) == 0
+    return path
+
+
+def test_each_seed_has_a_best_checkpoint_of_its_own(two_seeds):
+    with (two_seeds / "evals.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["update"]) > 0]
+    summary = json.loads((two_seeds / "summary.json").read_text())
+    updates = []
+    for seed in range(2):
+        own = [row for row in rows if row["seed"] == str(seed)]
+        names = ("eval/min_block_success", "eval/episode_success", "update")
+        worst, mean, update = max(tuple(float(r[n]) for n in names) for r in own)
+        best = {"seed": seed, "update": update, "worst": worst, "mean": mean}
+        assert summary["best_of_seeds"][seed] == best
+        metrics = evaluate(two_seeds, "best", seed_index=seed)
+        assert (metrics[names[0]], metrics[names[1]]) == (worst, mean)
+        assert load_policy(two_seeds, "best", seed, env=ENV[1]).update == update
+        assert load_policy(two_seeds, "latest", seed, env=ENV[1]).update == 6
+        updates.append(update)
+    assert updates[0] != updates[1]  # else this test would show nothing
+    kept = [int(path.name) for path in (two_seeds / "checkpoints").iterdir()]
+    assert sorted(kept) == sorted({*updates, 6})
+
+
 def test_seeds_in_one_program_are_the_seeds_alone(tmp_path, finished_run):
     path = tmp_path / "two"
     flags = [*SMALL, "--run-dir", str(path), "--learning-rate", "1e-3"]
@@ -491,6 +530,32 @@ def test_demonstrations_file_is_what_was_cloned(tmp_path):
     again = [*flags, "--run-dir", str(second), "--demonstrations", str(file)]
     assert train.main(again) == EXIT_OK
     assert metrics_of(first) == metrics_of(second)
+
+
+@pytest.mark.parametrize("kind", ["fails", "far"])
+def test_a_bad_demonstrator_stops_the_run_before_anything_is_cloned(
+    kind, tmp_path, capsys
+):
+    path = tmp_path / "run"
+    flags = [*SMALL, "--env", "bad_demonstrations:bad_demonstrator", "--env-kwargs"]
+    flags += [f"kind={kind}", "--num-demonstrations", "3", "--cloning-steps", "2"]
+    assert train.main([*flags, "--run-dir", str(path)]) == EXIT_USAGE
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("env: got 'bad_demonstrator'; allowed is an environment")
+    assert not (path / "demonstrations.npz").exists()
+    assert not (path / "checkpoints").exists()
+
+
+def test_a_clone_that_is_not_finite_stops_the_run(tmp_path, capsys):
+    """Demonstrated actions at the very end of what a distribution covers."""
+    flags = [*SMALL, "--env-kwargs", "kind=endless", "continuous=True"]
+    flags += ["--distribution", "custom_distributions:beta", "--cloning-steps", "2"]
+    flags += ["--num-demonstrations", "3", "--demonstration-noise", "9"]
+    path = tmp_path / "run"
+    assert train.main([*flags, "--run-dir", str(path)]) == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert re.search(r"cloning/last_loss: got (nan|inf); allowed is", said)
+    assert not (path / "checkpoints").exists()
 
 
 def metrics_of(run: Path) -> list[dict[str, str]]:

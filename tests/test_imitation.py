@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bad_demonstrations import BadDemonstrator
 from helpers import assert_trees_equal, quick_jit, small_config
 from probe_envs import Counter, Probe
 
-from purejaxppo import autoreset
+from purejaxppo import autoreset, make_train
 from purejaxppo.env import Box, EnvSpec, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.policy import Stored
-from purejaxppo.ppo import imitation
+from purejaxppo.ppo import imitation, normalize
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.types import Task
@@ -108,9 +109,9 @@ def test_statistics_are_those_of_valid_steps(quests):
     """What follows an end is NaN here."""
     stats = imitation.observation_statistics(quests)
     valid = np.asarray(quests.obs)[np.asarray(quests.valid)].astype(np.float64)
-    assert float(stats.count) == len(valid)
+    assert normalize.num_samples(stats) == len(valid)
     np.testing.assert_allclose(stats.mean, valid.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(stats.square / stats.count, valid.var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(stats.variance, valid.var(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,34 @@ def test_padding_does_not_reach_the_parameters():
     assert np.isfinite(metrics["cloning/last_loss"])
     for leaf in jax.tree.leaves(state.params):
         assert np.all(np.isfinite(leaf))
+
+
+@pytest.mark.parametrize("core", ["none", "gru"])
+@pytest.mark.parametrize("kind", ["fails", "nan", "far", "blind", "sound"])
+def test_no_demonstrator_makes_cloning_nan_and_metrics_say_what_was_left_out(
+    kind, core
+):
+    """In `make_train`, which is pure, nothing else could say it."""
+    config = small_config(
+        num_demonstrations=3,
+        cloning_steps=2,
+        cloning_batch=4,
+        core=core,
+        total_timesteps=64,
+        num_epochs=1,
+    )
+    train = make_train(config, BadDemonstrator(kind))
+    state, metrics = quick_jit(train)(jax.random.key(0))
+    for leaf in jax.tree.leaves((state.params, state.obs_stats)):
+        if kind != "blind":  # there training itself sees NaN
+            assert np.all(np.isfinite(leaf))
+    for name in ("cloning/first_loss", "cloning/last_loss"):
+        assert np.isfinite(metrics[name])
+    # Of the two steps of each demonstration, one is wrong.
+    samples, refused = {"fails": (0, 0), "sound": (6, 0)}.get(kind, (3, 3))
+    assert float(metrics["cloning/samples"]) == samples
+    assert float(metrics["cloning/refused"]) == refused
+    assert float(metrics["cloning/demonstrations"]) == (0 if kind == "fails" else 3)
 
 
 # --- the anchor ------------------------------------------------------------------

@@ -12,8 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import TINY
-from helpers import forget_checksum
+from helpers import TINY, forget_checksum
 from test_untrusted_runs import ENV, rewrite
 
 from purejaxppo import load_policy, train

@@ -52,6 +52,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "num_demonstrations": 0,
         "critic_warmup": 0,
         "anchor": False,
+        "kl_coef": 0.0,
         "normalize_observations": "running",
         "normalize_rewards": True,
         "learning_rate_final": 0.2,

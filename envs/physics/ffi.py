@@ -6,19 +6,30 @@ against 15 here. XLA's foreign function interface finds a function by its name. 
 structures are declared below (xla/ffi/api/c_api.h of jaxlib, which promises backward
 compatibility). XLA calls the functions from its own threads; `ctypes` acquires Python's
 global lock for each call.
+
+With a jaxlib whose layouts were not tested `jax.pure_callback` is used after all: the
+numbers are the same.
 """
 
 import atexit
 import contextlib
 import ctypes
+import functools
+import re
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 import jax
 import numpy as np
 
 # (arguments, results): fills the results in place.
 HostFunction = Callable[[list[np.ndarray], list[np.ndarray]], None]
+
+# Versions of jaxlib with which the structures below were tested, or the beginning of
+# them: a new one is tried with tests/test_ffi.py and tests/test_engines.py.
+TESTED_VERSIONS = ((0, 10), (0, 11, 2))
 
 _API_VERSION = (0, 3)  # version of the header with these structures
 _METADATA = 1  # type of the extension of a call that only asks for the version
@@ -113,6 +124,7 @@ _Handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_Frame))
 _handlers: dict[str, tuple[object, HostFunction]] = {}
 _registering = threading.Lock()  # programs may be traced in several threads at once
 _closing = threading.Event()
+_calls_back: set[str] = set()  # names of the functions that `pure_callback` calls
 
 
 @atexit.register
@@ -122,13 +134,63 @@ def _close() -> None:
     Programs run asynchronously, so a script may end before them. A call of a Python
     function after the exit of the interpreter would crash the process.
     """
-    if not _handlers:
-        return
     _closing.set()
+    if not _handlers and not _calls_back:
+        return
     for array in jax.live_arrays():
         # Errors of stopped programs and deleted arrays are ignored at exit.
         with contextlib.suppress(Exception):
             array.block_until_ready()
+
+
+def call(
+    name: str,
+    function: HostFunction,
+    result: jax.ShapeDtypeStruct,
+    arguments: Sequence[jax.Array],
+) -> jax.Array:
+    """Call a NumPy function from a program on a CPU, by the fastest way that is safe.
+
+    Args:
+      name: name of the target, see `register`.
+      function: see `register`; under `vmap` arguments and result have leading axes.
+      result: shape and dtype of the result, without a batch axis.
+      arguments: without a batch axis.
+    """
+    if layouts_are_tested():
+        register(name, function)
+        return jax.ffi.ffi_call(name, result, vmap_method="broadcast_all")(*arguments)
+    _calls_back.add(name)
+    num_dims = arguments[0].ndim
+
+    def call_back(*arguments: jax.Array) -> np.ndarray:
+        arrays = [np.asarray(x) for x in arguments]
+        leading = arrays[0].shape[: arrays[0].ndim - num_dims]
+        out = np.empty((*leading, *result.shape), result.dtype)
+        _run(function, arrays, [out])
+        return out
+
+    return jax.pure_callback(call_back, result, *arguments, vmap_method="broadcast_all")
+
+
+def jaxlib_version() -> str:
+    return version("jaxlib")
+
+
+@functools.cache
+def layouts_are_tested() -> bool:
+    """Whether XLA's C structures of this jaxlib are known; warns once if not."""
+    installed = jaxlib_version()
+    numbers = tuple(int(number) for number in re.findall(r"\d+", installed)[:3])
+    if any(numbers[: len(tested)] == tested for tested in TESTED_VERSIONS):
+        return True
+    tested = ", ".join(".".join(map(str, numbers)) for numbers in TESTED_VERSIONS)
+    warnings.warn(
+        f"jaxlib {installed} was not tested with the C engine (tested: {tested}): its "
+        "calls take the slower jax.pure_callback, and their programs are not cached",
+        stacklevel=2,
+    )
+    return False
 
 
 def register(name: str, function: HostFunction) -> None:
@@ -158,17 +220,22 @@ def _handle(function: HostFunction, frame: _Frame) -> int | None:
         version.major, version.minor = _API_VERSION
         return None
     try:
-        if _closing.is_set():
-            raise InterruptedError("the process ends")
-        arguments = _arrays(frame.arguments)
-        for array in arguments:
-            array.flags.writeable = False
-        function(arguments, _arrays(frame.results))
+        _run(function, _arrays(frame.arguments), _arrays(frame.results))
     except BaseException as error:  # no exception may reach the calling C code
         message = f"{type(error).__name__}: {error}".encode()
         details = _Error(ctypes.sizeof(_Error), None, message, _INTERNAL)
         return frame.api.contents.make_error(ctypes.byref(details))
     return None
+
+
+def _run(
+    function: HostFunction, arguments: list[np.ndarray], results: list[np.ndarray]
+) -> None:
+    if _closing.is_set():
+        raise InterruptedError("the process ends")
+    for array in arguments:
+        array.flags.writeable = False
+    function(arguments, results)
 
 
 def _arrays(buffers: _Buffers) -> list[np.ndarray]:

@@ -185,6 +185,7 @@ def digest(model: mujoco.MjModel) -> str:
 def make_advance(model: mujoco.MjModel) -> Advance:
     """Build the C engine for a model, as a function of `Data` that can be jitted."""
     simulator = Simulator(model)
+    ffi.layouts_are_tested()  # its warning comes before anything is compiled
     # The name has a hash of the model, because cached programs outlive the process.
     name = f"purejaxppo_mujoco_{digest(model)}"
     sizes = (model.nq, model.nv, model.nsensordata)
@@ -197,14 +198,11 @@ def make_advance(model: mujoco.MjModel) -> Advance:
             )
             simulator.advance(state, control, n_substeps, out)
 
-        target = f"{name}_{n_substeps}"
-        ffi.register(target, call)
         # All arguments in two arrays, since the cost of a call grows with their number.
         state = (data.time[None], data.qpos, data.qvel)
         control = (data.ctrl, data.mocap_pos.ravel(), data.mocap_quat.ravel())
-        out = jax.ffi.ffi_call(target, result, vmap_method="broadcast_all")(
-            jnp.concatenate(state), jnp.concatenate(control)
-        )
+        arguments = (jnp.concatenate(state), jnp.concatenate(control))
+        out = ffi.call(f"{name}_{n_substeps}", call, result, arguments)
         qpos, qvel, sensordata = jnp.split(out, np.cumsum(sizes)[:-1].tolist())
         # `rollout` does not return accelerations, and starts its solver at zero. A
         # start from the last accelerations changed neither speed nor error.

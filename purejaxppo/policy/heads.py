@@ -242,6 +242,31 @@ def evaluate_actions(
     return HeadTerms(log_prob, entropy, active, std, no_valid_action)
 
 
+def allowed(heads: Heads, inputs: PolicyInput, action: Action) -> dict[str, jax.Array]:
+    """Whether the mask of each head allows its action.
+
+    Args:
+      heads: head name -> kind, parents before their children.
+      inputs: the network's input, with masks and activity, [...].
+      action: head name -> action, [...].
+
+    Returns:
+      head name -> bool [...], also True where the head is inactive; without the heads
+      that have no mask.
+    """
+    active, result = {}, {}
+    for name, head in heads.items():
+        active[name] = _is_active(name, head, inputs, action, active)
+        mask = _mask_of(name, head, heads, inputs, action)
+        if mask is None or not isinstance(head, Discrete | Choice):
+            continue
+        chosen = action[name] if isinstance(head, Choice) else action[name][..., None]
+        chosen = jnp.clip(chosen, 0, head.n - 1)
+        permitted = jnp.all(jnp.take_along_axis(mask, chosen, axis=-1), axis=-1)
+        result[name] = permitted | ~active[name]
+    return result
+
+
 def validate_distributions(heads: Heads, config: Config) -> None:
     """Check custom distributions by tracing, without computing anything.
 

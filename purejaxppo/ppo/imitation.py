@@ -8,15 +8,15 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
-from purejaxppo import trees
+from purejaxppo import quarantine, trees
 from purejaxppo.config import Config
-from purejaxppo.env import Action, Box, DemonstratedEnv, Env, Obs, State
+from purejaxppo.env import Action, Box, DemonstratedEnv, Env, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Params, Policy, Stored
 from purejaxppo.ppo import normalize, optim
+from purejaxppo.ppo.demonstrations import Demonstrations
 from purejaxppo.ppo.normalize import Statistics
 from purejaxppo.ppo.types import Metrics, Task
 
@@ -26,27 +26,26 @@ _SPARE = 4
 _LOSS_WINDOW = 100  # number of cloning steps over which a logged loss is averaged
 
 
-class Demonstrations(struct.PyTreeNode):
-    """K episodes of at most L steps, [K, L, ...]; `valid` marks the existing steps."""
-
-    obs: Obs  # raw, not normalised
-    action: Action
-    action_mask: dict[str, jax.Array]
-    active: dict[str, jax.Array]
-    reward: jax.Array  # [K, L]
-    valid: jax.Array  # bool [K, L]
+def num_attempts(num_demonstrations: int) -> int:
+    """Return the number of episodes that are played to collect demonstrations."""
+    return num_demonstrations * _ATTEMPTS + _SPARE
 
 
 def _noisy(env: Env, action: Action, noise: float, key: jax.Array) -> Action:
-    """Add Gaussian noise with standard deviation `noise` to continuous heads."""
+    """Add Gaussian noise with standard deviation `noise` to continuous heads.
+
+    An action that is NaN or outside [-1, 1] stays as it is: clipping it would hide a
+    fault of the demonstrator, which `demonstrations.faults` finds.
+    """
     heads = env.spec.heads
     noisy = {}
     for index, (name, value) in enumerate(action.items()):
         noisy[name] = value
         if isinstance(heads[name], Box):
             key_head = jax.random.fold_in(key, index)
-            value = value + noise * jax.random.normal(key_head, value.shape)
-            noisy[name] = jnp.clip(value, -1.0, 1.0)
+            sample = value + noise * jax.random.normal(key_head, value.shape)
+            within = jnp.abs(value) <= 1.0
+            noisy[name] = jnp.where(within, jnp.clip(sample, -1.0, 1.0), value)
     return noisy
 
 
@@ -68,7 +67,7 @@ def collect(task: Task, key: jax.Array) -> Demonstrations:
         raise ConfigError(
             "env", env.spec.name, "an environment whose spec has success and a limit"
         )
-    num = config.num_demonstrations * _ATTEMPTS + _SPARE
+    num = num_attempts(config.num_demonstrations)
     key_reset, key_noise = jax.random.split(key)
     state = jax.vmap(env.reset)(jax.random.split(key_reset, num))
 
@@ -83,12 +82,14 @@ def collect(task: Task, key: jax.Array) -> Demonstrations:
             jnp.any(alive), jax.vmap(env.step), lambda state, _: state, state, action
         )
         sample = (state.obs, action, state.action_mask, state.active, next_state.reward)
-        success = next_state.metrics[outcome] > 0.5
-        # A demonstration ends at its first success.
-        done = next_state.terminated | next_state.truncated | success
+        numbers = (next_state.obs, next_state.reward)
+        broken = ~jax.vmap(quarantine.is_usable)(numbers)
+        success = (next_state.metrics[outcome] > 0.5) & ~broken
+        # A demonstration ends at its first success; a broken attempt has none.
+        done = next_state.terminated | next_state.truncated | success | broken
         return (next_state, alive & ~done), (sample, alive, alive & success)
 
-    start = (state, jnp.ones((num,), bool))
+    start = (state, jax.vmap(quarantine.is_usable)(state.obs))
     _, (samples, alive, success) = jax.lax.scan(
         step, start, jax.random.split(key_noise, limit)
     )
@@ -193,10 +194,12 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
 
 def _cloning_metrics(loss: jax.Array, valid: jax.Array) -> Metrics:
     """Compute metrics from the loss of each optimiser step and `valid` [K, L]."""
-    window = min(_LOSS_WINDOW, loss.shape[0])
-    return {
-        "cloning/first_loss": jnp.mean(loss[:window]),
-        "cloning/last_loss": jnp.mean(loss[-window:]),
-        "cloning/demonstrations": jnp.sum(valid[:, 0]).astype(jnp.float32),
+    metrics = {
+        "cloning/demonstrations": jnp.sum(jnp.any(valid, axis=1)).astype(jnp.float32),
         "cloning/samples": jnp.sum(valid).astype(jnp.float32),
     }
+    window = min(_LOSS_WINDOW, loss.shape[0])
+    if window:
+        metrics["cloning/first_loss"] = jnp.mean(loss[:window])
+        metrics["cloning/last_loss"] = jnp.mean(loss[-window:])
+    return metrics

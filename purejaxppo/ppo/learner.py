@@ -16,7 +16,7 @@ from purejaxppo.config import Config, Hypers
 from purejaxppo.env import Env
 from purejaxppo.policy.policy import make_policy
 from purejaxppo.ppo import evaluation
-from purejaxppo.ppo.imitation import Demonstrations
+from purejaxppo.ppo.demonstrations import Demonstrations
 from purejaxppo.ppo.init import collect, init
 from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.types import Metrics, Task, TrainState
@@ -114,11 +114,16 @@ def make_train(config: Config, env: Env | None = None) -> Train:
     Its metrics are those of every update, [num_updates], and under names that start
     with "eval" those of every evaluation, [num_evals]; "cloning/..." are scalars.
 
+    A pure function cannot stop: after a demonstrator that never succeeds
+    "cloning/demonstrations" and "cloning/samples" are 0, and PPO starts from a random
+    policy. "cloning/refused" counts the steps that were left out because their numbers
+    are not finite, above 1e8, out of range or masked.
+
     Raises:
       ConfigError: the configuration cannot be used; before anything compiles.
     """
     task = make_task(config, env)
-    for sentence in advice(config):
+    for sentence in advice(config, task.env.spec):
         warnings.warn(sentence, stacklevel=2)
 
     def train(

@@ -84,6 +84,7 @@ def _delete(path: Path) -> None:
 def _step_of(path: Path) -> int | None:
     """Return the step of a checkpoint's folder; None if it is not one of ours."""
     name = path.name
+    # `str.isdigit` alone holds for other characters too, such as "²".
     if not (name.isascii() and name.isdigit() and len(name) >= _DIGITS):
         return None
     ours = (path / _META).is_file() or (path / _DONE).is_file()

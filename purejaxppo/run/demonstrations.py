@@ -10,19 +10,22 @@ reward              float32 [K, L], reward of the step
 valid               bool [K, L]; False after the end of an episode
 """
 
-import zipfile
+import math
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purejaxppo import trees
 from purejaxppo.config import Config
 from purejaxppo.env import Box, Choice, Custom, Env, Head
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy import custom
-from purejaxppo.ppo.imitation import Demonstrations
-from purejaxppo.run import files
+from purejaxppo.ppo.demonstrations import Demonstrations, faults
+from purejaxppo.ppo.imitation import num_attempts
+from purejaxppo.ppo.types import Metrics
+from purejaxppo.run import files, npz
 
 FORMAT = 1
 FILE = "demonstrations.npz"  # in a run's folder
@@ -112,28 +115,36 @@ def load(path: Path, env: Env, config: Config) -> Demonstrations:
 
     Raises:
       ConfigError: the file is missing, is no file of demonstrations, is of another
-        environment, has a number that is not finite, or has too few demonstrations.
+        environment, has a step that cannot be cloned, or has too few demonstrations.
     """
     try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise _refusal(path, "exists and is an .npz of demonstrations") from None
-    if not np.array_equal(arrays.pop("format", 0), FORMAT):
+        arrays = npz.read(path)
+    except npz.Unreadable as error:
+        requirement = f"exists and is an .npz of demonstrations ({error})"
+        raise _refusal(path, requirement) from None
+    found = arrays.pop("format", np.zeros(()))
+    if found.dtype != np.int64 or found.shape or found != FORMAT:
         raise _refusal(path, f"has format {FORMAT}")
     name = str(arrays.pop("env", ""))
     if name != env.spec.name:
-        raise _refusal(path, f"is of {env.spec.name}, not of {name}")
+        shown = name if name.isprintable() and len(name) < 80 else "another environment"
+        raise _refusal(path, f"is of {env.spec.name}, not of {shown}")
     _check_arrays(path, arrays, env)
-    return _first_demonstrations(arrays, config.num_demonstrations)
+    demonstrations = _from_arrays(arrays)
+    if text := _first_fault(demonstrations, env):
+        raise _refusal(path, f"has {text}")
+    return _first_demonstrations(demonstrations, config.num_demonstrations)
 
 
 def _check_arrays(path: Path, arrays: dict[str, np.ndarray], env: Env) -> None:
-    """Check names, shapes and dtypes, and that all valid numbers are finite."""
+    """Check names, shapes and dtypes, and that padding follows the valid steps."""
     valid = arrays.get("valid")
     if valid is None or valid.ndim != 2 or valid.dtype != bool:
         raise _refusal(path, "has an array valid, bool [K, L]")
-    for name, expected in _named_arrays(shapes(env, *valid.shape)).items():
+    if np.any(valid[:, 1:] & ~valid[:, :-1]):
+        raise _refusal(path, "has the valid steps of an episode before its padding")
+    expected_arrays = _named_arrays(shapes(env, *valid.shape))
+    for name, expected in expected_arrays.items():
         array = arrays.get(name)
         if array is None:
             raise _refusal(path, f"has an array {name}")
@@ -141,33 +152,87 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray], env: Env) -> None:
             raise _refusal(
                 path,
                 f"has {name} as {expected.dtype} {expected.shape}, "
-                f"not {array.dtype} {array.shape}",
+                f"not {array.dtype.str} {array.shape}",
             )
-        if not np.isfinite(array[valid]).all():
-            raise _refusal(path, f"has only finite numbers in {name}")
+    for name in sorted(arrays.keys() - expected_arrays.keys()):
+        raise _refusal(path, f"has no array {name}")
 
 
-def _first_demonstrations(arrays: dict[str, np.ndarray], num: int) -> Demonstrations:
+def _first_fault(demonstrations: Demonstrations, env: Env) -> str | None:
+    """Return the first requirement of demonstrations [K, L, ...] that is violated."""
+    for text, bad in faults(env.spec.heads, demonstrations).items():
+        if np.any(bad):
+            return text
+    return None
+
+
+def check_collected(demonstrations: Demonstrations, env: Env) -> None:
+    """Check what the environment's demonstrator has shown.
+
+    Args:
+      demonstrations: [K, L, ...], or [S, K, L, ...] of several seeds.
+      env: the environment.
+
+    Raises:
+      ConfigError: no attempt succeeded, for one of the seeds, or a step cannot be
+        cloned.
+    """
+    name, valid = env.spec.name, np.asarray(demonstrations.valid)
+    if not np.all(np.any(valid, axis=(-2, -1))):
+        num = num_attempts(valid.shape[-2])
+        allowed = f"an environment whose demonstrator succeeds: none of {num} attempts"
+        raise ConfigError("env", name, f"{allowed} did")
+    if valid.ndim > 2:
+        demonstrations = trees.merge_axes(demonstrations)
+    if text := _first_fault(demonstrations, env):
+        raise ConfigError("env", name, f"an environment whose demonstrator has {text}")
+
+
+def check_cloned(metrics: Metrics) -> None:
+    """Check that the cloned policy is a policy.
+
+    Args:
+      metrics: of cloning, scalars, or [S] of several seeds.
+
+    Raises:
+      ConfigError: the last loss is not finite.
+    """
+    name = "cloning/last_loss"
+    for loss in np.ravel(np.asarray(metrics.get(name, 0.0))).tolist():
+        if not math.isfinite(loss):
+            raise ConfigError(
+                name,
+                loss,
+                "a finite number: demonstrated actions that the policy's distribution "
+                "can take, and a cloning_learning_rate that is not too large",
+            )
+
+
+def _from_arrays(arrays: dict[str, np.ndarray]) -> Demonstrations:
+    by_name = {name: jnp.asarray(array) for name, array in arrays.items()}
+
+    def group(field: str) -> dict[str, jax.Array]:
+        prefix = f"{field}/"
+        names = [name for name in by_name if name.startswith(prefix)]
+        return {name.removeprefix(prefix): by_name[name] for name in names}
+
+    return Demonstrations(
+        obs=by_name["obs"] if "obs" in by_name else group("obs"),
+        action=group("action"),
+        action_mask=group("action_mask"),
+        active=group("active"),
+        reward=by_name["reward"],
+        valid=by_name["valid"],
+    )
+
+
+def _first_demonstrations(demonstrations: Demonstrations, num: int) -> Demonstrations:
     """Select the first `num` demonstrations that have a valid step."""
-    usable = np.flatnonzero(arrays["valid"].any(axis=1))
+    usable = np.flatnonzero(np.any(demonstrations.valid, axis=1))
     if not 1 <= num <= len(usable):
         raise ConfigError(
             "num_demonstrations",
             num,
             f"a number from 1 to {len(usable)}, the demonstrations of the file",
         )
-    first = {name: jnp.asarray(array[usable[:num]]) for name, array in arrays.items()}
-
-    def group(field: str) -> dict[str, jax.Array]:
-        prefix = f"{field}/"
-        names = [name for name in first if name.startswith(prefix)]
-        return {name.removeprefix(prefix): first[name] for name in names}
-
-    return Demonstrations(
-        obs=first["obs"] if "obs" in first else group("obs"),
-        action=group("action"),
-        action_mask=group("action_mask"),
-        active=group("active"),
-        reward=first["reward"],
-        valid=first["valid"],
-    )
+    return trees.take(demonstrations, usable[:num])

@@ -76,6 +76,36 @@ def refuse_links(run: Path, field: str) -> None:
                 raise ConfigError(field, str(path), allowed)
 
 
+def _open_lock(run: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    try:
+        return os.open(run / LOCK, flags, 0o666)
+    except OSError as error:
+        raise StorageError(run, error) from None
+
+
+def _take_lock(
+    descriptor: int, run: Path, field: str, warn: Callable[[str], None]
+) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        allowed = "a run that no other process trains"
+        raise ConfigError(field, str(run), allowed) from None
+    except OSError as error:
+        warn(
+            f"warning: {run} cannot be locked ({error.strerror}); do not resume it in "
+            "another process while it trains"
+        )
+
+
+def _check_linked(descriptor: int, run: Path, field: str) -> None:
+    """Refuse the lock file of a process that ended between our opening and locking."""
+    if os.fstat(descriptor).st_nlink == 0:
+        allowed = "a run that no other process has just stopped to train; try again"
+        raise ConfigError(field, str(run), allowed)
+
+
 @contextlib.contextmanager
 def lock(run: Path, field: str, warn: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of a run: one process at a time may train it.
@@ -89,23 +119,14 @@ def lock(run: Path, field: str, warn: Callable[[str], None]) -> Iterator[None]:
       ConfigError: another process holds the lock.
       StorageError: the folder cannot be written.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    descriptor = _open_lock(run)
     try:
-        descriptor = os.open(run / LOCK, flags, 0o666)
-    except OSError as error:
-        raise StorageError(run, error) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        allowed = "a run that no other process trains"
-        raise ConfigError(field, str(run), allowed) from None
-    except OSError as error:
-        warn(
-            f"warning: {run} cannot be locked ({error.strerror}); do not resume it in "
-            "another process while it trains"
-        )
-    try:
-        yield
+        _take_lock(descriptor, run, field, warn)
+        _check_linked(descriptor, run, field)
+        try:
+            yield
+        finally:  # still locked: whoever opened the file meanwhile finds it unlinked
+            with contextlib.suppress(OSError):
+                (run / LOCK).unlink(missing_ok=True)
     finally:
         os.close(descriptor)

@@ -1,18 +1,17 @@
-"""The journal of a run: its tables, messages, faults and best evaluation."""
+"""The journal of a run: its tables, messages, faults and best evaluations."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from purejaxppo import trees
-from purejaxppo.errors import TrainingStopped
 from purejaxppo.ppo.learner import Learner
-from purejaxppo.ppo.status import describe
+from purejaxppo.ppo.status import FATAL, describe
 from purejaxppo.ppo.types import Metrics
+from purejaxppo.run import best
 from purejaxppo.run.compiler import Ledger
 from purejaxppo.run.events import Events
 from purejaxppo.run.options import Options
@@ -23,24 +22,10 @@ from purejaxppo.run.tables import Row, Table, TableRecord
 METRICS = "metrics.csv"
 
 
-class Best(NamedTuple):
-    """The best evaluation so far.
-
-    Attributes:
-      update: the number of updates before it.
-      worst: success rate or return in its worst block.
-      mean: success rate or return over all blocks.
-    """
-
-    update: int
-    worst: float
-    mean: float
-
-
 class Metadata(TypedDict):
     """The part of the journal that is saved in a checkpoint; see `Journal`."""
 
-    best: dict[str, float]  # fields of `Best`; empty before the first evaluation
+    best: list[best.Saved]  # of each seed
     last_eval: dict[str, float]
     faults: list[str]
     training_seconds: float
@@ -50,17 +35,11 @@ class Metadata(TypedDict):
     config: NotRequired[str]  # checksum of config.json; since 0.3.0
 
 
-def best_evaluation(metadata: Metadata) -> Best | None:
-    """Return the best evaluation that is recorded in a checkpoint."""
-    best = metadata["best"]
-    return Best(int(best["update"]), best["worst"], best["mean"]) if best else None
-
-
 class Journal:
     """Writes the tables of one run, and prints messages about it.
 
     Attributes:
-      best: the best evaluation; None before the first evaluation after an update.
+      bests: the best evaluation of each seed, after an update.
       last_eval: metric -> mean over seeds, of the latest evaluation.
       training_seconds: seconds spent in updates, including those before a resume.
       trained_steps: environment steps of all seeds in these updates.
@@ -83,7 +62,7 @@ class Journal:
         self.success = success = learner.task.env.spec.success
         self.worst_name = f"eval/min_block_{success or 'return'}"
         self.mean_name = f"eval/episode_{success}" if success else "eval/mean_return"
-        self.best: Best | None = None
+        self.bests: best.Bests = [None] * options.num_seeds
         self.last_eval: dict[str, float] = {}
         self.faults: list[str] = []
         self.training_seconds, self.trained_steps = 0.0, 0
@@ -95,7 +74,7 @@ class Journal:
     def metadata(self) -> Metadata:
         """Return the values that are saved in a checkpoint."""
         return {
-            "best": self.best._asdict() if self.best else {},
+            "best": best.to_json(self.bests),
             "last_eval": self.last_eval,
             "faults": self.faults,
             "training_seconds": self.training_seconds,
@@ -105,7 +84,7 @@ class Journal:
 
     def restore(self, metadata: Metadata) -> None:
         """Restore the values that `metadata` returned."""
-        self.best = best_evaluation(metadata)
+        self.bests = best.from_json(metadata["best"], self.options.num_seeds)
         self.last_eval, self.faults = metadata["last_eval"], metadata["faults"]
         self.training_seconds = metadata["training_seconds"]
         self.trained_steps = metadata["trained_steps"]
@@ -187,8 +166,8 @@ class Journal:
 
     def log_updates(
         self, metrics: Metrics, first_update: int, num: int, seconds: float
-    ) -> None:
-        """Log a chunk of updates, and show its figures.
+    ) -> str:
+        """Log a chunk of updates, show its figures, and report its faults.
 
         Args:
           metrics: of at least `num` updates, [num, S], or [num] of one seed.
@@ -196,8 +175,9 @@ class Journal:
           num: number of updates.
           seconds: total time of these updates.
 
-        Raises:
-          TrainingStopped: with `strict`, at the first fault.
+        Returns:
+          why training must stop: the first fatal fault, with `strict` the first one;
+          "" if there is none.
         """
         per_update = seconds / num
         steps = num * self.config.batch_size * self.options.num_seeds
@@ -209,13 +189,12 @@ class Journal:
         rows = [{**row, **speed} for row in self._rows(metrics, first_update, times)]
         self._write(self.metrics, rows)
         self.progress.show(self._snapshot(rows[-1], per_update))
-        self._report_faults(rows)
+        return self._report_faults(rows)
 
     def log_evaluation(self, metrics: Metrics, update: int) -> None:
-        """Log an evaluation, print its result, and update the best evaluation.
+        """Log an evaluation, print its result, and update the best of each seed.
 
-        A checkpoint holds all seeds, so the best evaluation is the one with the highest
-        mean over seeds. The evaluation before the first update cannot be the best.
+        The evaluation before the first update cannot be the best.
 
         Args:
           metrics: of the evaluation, [S], or scalars of one seed.
@@ -224,10 +203,11 @@ class Journal:
         rows = self._rows(trees.unsqueeze(metrics), update, [self.seconds])
         self._write(self.evals, rows)
         self.last_eval = {n: float(np.mean(np.asarray(x))) for n, x in metrics.items()}
+        if update > 0:
+            names = (self.worst_name, self.mean_name)
+            worst, mean = (np.ravel(metrics[name]).tolist() for name in names)
+            self.bests = best.updated(self.bests, update, worst, mean)
         worst, mean = self.last_eval[self.worst_name], self.last_eval[self.mean_name]
-        best = self.best or Best(0, -math.inf, -math.inf)
-        if update > 0 and (worst, mean) >= (best.worst, best.mean):
-            self.best = Best(update, worst, mean)
         self._report_evaluation(update, worst, mean)
 
     def _report_evaluation(self, update: int, worst: float, mean: float) -> None:
@@ -251,27 +231,27 @@ class Journal:
             worst_block=self.last_eval.get(self.worst_name),
         )
 
-    def _report_faults(self, rows: Sequence[Row]) -> None:
-        """Print each kind of fault once; with `strict` raise an error."""
+    def _report_faults(self, rows: Sequence[Row]) -> str:
+        """Print each kind of fault once; return the one that stops training, or ""."""
+        reason = ""
         for row in rows:
-            for sentence in describe(int(row["status"])):
+            status = int(row["status"])
+            stops = self.options.strict or bool(status & FATAL)
+            for sentence in describe(status):
                 text = f"update {row['update']}, seed {row['seed']}: {sentence}"
+                if stops and not reason:  # a fatal fault is the first of its update
+                    reason = text
                 if sentence not in self.faults:
                     self.faults.append(sentence)
                     self.progress.line(f"FAULT {text}")
-                if self.options.strict:
-                    raise TrainingStopped(text)
+        return reason
 
     # --- the end --------------------------------------------------------------------
 
     def report_end(self) -> None:
-        """Print the best evaluation, and the speed and duration of training."""
-        if self.best is not None:
-            steps = self.best.update * self.config.batch_size
-            self.progress.line(
-                f"best: worst block {self.best.worst:.3f}, "
-                f"mean {self.best.mean:.3f}, at {steps:,} steps"
-            )
+        """Print the best evaluations, and the speed and duration of training."""
+        if text := best.sentence(self.bests, self.config.batch_size):
+            self.progress.line(text)
         self.progress.line(
             f"done: {self.steps_per_second:,.0f} steps/s in updates alone, "
             f"{duration(self.seconds)} in all; {self.path}"
@@ -282,7 +262,7 @@ class Journal:
         return {
             "updates": update,
             "steps": update * self.config.batch_size,
-            "best": self.best._asdict() if self.best else {},
+            **best.summary(self.bests, self.options.seed),
             "last_eval": self.last_eval,
             "steps_per_second": self.steps_per_second,
             "training_seconds": self.training_seconds,

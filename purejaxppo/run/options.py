@@ -59,7 +59,7 @@ class ResumableOptions:
     checkpoint_seconds: Annotated[float, Number(1e-3, 1e9, off=math.inf)] = 60.0
     """Longest time between checkpoints, in seconds."""
     keep_checkpoints: Annotated[int, Whole(1)] = 3
-    """Number of newest checkpoints to keep, in addition to the best one."""
+    """Number of newest checkpoints to keep, in addition to each seed's best."""
     chunk_updates: Annotated[int, Whole(0)] = 0
     """Updates per call of the compiled program; 0 for about two seconds of updates."""
     tensorboard: bool = True

@@ -23,16 +23,17 @@ from purejaxppo.errors import (
     StorageError,
     TrainingStopped,
 )
-from purejaxppo.ppo.imitation import Demonstrations
-from purejaxppo.ppo.learner import make_learner
+from purejaxppo.ppo.demonstrations import Demonstrations
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.ppo.update import as_arrays
+from purejaxppo.presets import FLAG
 from purejaxppo.run import (
     checkpoint,
     compiler,
     demonstrations,
     files,
     folder,
+    preflight,
     record,
     seeds,
 )
@@ -72,7 +73,7 @@ class Runner:
         """
         self.options, self.path, self.progress = options, path, progress
         self.config = resolved.config
-        self.learner = make_learner(self.config)
+        self.learner = preflight.make_learner(self.config, options)
         self.hypers = as_arrays(self.config.hypers)
         self.compile = compiler.Compiler(progress)
         self.journal = Journal(self.learner, options, path, progress)
@@ -80,8 +81,11 @@ class Runner:
         self.demonstrations = self._load_demonstrations()
 
     def _load_demonstrations(self) -> Demonstrations | None:
-        """Load the file of the option `demonstrations`, or its copy in the run."""
-        if not self.options.demonstrations:
+        """Load the file of the option `demonstrations`, or its copy in the run.
+
+        A run with a checkpoint is past cloning, and does not need them.
+        """
+        if not self.options.demonstrations or checkpoint.steps(self.saver.checkpoints):
             return None
         copy = self.path / demonstrations.FILE
         source = copy if copy.exists() else Path(self.options.demonstrations)
@@ -106,6 +110,7 @@ class Runner:
         program = self.compile.begin("init", init, keys, self.hypers, demos)
         if collect is not None:
             demos = self.compile("collect", collect, keys)(keys)
+            demonstrations.check_collected(demos, self.learner.task.env)
         if demos is not None:
             self._save_demonstrations(demos, per_seed=axis is not None and num > 1)
         compiled = self.compile.wait(program)
@@ -115,6 +120,7 @@ class Runner:
             state, cloning = jax.block_until_ready(result)
         for name, value in sorted(cloning.items()):
             self.progress.line(f"{name} {np.asarray(value).mean():.3f}")
+        demonstrations.check_cloned(cloning)
         return state
 
     def _save_demonstrations(self, demos: Demonstrations, per_seed: bool) -> None:
@@ -135,7 +141,7 @@ class Runner:
         update = seeds.map_over_seeds(self.learner.update, num_seeds, 0, None)
 
         def chunk(state: TrainState, hypers: Hypers, num: jax.Array):
-            return seeds.run_chunk(update, state, hypers, num)
+            return seeds.run_chunk(update, state, hypers, num, self.options.strict)
 
         self.evaluation = self.compile.begin("evaluate", evaluate, shapes)
         num = jnp.zeros((), jnp.int32)
@@ -180,30 +186,37 @@ class Runner:
           the exit code.
 
         Raises:
-          TrainingStopped: with `strict`, at the first fault; the state is saved.
+          TrainingStopped: at a fatal fault; with `strict` at the first one, and then
+            the state that is saved is the one before the update with the fault.
         """
-        interrupt.must_save = True
         per_update = None
         while update < self.config.num_updates:
+            self.compile.wait(self.updates)  # an interrupt does not wait for it
+            interrupt.must_save = True
             length = self._chunk_length(update, per_update)
-            first = per_update is None
+            first, before = per_update is None, update
             state, metrics, seconds = self._run_chunk(state, length, first)
-            update, per_update = update + length, seconds / length
-            try:
-                self.journal.log_updates(metrics, update - length + 1, length, seconds)
-            except TrainingStopped:
-                self.saver.save(state, update)
-                raise
+            strict = self.options.strict
+            num = seeds.num_run(metrics, length) if strict else length
+            reason = self.journal.log_updates(metrics, before + 1, num, seconds)
+            update = before + (num - 1 if reason and strict else num)
+            per_update = seconds / num
             evaluated = update in self.config.eval_points
-            if evaluated:
+            if evaluated and update > before:
                 self.evaluate_and_log(state, update)
-            if interrupt.requested and update < self.config.num_updates:
+            stopping = interrupt.requested and update < self.config.num_updates
+            if reason or stopping:
                 self.saver.save_last(state, update)
+            elif evaluated or self.saver.is_due(update):
+                self.saver.save(state, update)
+            interrupt.must_save = self.saver.saved_update != update
+            if reason:
+                raise TrainingStopped(reason)
+            if stopping:
                 self.progress.line(f"saved; go on with --resume {self.path}")
                 return EXIT_INTERRUPTED
-            if evaluated or self.saver.is_due(update):
-                self.saver.save(state, update)
         self.saver.save_last(state, update)
+        interrupt.must_save = False
         self.finish(state, update)
         return EXIT_OK
 
@@ -262,7 +275,8 @@ class Runner:
         steps = update * self.config.batch_size
         self.progress.line(f"resuming {self.path} at {steps:,} steps")
         if update < self.config.num_updates:
-            self.begin_compiling(shapes)
+            # Not for `shapes`: keys have the implementation that they were saved with.
+            self.begin_compiling(jax.eval_shape(lambda state: state, state))
         return self.train(state, update, interrupt)
 
 
@@ -292,7 +306,8 @@ def start(resolved: Resolved, options: Options, path: Path, command: list[str]) 
             folder.remove_unused(path)
             raise StorageError(path, error) from None
         progress.line(f"run {path}")
-        for sentence in advice(resolved.config):
+        given = [name for name, source in resolved.sources.items() if source == FLAG]
+        for sentence in advice(resolved.config, runner.learner.task.env.spec, given):
             progress.line(f"warning: {sentence}")
         return _run(runner, runner.run_from_start)
 

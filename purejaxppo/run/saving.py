@@ -108,6 +108,5 @@ class Saver:
         metadata["config"] = self._config = self._config or record.checksum(self.path)
         checkpoint.save(self.checkpoints, update, state, metadata)
         self.saved_update = update
-        best = self.journal.best
-        protect = {best.update} if best else set()
+        protect = {best.update for best in self.journal.bests if best}
         checkpoint.prune(self.checkpoints, self.options.keep_checkpoints, protect)

@@ -35,7 +35,9 @@ class TableRecord(TypedDict):
 class Table:
     """A CSV file of rows; its columns are those of the first row.
 
-    Rows that the disk refuses stay in memory, and are written with later ones.
+    A file of an earlier process may lack columns, because an older version wrote it:
+    the first rows that are appended add them, empty in the rows before. Rows that the
+    disk refuses stay in memory, and are written with later ones.
     """
 
     def __init__(self, path: Path):
@@ -45,6 +47,7 @@ class Table:
     def _load(self, content: bytes) -> None:
         lines = content.splitlines()
         self.columns = _fields(lines[0]) if lines else []
+        self.may_add_columns = bool(lines)
         self.rows = max(len(lines) - 1, 0)
         self._digest, self._size = hashlib.sha256(content), len(content)
         self._pending, self._synced = b"", -1 if content else 0
@@ -58,9 +61,13 @@ class Table:
         if not rows:
             return
         header = b""
+        added = [name for name in rows[0] if name not in self.columns]
         if not self.columns:
-            self.columns = list(rows[0])
-            header = _line(self.columns)
+            self.columns = added
+            header = _line(added)
+        elif added and self.may_add_columns:
+            self._add_columns(added)
+        self.may_add_columns = False
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, restval="", extrasaction="raise")
         writer.writerows(rows)
@@ -72,6 +79,15 @@ class Table:
             self._write()
         except OSError:
             pass  # tried again with the next rows, and by `sync`
+
+    def _add_columns(self, added: Sequence[str]) -> None:
+        """Rewrite the file with more columns, which are empty in the rows before."""
+        lines = self.path.read_bytes().splitlines()[1:]
+        empty = b"," * len(added) + b"\r\n"
+        content = _line([*self.columns, *added])
+        content += b"".join(line + empty for line in lines)
+        files.replace(self.path, content)
+        self._load(content)
 
     def _write(self) -> None:
         """Write what is pending at the end of the file."""

@@ -11,14 +11,15 @@ import numpy as np
 
 from purejaxppo import trees
 from purejaxppo.env import Action, Env, State
-from purejaxppo.errors import ConfigError
+from purejaxppo.errors import ConfigError, whole_number
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Carries
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run import checkpoint, folder, record, seeds
-from purejaxppo.run.journal import Metadata, best_evaluation
+from purejaxppo.run import best, checkpoint, folder, record, seeds
+from purejaxppo.run.journal import Metadata
+from purejaxppo.run.options import Options
 from purejaxppo.run.trust import Trust, check_imports
 
 Which = Literal["best", "latest"]
@@ -59,18 +60,21 @@ class TrainedPolicy(NamedTuple):
     update: int
 
 
-def _restore(path: Path, which: Which, shapes: TrainState) -> TrainState:
-    """Restore the newest undamaged checkpoint, or the best one recorded in it."""
+def _restore(
+    path: Path, which: Which, shapes: TrainState, options: Options, seed_index: int
+) -> TrainState:
+    """Restore the newest undamaged checkpoint, or the one where a seed was best."""
     if which not in get_args(Which):
         raise ConfigError("which", which, "one of best, latest")
     checkpoints = path / folder.CHECKPOINTS
     if not checkpoint.steps(checkpoints):
         raise ConfigError("run", str(path), "a run with a finished checkpoint")
     state, metadata = checkpoint.restore_latest(checkpoints, shapes, _warn)
-    best = best_evaluation(cast(Metadata, metadata))
-    if which == "best" and best is not None:
-        state, _ = checkpoint.restore(checkpoints, best.update, shapes)
-    return state
+    saved = cast(Metadata, metadata)["best"]
+    own = best.from_json(saved, options.num_seeds)[seed_index]
+    if which == "best" and own is not None:
+        state, _ = checkpoint.restore(checkpoints, own.update, shapes)
+    return trees.take(state, seed_index) if options.num_seeds > 1 else state
 
 
 def _warn(text: str) -> None:
@@ -90,7 +94,7 @@ def load_policy(
 
     Args:
       run: the run's folder.
-      which: "best", by the worst evaluation block, or "latest".
+      which: "best", by the worst evaluation block of that seed, or "latest".
       seed_index: index of one of the run's seeds, from 0.
       env: the environment, or its name as the run has it. It is needed where the name
         is "package.module:factory", because a run must not decide what is imported.
@@ -111,9 +115,8 @@ def load_policy(
     made = None if isinstance(env, str) else env
     learner = make_learner(resolved.config, made)
     record.check_env_version(path, learner.task.env.spec, "run")
-    state = _restore(path, which, seeds.state_shapes(learner, options))
-    if options.num_seeds > 1:
-        state = trees.take(state, seed_index)
+    shapes = seeds.state_shapes(learner, options)
+    state = _restore(path, which, shapes, options, seed_index)
     return TrainedPolicy(
         learner, state, _make_act(learner, state), int(state.update_count)
     )
@@ -160,7 +163,7 @@ def evaluate(
 
     Args:
       run: the run's folder.
-      which: "best", by the worst evaluation block, or "latest".
+      which: "best", by the worst evaluation block of that seed, or "latest".
       deterministic: take the mode of the policy; if False, sample.
       episodes: episodes per block; None for as many as in training.
       seed_index: index of one of the run's seeds, from 0.
@@ -175,8 +178,8 @@ def evaluate(
       PurejaxppoError: there is no such run, seed or checkpoint, or `episodes` is below
         1.
     """
-    if episodes is not None and episodes < 1:
-        raise ConfigError("episodes", episodes, "a whole number of at least 1")
+    if episodes is not None:
+        whole_number("episodes", episodes, 1, 2**16 - 1)
     loaded = load_policy(
         run,
         which,
