@@ -243,6 +243,17 @@ def test_rows_that_the_disk_refuses_are_written_later(tmp_path):
     ]
 
 
+def test_a_row_after_the_saved_update_is_not_missed(tmp_path):
+    """`--strict` logs the update with the fault and saves the state before it."""
+    path = tmp_path / "metrics.csv"
+    table = Table(path)
+    table.append([row(1), row(2), row(3)])
+    table.sync()
+    record = table.record(2)
+    assert record["rows"] == 2
+    assert Table(path).truncate(2, record) == ""
+
+
 def test_a_failed_save_leaves_what_was_there(tmp_path):
     state = {"x": jax.numpy.arange(10_000)}
     checkpoint.save(tmp_path, 1, state, {})
@@ -257,9 +268,10 @@ def at_update(monkeypatch, number: int, action) -> None:
     log = runner.Journal.log_updates
 
     def log_and_act(self, metrics, first, num, seconds):
-        log(self, metrics, first, num, seconds)
+        fault = log(self, metrics, first, num, seconds)
         if first == number:
             action(self.path)
+        return fault
 
     monkeypatch.setattr(runner.Journal, "log_updates", log_and_act)
     monkeypatch.setattr(saving, "LAST_TRIES_SECONDS", (0.0, 0.0))
@@ -338,7 +350,7 @@ def test_a_folder_that_goes_away(tmp_path, monkeypatch, back, capsys):
     save = saving.Saver.save_last
 
     def save_last(self, *arguments):
-        if back:
+        if back and away.exists():
             away.rename(path)
         return save(self, *arguments)
 

@@ -46,11 +46,12 @@ class Events:
         self._path, self._enabled, self._warn = path, enabled, warn
         self._purge_step = purge_step
         self._writer: RecordWriter | None = None
-        self._warned, self._num_files, self._flushed = False, 0, 0.0
+        self._warned, self._num_files = False, 0
+        self._flushed, self._retry = -math.inf, -math.inf
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write every finite number of `rows`."""
-        if not self._enabled:
+        if not self._enabled or time.monotonic() < self._retry:
             return
         try:
             writer = self._writer or self._open()
@@ -100,7 +101,7 @@ class Events:
                 f"warning: TensorBoard events are incomplete ({error.strerror}); the "
                 "tables have all figures"
             )
-        self._warned = True
+        self._warned, self._retry = True, time.monotonic() + _FLUSH_SECONDS
         with contextlib.suppress(OSError):
             self._close_writer()
 

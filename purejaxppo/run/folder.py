@@ -39,8 +39,9 @@ def create(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # A start that was killed at once leaves no more than its temporary file.
-        if any(entry.name != "config.tmp" for entry in path.iterdir()):
+        # A start that was killed at once leaves no more than these files.
+        remnants = ("config.tmp", files.LOCK)
+        if any(entry.name not in remnants for entry in path.iterdir()):
             raise ConfigError(
                 "run_dir", str(path), "a new or empty folder, or --resume"
             )

@@ -121,15 +121,18 @@ class Journal:
         enabled, warn = self.options.tensorboard, self.progress.line
         self.events = Events(self.path, enabled, purge, warn)
 
-    def table_records(self) -> dict[str, TableRecord]:
+    def table_records(self, update: int) -> dict[str, TableRecord]:
         """Flush the tables to the disk; return what a checkpoint records of them.
+
+        Args:
+          update: the number of updates before the checkpoint.
 
         Raises:
           OSError: a table cannot be written.
         """
         for table in (self.metrics, self.evals):
             table.sync()
-        return {t.path.name: t.record() for t in (self.metrics, self.evals)}
+        return {t.path.name: t.record(update) for t in (self.metrics, self.evals)}
 
     def close(self) -> None:
         """Close the events file if it is open."""

@@ -104,7 +104,7 @@ class Saver:
         if self.saved_update == update:
             return
         metadata = dict(self.journal.metadata())
-        metadata["tables"] = self.journal.table_records()
+        metadata["tables"] = self.journal.table_records(update)
         metadata["config"] = self._config = self._config or record.checksum(self.path)
         checkpoint.save(self.checkpoints, update, state, metadata)
         self.saved_update = update

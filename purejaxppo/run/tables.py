@@ -51,6 +51,7 @@ class Table:
         self.rows = max(len(lines) - 1, 0)
         self._digest, self._size = hashlib.sha256(content), len(content)
         self._pending, self._synced = b"", -1 if content else 0
+        self._last_update = -1
 
     def append(self, rows: Sequence[Row]) -> None:
         """Append rows to the file, or keep them where it cannot be written.
@@ -75,6 +76,7 @@ class Table:
         self._digest.update(content)
         self._pending += content
         self.rows += len(rows)
+        self._last_update = int(rows[-1]["update"])
         try:
             self._write()
         except OSError:
@@ -118,13 +120,15 @@ class Table:
             files.sync(self.path)
         self._synced = self._size
 
-    def record(self) -> TableRecord:
-        """Return what a checkpoint records of the table."""
-        return {
-            "rows": self.rows,
-            "columns": self.columns,
-            "sha256": self._digest.hexdigest(),
-        }
+    def record(self, update: int) -> TableRecord:
+        """Return what a checkpoint after `update` updates records of a synced table."""
+        rows, sha256 = self.rows, self._digest.hexdigest()
+        if self._last_update > update:  # the row of a fault, whose state is not saved
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            kept = _rows_until(update, lines, self.columns)
+            rows = len(kept)
+            sha256 = files.checksum(b"".join([_line(self.columns), *kept]))
+        return {"rows": rows, "columns": self.columns, "sha256": sha256}
 
     def truncate(self, update: int, record: TableRecord | None = None) -> str:
         """Delete the rows after an update, because a resumed run writes them again.
@@ -143,8 +147,7 @@ class Table:
         lines = content.splitlines(keepends=True)
         columns = record["columns"] if record else _fields(lines[0] if lines else b"")
         header = _line(columns)
-        whole = [(line, _update_of(line, columns)) for line in lines]
-        rows = [line for line, n in whole if n is not None and n <= update]
+        rows = _rows_until(update, lines, columns)
         kept = b"".join([header, *rows]) if rows else b""
         if not rows:  # the header may be incomplete, too
             self.path.unlink(missing_ok=True)
@@ -176,6 +179,14 @@ def _line(columns: Sequence[str]) -> bytes:
 
 def _fields(line: bytes) -> list[str]:
     return next(csv.reader([line.decode(errors="replace").rstrip("\r\n")]), [])
+
+
+def _rows_until(
+    update: int, lines: Sequence[bytes], columns: Sequence[str]
+) -> list[bytes]:
+    """Return the lines that are whole rows, up to an update."""
+    whole = [(line, _update_of(line, columns)) for line in lines]
+    return [line for line, number in whole if number is not None and number <= update]
 
 
 def _update_of(line: bytes, columns: Sequence[str]) -> int | None:
