@@ -253,7 +253,9 @@ class Faulty:
         fault = jnp.where(count == self.at, faults[index], 0.0)
         in_obs = index < _FAULT_NAMES.index("reward_nan")
         right = action["move"].astype(jnp.float32)
-        obs = jnp.stack([jnp.where(in_obs, fault, 0.0), count / jnp.float32(5.0)])
+        obs = jnp.stack(
+            [jnp.where(in_obs, fault, 0.0), count.astype(jnp.float32) / 5.0]
+        )
         return state.replace(
             data={"count": count, "fault": index},
             obs=self._observe(obs),
