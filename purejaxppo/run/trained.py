@@ -17,7 +17,7 @@ from purejaxppo.policy.policy import Carries
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run import best, checkpoint, folder, record, seeds
+from purejaxppo.run import best, checkpoint, folder, preflight, record, seeds
 from purejaxppo.run.journal import Metadata
 from purejaxppo.run.options import Options
 
@@ -99,6 +99,7 @@ def load_policy(
         raise ConfigError(
             "seed_index", seed_index, f"a number from 0 to {options.num_seeds - 1}"
         )
+    preflight.check_precision()
     learner = make_learner(resolved.config)
     record.check_env_version(path, learner.task.env.spec, "run")
     shapes = seeds.state_shapes(learner, options)
