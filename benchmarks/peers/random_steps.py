@@ -7,6 +7,7 @@ package, one environment in one thread). A unit is num_envs x num_steps steps.
 # pyright: reportMissingImports=false
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -47,38 +48,32 @@ def envpool(config: worker.Json) -> Prepare:
 
     sizes = {"num_envs": config["num_envs"], "seed": config.get("seed", 0)}
     pool = envpool.make_gymnasium("MetaWorld/Hammer-v3", **sizes)
-    actions = random_actions(config, config["num_steps"])
-    pool.reset()
-
-    def unit() -> None:
-        for action in actions:
-            pool.step(action)
-
-    return repeated(unit)
+    # It resets what has ended itself.
+    return stepped(pool, random_actions(config, config["num_steps"]), resets=False)
 
 
 def metaworld(config: worker.Json) -> Prepare:
     from benchmarks.peers.hammers import official
 
-    env = official(config.get("seed", 0))
     actions = random_actions(config, config["num_steps"]).reshape(-1, 4)
+    return stepped(official(config.get("seed", 0)), actions, resets=True)
+
+
+def stepped(env: Any, actions: np.ndarray, resets: bool) -> Prepare:
+    """Make blocks that step through the actions a number of times.
+
+    Args:
+      env: of gymnasium's protocol.
+      actions: one for each step of a unit.
+      resets: whether to reset it when an episode has ended.
+    """
     env.reset()
 
-    def unit() -> None:
-        for action in actions:
-            _, _, terminated, truncated, _ = env.step(action)
-            if terminated or truncated:
-                env.reset()
-
-    return repeated(unit)
-
-
-def repeated(unit: Callable[[], None]) -> Prepare:
-    """Make blocks that call `unit` a number of times."""
-
     def block(num: int) -> None:
-        for _ in range(num):
-            unit()
+        for _, action in itertools.product(range(num), actions):
+            _, _, terminated, truncated, _ = env.step(action)
+            if resets and (terminated or truncated):
+                env.reset()
 
     return lambda num: functools.partial(block, num)
 
