@@ -27,14 +27,9 @@ TIMEOUT = 3600.0  # seconds for a kind
 Json = dict[str, Any]
 
 
-def measure(kinds: dict[str, int], seed: int, progress: Progress) -> Json:
-    """Try all these kinds: the counts, and every finding in words.
-
-    Args:
-      kinds: kind -> tries.
-      seed: of the draws.
-      progress: shows what happens.
-    """
+def measure(kinds: dict[str, int], seed: int) -> Json:
+    """Try kinds of faults, so often each: the counts, and every finding in words."""
+    progress = Progress()
     request = json.dumps({"kinds": kinds, "seed": seed})
     campaign = str(ROOT / "tests" / "fault_campaign.py")
     figures: Json = {"seed": seed, "faults": {}}
@@ -55,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     flag("--no-write", action="store_true", help="only print")
     arguments = parser.parse_args(argv)
     kinds = {name: arguments.tries or KINDS[name] for name in arguments.kinds}
-    figures = measure(kinds, arguments.seed, Progress())
+    figures = measure(kinds, arguments.seed)
     findings = [x for kind in figures["faults"].values() for x in kind["findings"]]
     for finding in findings:
         print("\n  ".join([finding["what"], *finding["wrong"]]))

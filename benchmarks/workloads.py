@@ -123,11 +123,7 @@ def against(race: Race) -> Part:
 
 def start_up(options: Options) -> Figures:
     """Start the command line, cold and with its cache."""
-    flags = ["--env", "hammer", "--total-timesteps", "65536", "--num-evals", "1"]
-    if options.quick:
-        sizes = {"num-envs": 8, "num-steps": 8, "total-timesteps": 640}
-        sizes |= {"num-demonstrations": 1, "cloning-steps": 10}
-        flags += [word for n, v in sizes.items() for word in (f"--{n}", str(v))]
+    flags = _DATA["startup"]["quick" if options.quick else "flags"].split()
     with options.progress.phase("starting the command line, cold, then cached"):
         return startup.measure(flags, 1 if options.quick else STARTS)
 
@@ -148,8 +144,8 @@ def _on_accelerators() -> dict[str, Workload]:
         sizes = {"num_envs": num_envs, "total_timesteps": steps}
         case = shape["case"] | sizes | {"env_kwargs": {"engine": engine}}
         about = shape["about"].format(engine=engine, num_envs=num_envs)
-        workload = shape | {"about": about, "case": case}
-        found[f"gpu-{engine}-{num_envs}"] = _workload(workload)
+        name = f"gpu-{engine}-{num_envs}"
+        found[name] = _workload(shape | {"about": about, "case": case})
     return found
 
 
@@ -159,10 +155,7 @@ WORKLOADS: dict[str, Workload] = {
         name: Workload(race.about, (*our_side(race), against(race)))
         for name, race in RACES.items()
     },
-    "startup": Workload(
-        "`python -m purejaxppo.train --env hammer`, to the end of its first update.",
-        (start_up,),
-    ),
+    "startup": Workload(_DATA["startup"]["about"], (start_up,)),
     **_on_accelerators(),
 }
 

@@ -129,7 +129,7 @@ def _kill(process: Process, path: Path, name: str) -> Iterator[str]:
 
 
 def _trace(process: Process) -> Iterator[str]:
-    """Say that there is a traceback through our code; Python's own start may have one."""
+    """Say that there is a traceback of our code, and not of Python's own start."""
     said = process.said()
     if "Traceback" in said and "/purejaxppo/" in said:
         yield f"traceback: {said.strip().splitlines()[-1][:200]}"
@@ -173,7 +173,10 @@ def _come_to_an_end(path: Path, runs: Runs) -> Iterator[str]:
 
 def full_disks(seed: int, tries: int) -> list[FullDisk]:
     """Draw runs that find no room: for a file, and where we may mount, on a disk."""
-    draw, kinds = random.Random(seed), ["file", "disk"] if os.geteuid() == 0 else ["file"]
+    draw, kinds = (
+        random.Random(seed),
+        ["file", "disk"] if os.geteuid() == 0 else ["file"],
+    )
     names = {"file": "a file may not grow", "disk": "a disk is full"}
     kinds = [kinds[i % len(kinds)] for i in range(tries)]
     return [FullDisk(names[kind], kind, draw.random()) for kind in kinds]

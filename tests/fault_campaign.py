@@ -1,6 +1,6 @@
 """Tries many faults of every kind, two cases at once, and counts what goes wrong.
 
-    python tests/fault_campaign.py '{"kinds": {"kills": 100, "damages": 100}, "seed": 0}'
+    python tests/fault_campaign.py '{"kinds": {"kills": 9, "damages": 9}, "seed": 0}'
 
 The answer is a line of JSON for each kind; `python -m benchmarks.faults` asks for it.
 """

@@ -138,8 +138,8 @@ def serve(request: Answer, send: Callable[[Answer], None]) -> None:
     kind = KINDS[request["kind"]]()
     cases = kind.cases(request["seed"], request["tries"], runs)
     for case in cases[request["part"] :: request["parts"]][request["skip"] :]:
-        what = repr(case)[:300]
-        send({"row": row_of(request["kind"], case.name), "what": what})
+        row = row_of(request["kind"], case.name)
+        send({"row": row, "what": repr(case) if row == case.name else case.name})
         faulthandler.dump_traceback_later(TIMEOUT, exit=True)
         with tempfile.TemporaryDirectory(dir=runs.root) as folder:
             tries, wrong = kind.try_case(case, Path(folder), runs)

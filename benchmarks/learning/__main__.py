@@ -30,8 +30,8 @@ STUDIES: dict[str, Callable[[int, list[str]], Iterable[Json]]] = {
 }
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Read the arguments."""
+def main(argv: list[str] | None = None) -> None:
+    """Measure a study, and print and write its results."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.learning", description="What policies learn."
     )
@@ -40,12 +40,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     flag("--seeds", type=int, default=5)
     flag("--no-write", action="store_true", help="only print")
     flag("--flags", nargs=argparse.REMAINDER, default=[], help="of purejaxppo.train")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Measure a study, and print and write its results."""
-    arguments = parse(argv)
+    arguments = parser.parse_args(argv)
     name = arguments.study
     for results in STUDIES[name](arguments.seeds, arguments.flags):
         print(report.as_text(name, results), flush=True)

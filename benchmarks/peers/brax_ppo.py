@@ -73,13 +73,8 @@ class AsBrax(envs.Env):
     def observation_size(self) -> int:
         return jax.eval_shape(self.inner.reset, jax.random.key(0)).obs.shape[-1]
 
-    @property
-    def action_size(self) -> int:
-        return self.size
-
-    @property
-    def backend(self) -> str:
-        return "ours"
+    action_size = property(lambda self: self.size)
+    backend = property(lambda self: "ours")
 
 
 class Training(NamedTuple):

@@ -8,14 +8,11 @@ package, one environment in one thread). A unit is num_envs x num_steps steps.
 
 import functools
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers import worker
-
-Prepare = Callable[[int], Callable[[], None]]
 
 
 def random_actions(config: worker.Json, num_steps: int) -> np.ndarray:
@@ -25,7 +22,7 @@ def random_actions(config: worker.Json, num_steps: int) -> np.ndarray:
     return rng.uniform(-1.0, 1.0, shape).astype(np.float32)
 
 
-def ours(config: worker.Json) -> Prepare:
+def ours(config: worker.Json) -> worker.Prepare:
     """Step as a rollout does, as often, with its restarts of episodes."""
     import jax
 
@@ -40,10 +37,10 @@ def ours(config: worker.Json) -> Prepare:
     def run(episodes: Any, num: int) -> Any:
         return jax.lax.scan(step, episodes, jax.random.split(key, num))
 
-    return in_jax.in_blocks(run, prepared.state.episodes).prepare
+    return in_jax.in_blocks(run, prepared.state.episodes)[0]
 
 
-def envpool(config: worker.Json) -> Prepare:
+def envpool(config: worker.Json) -> worker.Prepare:
     import envpool
 
     sizes = {"num_envs": config["num_envs"], "seed": config.get("seed", 0)}
@@ -52,14 +49,14 @@ def envpool(config: worker.Json) -> Prepare:
     return stepped(pool, random_actions(config, config["num_steps"]), resets=False)
 
 
-def metaworld(config: worker.Json) -> Prepare:
+def metaworld(config: worker.Json) -> worker.Prepare:
     from benchmarks.peers.hammers import official
 
     actions = random_actions(config, config["num_steps"]).reshape(-1, 4)
     return stepped(official(config.get("seed", 0)), actions, resets=True)
 
 
-def stepped(env: Any, actions: np.ndarray, resets: bool) -> Prepare:
+def stepped(env: Any, actions: np.ndarray, resets: bool) -> worker.Prepare:
     """Make blocks that step through the actions a number of times.
 
     Args:
