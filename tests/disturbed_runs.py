@@ -74,14 +74,11 @@ def kills(seed: int, tries: int) -> list[Kill]:
     pairs = [pairs[i % len(pairs)] for i in range(num_runs)]
     if num_runs < len(SIGNALS) * len(MOMENTS):
         draw.shuffle(pairs)
-    return [
-        Kill(f"{name}, {moment}", name, moment, tuple(_shares(draw)))
-        for name, moment in pairs
-    ]
-
-
-def _shares(draw: random.Random) -> Iterator[float]:
-    return (draw.random() for _ in range(_KILLS_A_RUN))
+    found = []
+    for name, moment in pairs:
+        shares = [draw.random() for _ in range(min(tries, _KILLS_A_RUN))]
+        found.append(Kill(f"{name}, {moment}", name, moment, tuple(shares)))
+    return found
 
 
 def _wait_for(

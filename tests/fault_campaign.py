@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from fault_runs import variables
 
+WORKER = Path(__file__).with_name("fault_worker.py")
 WORKERS = 2
 COLUMNS = ("lost", "silent", "traceback", "other")  # the worst first
 Json = dict[str, Any]
@@ -58,7 +59,7 @@ def try_part(request: Json) -> Iterator[Tried]:
     Raises:
       RuntimeError: a worker ended without a case.
     """
-    worker = [sys.executable, str(Path(__file__).with_name("fault_worker.py"))]
+    worker = [sys.executable, str(WORKER)]
     skip, case = 0, None
     while True:
         with subprocess.Popen(
