@@ -10,6 +10,7 @@ from collections.abc import Iterable
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_STRICT = 3
+EXIT_STORAGE = 4
 EXIT_INTERRUPTED = 130
 
 
@@ -94,3 +95,12 @@ class DamagedCheckpoint(CheckpointError):  # noqa: N818
 
 class TrainingStopped(PurejaxppoError):  # noqa: N818
     """Training was stopped by a fault: by a fatal one, with `--strict` by any."""
+
+
+class StorageError(PurejaxppoError):
+    """A file of a run that cannot be written: a full disk, a missing folder."""
+
+    def __init__(self, path: object, error: OSError, advice: str = ""):
+        reason = error.strerror or error
+        advice = f"; {advice}" if advice else ""
+        super().__init__(f"storage: {path} cannot be written ({reason}){advice}")

@@ -15,7 +15,13 @@ from typing import Annotated
 
 import tyro
 
-from purejaxppo.errors import EXIT_OK, EXIT_USAGE, PurejaxppoError
+from purejaxppo.errors import (
+    EXIT_OK,
+    EXIT_STORAGE,
+    EXIT_USAGE,
+    PurejaxppoError,
+    StorageError,
+)
 from purejaxppo.run import folder
 from purejaxppo.run.trained import Which, evaluate
 
@@ -32,6 +38,9 @@ def evaluate_run(
     stochastic: bool = False,
     episodes: int | None = None,
     seed_index: int = 0,
+    env: str | None = None,
+    distribution: str | None = None,
+    trust_env: bool = False,
 ) -> int:
     """Evaluate a run's policy on its fixed seed blocks, and write RUN/evaluation.json.
 
@@ -41,6 +50,9 @@ def evaluate_run(
       stochastic: Sample actions, instead of taking the policy's mode.
       episodes: Episodes per block; as many as in training where not given.
       seed_index: Which seed of a run of several.
+      env: The run's environment, needed where it is a package.module:factory.
+      distribution: The same for the factory of its distribution.
+      trust_env: Import whatever the run names.
     """
     metrics = evaluate(
         run,
@@ -48,22 +60,32 @@ def evaluate_run(
         deterministic=not stochastic,
         episodes=episodes,
         seed_index=seed_index,
+        env=env,
+        distribution=distribution,
+        trust_env=trust_env,
     )
-    folder.write_json(run / "evaluation.json", metrics)
-    width = max(map(len, metrics))
-    for name, value in metrics.items():
-        print(f"{name:<{width}}  {value:.4f}")
+    try:
+        folder.write_json(run / "evaluation.json", metrics)
+    except OSError as error:
+        raise StorageError(run / "evaluation.json", error) from None
+    finally:
+        width = max(map(len, metrics))
+        for name, value in metrics.items():
+            print(f"{name:<{width}}  {value:.4f}")
     return EXIT_OK
 
 
 def main() -> int:
-    """Run the command line; the exit code is 0 or 2 (usage)."""
+    """Run the command line; the exit code is 0, 2 (usage) or 4 (storage)."""
     try:
         return tyro.cli(
             evaluate_run,
             prog="python -m purejaxppo.evaluate",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return EXIT_STORAGE
     except PurejaxppoError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE

@@ -34,6 +34,17 @@ def _target(name: str) -> tuple[str, dict[str, str]]:
     return REGISTRY.get(name, name), {}
 
 
+def is_registered(name: object) -> bool:
+    """Return whether a name is that of a registered environment or "library:name".
+
+    What such a name imports does not depend on who wrote it.
+    """
+    if not isinstance(name, str):
+        return False
+    library, _, inner = name.partition(":")
+    return name in REGISTRY or bool(inner and library in ADAPTERS)
+
+
 def lookup(name: str) -> tuple[ModuleType, str]:
     """Import the module of an environment; return it and the name of its factory.
 

@@ -20,15 +20,22 @@ from purejaxppo.config import Config, Resolved, resolve, value_names, value_of
 from purejaxppo.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
+    EXIT_STORAGE,
     EXIT_STRICT,
     EXIT_USAGE,
     ConfigError,
     PurejaxppoError,
+    StorageError,
     TrainingStopped,
 )
 from purejaxppo.ranges import field_names
 from purejaxppo.run import flags, record
-from purejaxppo.run.options import RESUMABLE, Options, validate_options
+from purejaxppo.run.options import (
+    OF_RESUME,
+    RESUMABLE,
+    Options,
+    validate_options,
+)
 from purejaxppo.validation import validate
 
 
@@ -43,6 +50,9 @@ def parse(argv: list[str]) -> tuple[Resolved, Options]:
     base = resolve(origin.env, origin.preset, {}).config
     values, options = flags.parse_flags(argv, base, Options())
     validate_options(options)
+    for name in OF_RESUME:
+        if getattr(options, name):
+            raise ConfigError(name, True, "False without --resume")
     changed = _changes(base, values)
     if options.engine != Options.engine:
         if not registry.takes_argument(origin.env, "engine"):
@@ -77,10 +87,12 @@ def parse_resumed(argv: list[str], run: Path) -> tuple[Resolved, Options]:
       SystemExit: 2 on an unknown flag, 0 after --help.
     """
     resolved, own = record.read_config(run)
+    own = dataclasses.replace(own, **dict.fromkeys(OF_RESUME, False))
     values, options = flags.parse_flags(argv, resolved.config, own)
     pairs = {n: (value_of(resolved.config, n), values[n]) for n in value_names()}
     pairs |= {n: (getattr(own, n), getattr(options, n)) for n in field_names(Options)}
-    for name in sorted(pairs.keys() - RESUMABLE - {"resume", "print_config"}):
+    of_command = OF_RESUME | {"resume", "print_config"}
+    for name in sorted(pairs.keys() - RESUMABLE - of_command):
         was, wanted = pairs[name]
         if wanted != was:
             allowed = f"the run's own {was!r} with --resume"
@@ -116,14 +128,16 @@ def _show(value: object) -> str:
     return str(value) if value != "" else "-"
 
 
-def _resume(argv: list[str], run: Path) -> int:
+def _resume(argv: list[str], run: Path, given: Mapping[str, str]) -> int:
     resolved, options = parse_resumed(argv, run)
     if options.print_config:
         print(describe(resolved, options))
         return EXIT_OK
     from purejaxppo.run import runner
+    from purejaxppo.run.trust import Trust
 
-    return runner.resume(resolved, options, run)
+    trust = Trust(given.get("env"), given.get("distribution"), options.trust_env)
+    return runner.resume(resolved, options, run, trust)
 
 
 def _start(argv: list[str]) -> int:
@@ -142,18 +156,31 @@ def _start(argv: list[str]) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    run = flags.parse_origin(argv).resume
-    return _resume(argv, Path(run)) if run else _start(argv)
+    given = flags.parse_given(argv)
+    for name in ("resume", "run_dir", "demonstrations"):
+        if given.get(name) == "":
+            allowed = "a path, and not the value of a variable that is not set"
+            raise ConfigError(name, "", allowed)
+    if "resume" in given:
+        return _resume(argv, Path(given["resume"]), given)
+    return _start(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; the exit code is 0, 2 (usage), 3 (strict) or 130."""
+    """Run the command line; the exit code is 0, 2, 3, 4 or 130.
+
+    2 is a usage error, 3 a fault with `--strict`, 4 a folder that cannot be written,
+    and 130 an interrupt.
+    """
     argv = sys.argv[1:] if argv is None else argv
     try:
         return _main(argv)
     except TrainingStopped as error:
         print(f"stopped: {error}", file=sys.stderr)
         return EXIT_STRICT
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return EXIT_STORAGE
     except PurejaxppoError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE

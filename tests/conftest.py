@@ -5,14 +5,17 @@ that cannot bear it is wrapped where it is called.
 """
 
 import gc
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 import pytest
-from helpers import QUICK
+from helpers import QUICK, TINY
 
 import purejaxppo  # noqa: F401 (prepares XLA, before any test starts it)
+from purejaxppo import train
 from purejaxppo.run.compiler import Compiler
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -64,3 +67,22 @@ def quick_programs() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 6 updates. Do not change it; copy it with `killed`."""
+    path = tmp_path_factory.mktemp("tiny") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Compiler.__init__, "__defaults__", (QUICK,))
+        assert train.main([*TINY, "--run-dir", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def killed(tiny_run: Path, tmp_path: Path, quick_compiler: None) -> Path:
+    """A copy of the tiny run, as if it had been killed at its end."""
+    path = tmp_path / "run"
+    shutil.copytree(tiny_run, path)
+    (path / "summary.json").unlink()
+    return path

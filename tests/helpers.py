@@ -1,8 +1,10 @@
 """What several tests share: quick compilation, small configurations, comparisons."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.config import Config, Hypers
+from purejaxppo.run import checkpoint, files
 
 # An update compiles three times as fast; arrays as small as ours lose nothing by it.
 QUICK = {"xla_backend_optimization_level": 0}
@@ -85,3 +88,24 @@ def _to_numpy(x: object) -> np.ndarray:
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
     return np.asarray(x)
+
+
+# A run of 6 updates, a checkpoint every 2: see the fixture `tiny_run`.
+TINY = (
+    "--env probe_envs:make --env-kwargs kind=observation continuous=True "
+    "--num-envs 4 --num-steps 8 --num-minibatches 2 --num-epochs 2 "
+    "--total-timesteps 192 --hidden-sizes 8 --critic-hidden-sizes 8 --reset fresh "
+    "--num-evals 2 --eval-episodes 4 --no-tensorboard --checkpoint-every 2 "
+    "--chunk-updates 1"
+).split()
+
+
+def forget_checksum(run: Path) -> None:
+    """The run as versions wrote it that recorded no checksum of config.json."""
+    for step in checkpoint.steps(run / "checkpoints"):
+        path = run / "checkpoints" / f"{step:08d}"
+        meta = json.loads((path / "meta.json").read_text())
+        meta["metadata"].pop("config", None)
+        content = json.dumps(meta).encode()
+        (path / "meta.json").write_bytes(content)
+        (path / "done").write_text(files.checksum(content))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from helpers import forget_checksum
 
 from purejaxppo import config, evaluate, hypers, load_policy, train
 from purejaxppo.config import Config, Hypers
@@ -28,6 +29,7 @@ from purejaxppo.run import options, record
 from purejaxppo.run.options import Options
 from purejaxppo.validation import validate
 
+ENV = ("--env", "probe_envs:make")
 SMALL = (
     "--env probe_envs:make --env-kwargs kind=observation --num-envs 4 --num-steps 8 "
     "--num-minibatches 2 --num-epochs 2 --total-timesteps 192 --hidden-sizes 8 "
@@ -370,6 +372,7 @@ def edited(run: Path, path: Path, **changes) -> Path:
     entries = json.loads((path / "config.json").read_text()) | changes
     entries = {name: entry for name, entry in entries.items() if entry is not None}
     (path / "config.json").write_text(json.dumps(entries))
+    forget_checksum(path)
     return path
 
 
@@ -377,7 +380,7 @@ def test_a_run_of_the_first_format_resumes(finished_run, tmp_path, capsys):
     settings = json.loads((finished_run / "config.json").read_text())["options"]
     first = {"format": None, "env_version": None, "options": None}
     path = edited(finished_run, tmp_path / "run", **first, settings=settings)
-    assert train.main(["--resume", str(path)]) == EXIT_OK
+    assert train.main(["--resume", str(path), *ENV]) == EXIT_OK
     assert "at 192 steps" in capsys.readouterr().err
     summary = json.loads((finished_run / "summary.json").read_text())
     again = json.loads((path / "summary.json").read_text())
@@ -386,12 +389,12 @@ def test_a_run_of_the_first_format_resumes(finished_run, tmp_path, capsys):
 
 def test_a_run_of_another_version_of_the_environment(finished_run, tmp_path, capsys):
     path = edited(finished_run, tmp_path / "run", env_version=7)
-    assert train.main(["--resume", str(path)]) == EXIT_USAGE
+    assert train.main(["--resume", str(path), *ENV]) == EXIT_USAGE
     sentence = "resume: got 'probe_observation of version 7'; allowed is a run with"
     assert sentence in capsys.readouterr().err
     for f in (evaluate, load_policy):
         with pytest.raises(ConfigError, match=r"run: got 'probe_obs.* of version 7'"):
-            f(path)
+            f(path, env=ENV[1])
 
 
 EVALUATE = "purejaxppo.evaluate"
@@ -402,7 +405,7 @@ def test_the_command_evaluates_a_run(finished_run, tmp_path):
     flags = "--which latest --episodes 2 --stochastic".split()
     root, tests = Path(__file__).parent.parent, Path(__file__).parent
     said = subprocess.run(
-        [sys.executable, "-m", EVALUATE, str(path), *flags],
+        [sys.executable, "-m", EVALUATE, str(path), *ENV, *flags],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (root, tests)))},
         capture_output=True,
         text=True,
@@ -426,7 +429,9 @@ def test_the_command_refuses_what_it_cannot_evaluate(
     finished_run, flags, sentence, capsys, monkeypatch
 ):
     """The module as `python -m` runs it, but in this process."""
-    monkeypatch.setattr(sys, "argv", ["evaluate", str(finished_run), *flags.split()])
+    monkeypatch.setattr(
+        sys, "argv", ["evaluate", str(finished_run), *ENV, *flags.split()]
+    )
     with pytest.raises(SystemExit) as info:
         runpy.run_module(EVALUATE, run_name="__main__")
     assert info.value.code == EXIT_USAGE
@@ -435,9 +440,9 @@ def test_the_command_refuses_what_it_cannot_evaluate(
 
 def test_evaluation_of_a_run_repeats_what_training_said(finished_run):
     summary = json.loads((finished_run / "summary.json").read_text())
-    metrics = evaluate(finished_run, "best")
+    metrics = evaluate(finished_run, "best", env=ENV[1])
     assert metrics["eval/min_block_success"] == summary["best"]["worst"]
-    loaded = load_policy(finished_run)
+    loaded = load_policy(finished_run, env=ENV[1])
     state = loaded.learner.task.env.reset(jax.random.key(0))
     action, _ = loaded.act(state)
     assert action["move"].shape == ()
@@ -473,8 +478,8 @@ def test_each_seed_has_a_best_checkpoint_of_its_own(two_seeds):
         assert summary["best_of_seeds"][seed] == best
         metrics = evaluate(two_seeds, "best", seed_index=seed)
         assert (metrics[names[0]], metrics[names[1]]) == (worst, mean)
-        assert load_policy(two_seeds, "best", seed).update == update
-        assert load_policy(two_seeds, "latest", seed).update == 6
+        assert load_policy(two_seeds, "best", seed, env=ENV[1]).update == update
+        assert load_policy(two_seeds, "latest", seed, env=ENV[1]).update == 6
         updates.append(update)
     assert updates[0] != updates[1]  # else this test would show nothing
     kept = [int(path.name) for path in (two_seeds / "checkpoints").iterdir()]

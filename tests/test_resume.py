@@ -75,7 +75,7 @@ def wait_for_rows(path: Path, process: subprocess.Popen, rows: int) -> None:
 
 
 def final_state(path: Path):
-    loaded = load_policy(path, "latest")
+    loaded = load_policy(path, "latest", env="probe_envs:make")
     assert loaded.update == NUM_UPDATES
     return loaded.state
 
@@ -91,7 +91,7 @@ def rows_of(path: Path, table: str) -> list[dict[str, str]]:
 def resume(path: Path) -> str:
     """Go on to the end; what it said."""
     result = subprocess.run(
-        command("--resume", str(path)),
+        command("--resume", str(path), "--env", "probe_envs:make"),
         capture_output=True,
         text=True,
         timeout=300,
@@ -165,7 +165,7 @@ def test_killed_again_and_again_equals_undisturbed(by_ones, tmp_path):
         time.sleep(random.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        process = popen(command("--resume", str(path)))
+        process = popen(command("--resume", str(path), "--env", "probe_envs:make"))
     _, errors = process.communicate(timeout=300)
     assert process.returncode == EXIT_OK, (moments, errors)
     assert_same_run(path, by_ones)
@@ -211,7 +211,7 @@ def test_run_written_by_0_1_0_resumes_to_its_end(tmp_path):
     assert f"resuming {path} at {32 * 12:,} steps" in said
     updates = [int(row["update"]) for row in rows_of(path, "metrics.csv")]
     assert updates == list(range(1, 31))
-    loaded = load_policy(path, "latest")
+    loaded = load_policy(path, "latest", env="probe_envs:make")
     assert int(loaded.state.update_count) == 30
     # It goes on as it began: rewards had no bound.
     assert loaded.learner.task.config.hypers.reward_clip == math.inf

@@ -13,6 +13,7 @@ from purejaxppo.errors import EXIT_OK, EXIT_STRICT
 from purejaxppo.run import checkpoint, seeds
 from purejaxppo.run.trained import load_policy
 
+ENV = ("--env", "probe_envs:Faulty")
 FLAGS = (
     "--env probe_envs:Faulty --num-envs 4 --num-steps 8 --num-minibatches 2 "
     "--num-epochs 2 --total-timesteps 256 --hidden-sizes 8 "
@@ -81,10 +82,10 @@ def test_it_stops_at_the_fault_and_saves_what_was_before(
     expected = [(i, 0) for i in range(1, fault)] + [(fault, 48)], evaluated
     assert tables(path) == expected
     assert checkpoint.steps(path / "checkpoints")[-1] == fault - 1
-    saved = load_policy(path, "latest").state
+    saved = load_policy(path, "latest", env=ENV[1]).state
     assert int(saved.update_count) == fault - 1
     # A resumed run tries again from before the fault, and finds it again.
-    assert train.main(["--resume", str(path)]) == EXIT_STRICT
+    assert train.main(["--resume", str(path), *ENV]) == EXIT_STRICT
     assert tables(path) == expected
     if fault == 5:  # that of a run without `strict`, to the bit; the fault is fatal
         kept = ["--checkpoint-every", "1", "--keep-checkpoints", "9"]
@@ -99,9 +100,11 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     path, other = tmp_path / "run", tmp_path / "other"
     assert run(path, *kwargs, "--strict") == EXIT_STRICT
     assert tables(path) == ([(1, 0), (2, 0), (3, 16)], [0])
-    assert train.main(["--resume", str(path), "--no-strict"]) == EXIT_OK
+    assert train.main(["--resume", str(path), *ENV, "--no-strict"]) == EXIT_OK
     assert run(other, *kwargs) == EXIT_OK
     assert tables(path) == tables(other)
     assert tables(path)[1] == [0, 4, 8]
-    states = [load_policy(folder, "latest").state for folder in (path, other)]
+    states = [
+        load_policy(folder, "latest", env=ENV[1]).state for folder in (path, other)
+    ]
     assert_trees_equal(*states)

@@ -63,7 +63,8 @@ def test_numbers_of_64_bits_are_refused(tmp_path):
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
     make_run(tmp_path / "run")
-    result = command("purejaxppo.evaluate", str(tmp_path / "run"), JAX_ENABLE_X64="1")
+    words = ["purejaxppo.evaluate", str(tmp_path / "run"), *FLAGS[:2]]
+    result = command(*words, JAX_ENABLE_X64="1")
     assert result.returncode == EXIT_USAGE
     assert result.stderr.startswith("JAX_ENABLE_X64: got True; allowed is False")
 

@@ -5,6 +5,9 @@ representation of trees. Arrays of size 0 are left out, because orbax refuses th
 their shape is known.
 """
 
+import errno
+import os
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo.errors import CheckpointError
+from purejaxppo.run import files
 
 Arrays = dict[str, np.ndarray]  # tree path, as `jax.tree_util.keystr` has it -> array
 State = TypeVar("State")  # a pytree of arrays
@@ -96,8 +100,32 @@ def write(path: Path, arrays: Arrays) -> None:
     # Imported here because it is slow, and usage errors should be reported fast.
     import orbax.checkpoint as ocp
 
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(arrays))
+    _check_space(path, sum(array.nbytes for array in arrays.values()))
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(arrays))
+    except ValueError as error:  # which is how tensorstore reports the disk's errors
+        found = re.search(r"os_error_code='(\d+)'", str(error))
+        if found is None:
+            raise
+        code = int(found[1])
+        raise OSError(code, os.strerror(code), str(path)) from None
+
+
+def _check_space(path: Path, size: int) -> None:
+    """Raise an OSError if there is no space for a file of `size` bytes beside `path`.
+
+    Without this check orbax would notice it in a thread, which prints a traceback.
+    """
+    probe = path.with_suffix(".space")
+    try:
+        with files.open_new(probe) as file:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Arrays:

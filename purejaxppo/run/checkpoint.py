@@ -16,7 +16,7 @@ was lost in 90 SIGKILLs, nor with a manager whose handler writes both files in
 for 2.4 MB saved and pruned), and orbax never calls fsync.
 """
 
-import hashlib
+import contextlib
 import json
 import os
 import shutil
@@ -26,11 +26,12 @@ from typing import TypedDict, TypeVar
 
 from purejaxppo import __version__
 from purejaxppo.errors import CheckpointError, DamagedCheckpoint
-from purejaxppo.run import arrays
+from purejaxppo.run import arrays, files
 from purejaxppo.run.migrations import FORMAT, MIGRATIONS, Metadata
 
 _DONE, _META, _STATE = "done", "meta.json", "state"
-_UNFINISHED = ".unfinished"
+_UNFINISHED, _DELETED = ".unfinished", ".deleted"
+_DIGITS = 8
 
 State = TypeVar("State")  # a pytree of arrays
 
@@ -56,45 +57,49 @@ class Meta(TypedDict):
 # --- files --------------------------------------------------------------------------
 
 
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _checksums(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
-        path.relative_to(folder).as_posix(): _checksum(path.read_bytes())
-        for path in files
+        path.relative_to(folder).as_posix(): files.checksum(path.read_bytes())
+        for path in paths
     }
 
 
-def _sync(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _write_synced(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    _sync(path)
+    with files.open_new(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _delete(path: Path) -> None:
-    # The marker first, so that a partly deleted folder does not count as a checkpoint.
-    (path / _DONE).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
+    # Renamed first, so that a partly deleted folder does not count as a checkpoint.
+    deleted = path.with_suffix(_DELETED)
+    shutil.rmtree(deleted, ignore_errors=True)
+    with contextlib.suppress(OSError):  # an undeleted folder does no harm
+        path.rename(deleted)
+    shutil.rmtree(deleted, ignore_errors=True)
 
 
-def _is_step(name: str) -> bool:
+def _step_of(path: Path) -> int | None:
+    """Return the step of a checkpoint's folder; None if it is not one of ours."""
+    name = path.name
     # `str.isdigit` alone holds for other characters too, such as "²".
-    return name.isascii() and name.isdigit()
+    if not (name.isascii() and name.isdigit() and len(name) >= _DIGITS):
+        return None
+    ours = (path / _META).is_file() or (path / _DONE).is_file()
+    return int(name) if ours and not path.is_symlink() else None
+
+
+def _is_remnant(path: Path) -> bool:
+    """Return whether a killed process left this folder unfinished or half deleted."""
+    is_number = path.stem.isascii() and path.stem.isdigit()
+    ours = path.suffix in (_UNFINISHED, _DELETED) and is_number
+    return ours and path.is_dir() and not path.is_symlink()
 
 
 def _path(folder: Path, step: int) -> Path:
-    return folder / f"{step:08d}"
+    return folder / f"{step:0{_DIGITS}d}"
 
 
 # --- checkpoints --------------------------------------------------------------------
@@ -111,14 +116,32 @@ def save(folder: Path, step: int, state: object, metadata: Metadata) -> Path:
 
     Returns:
       the folder of the new checkpoint.
+
+    Raises:
+      OSError: it cannot be written; the folder is as before.
     """
     final = _path(folder, step)
     path = final.with_suffix(_UNFINISHED)
+    folder.mkdir(exist_ok=True)
     shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    try:
+        _write(path, step, state, metadata)
+        if final.exists():  # the same state, written before the run was interrupted
+            _delete(final)
+        path.rename(final)
+    except OSError:  # what is of no use takes no space
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    files.sync(folder)
+    return final
+
+
+def _write(path: Path, step: int, state: object, metadata: Metadata) -> None:
+    """Write all files of a checkpoint into a new folder, the marker last."""
+    path.mkdir()
     arrays.write(path / _STATE, arrays.flatten(state))
     for file in (path / _STATE).rglob("*"):  # orbax does not call fsync
-        _sync(file)
+        files.sync(file)
     meta: Meta = {
         "format": FORMAT,
         "purejaxppo": __version__,
@@ -128,24 +151,17 @@ def save(folder: Path, step: int, state: object, metadata: Metadata) -> Path:
     }
     content = json.dumps(meta, indent=1).encode()
     _write_synced(path / _META, content)
-    _sync(path)
-    _write_synced(path / _DONE, _checksum(content).encode())
-    if final.exists():  # the same state, written before the run was interrupted
-        _delete(final)
-    path.rename(final)
-    _sync(folder)
-    return final
+    files.sync(path)
+    _write_synced(path / _DONE, files.checksum(content).encode())
 
 
 def steps(folder: Path) -> list[int]:
     """Return the steps of the finished checkpoints in a folder, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if _is_step(path.name) and (path / _DONE).exists()
-    )
+    finished = [path for path in folder.iterdir() if (path / _DONE).is_file()]
+    found = [_step_of(path) for path in finished]
+    return sorted(step for step in found if step is not None)
 
 
 def read_meta(folder: Path, step: int) -> Meta:
@@ -163,7 +179,7 @@ def read_meta(folder: Path, step: int) -> Meta:
         raise CheckpointError(
             path, f"cannot be read ({error.strerror})", "a finished one"
         ) from None
-    if _checksum(content).encode() != marker:
+    if files.checksum(content).encode() != marker:
         raise DamagedCheckpoint(path, f"is damaged: {_META}", "an undamaged one")
     meta: Meta = json.loads(content)
     if meta["format"] > FORMAT:
@@ -246,6 +262,8 @@ def prune(folder: Path, keep: int, protect: set[int]) -> None:
     """
     retained = {*steps(folder)[-keep:], *protect}
     for path in folder.iterdir():
-        unfinished = path.suffix == _UNFINISHED
-        if unfinished or (_is_step(path.name) and int(path.name) not in retained):
+        step = _step_of(path)
+        if step is not None and step not in retained:
             _delete(path)
+        elif _is_remnant(path):
+            shutil.rmtree(path, ignore_errors=True)

@@ -25,7 +25,7 @@ from purejaxppo.policy import custom
 from purejaxppo.ppo.demonstrations import Demonstrations, faults
 from purejaxppo.ppo.imitation import num_attempts
 from purejaxppo.ppo.types import Metrics
-from purejaxppo.run import npz
+from purejaxppo.run import files, npz
 
 FORMAT = 1
 FILE = "demonstrations.npz"  # in a run's folder
@@ -56,13 +56,14 @@ def save(path: Path, demonstrations: Demonstrations, env: Env) -> None:
         name: np.asarray(array) for name, array in _named_arrays(demonstrations).items()
     }
     temporary = path.with_suffix(".tmp.npz")
-    # Pyright assumes that a name in `arrays` may be `allow_pickle`; none is.
-    np.savez_compressed(
-        temporary,
-        format=FORMAT,
-        env=env.spec.name,
-        **arrays,  # pyright: ignore[reportArgumentType]
-    )
+    with files.open_new(temporary) as file:
+        # Pyright assumes that a name in `arrays` may be `allow_pickle`; none is.
+        np.savez_compressed(
+            file,
+            format=FORMAT,
+            env=env.spec.name,
+            **arrays,  # pyright: ignore[reportArgumentType]
+        )
     temporary.replace(path)
 
 

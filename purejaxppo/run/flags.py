@@ -93,6 +93,20 @@ class Origin:
     resume: str = Options.resume
 
 
+_NOT_GIVEN = "\0"  # which no argument of a command line can contain
+
+
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """Flags for which it matters whether they are given, even if without a value."""
+
+    env: str = _NOT_GIVEN
+    distribution: str = _NOT_GIVEN
+    resume: str = _NOT_GIVEN
+    run_dir: str = _NOT_GIVEN
+    demonstrations: str = _NOT_GIVEN
+
+
 class Values(NamedTuple):
     """The values of all flags.
 
@@ -111,6 +125,14 @@ def parse_origin(argv: list[str]) -> Origin:
         Origin, args=argv, prog=PROGRAM, add_help=False, return_unknown_args=True
     )
     return origin
+
+
+def parse_given(argv: list[str]) -> dict[str, str]:
+    """Parse the flags for paths and imports; return those that are given, by name."""
+    given, _ = tyro.cli(
+        _Given, args=argv, prog=PROGRAM, add_help=False, return_unknown_args=True
+    )
+    return {n: x for n, x in dataclasses.asdict(given).items() if x != _NOT_GIVEN}
 
 
 def parse_flags(argv: list[str], config: Config, options: Options) -> Values:

@@ -9,6 +9,7 @@ checkpoints/       see `checkpoint`
 summary.json       final results; written when the run is finished
 """
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -21,6 +22,7 @@ from typing import Any
 
 from purejaxppo import __version__
 from purejaxppo.errors import ConfigError
+from purejaxppo.run import files
 
 CHECKPOINTS = "checkpoints"
 Record = dict[str, Any]  # JSON
@@ -59,12 +61,19 @@ def create(path: Path) -> None:
                 "run_dir", str(path), "a new or empty folder, or --resume"
             )
         probe = path / ".writable"
-        probe.touch()
+        files.open_new(probe).close()
         probe.unlink()
     except OSError as error:
         raise ConfigError(
             "run_dir", str(path), f"a folder that can be written ({error.strerror})"
         ) from None
+
+
+def remove_unused(path: Path) -> None:
+    """Remove the folder of a run that could not be started, if it holds nothing."""
+    with contextlib.suppress(OSError):
+        (path / files.LOCK).unlink(missing_ok=True)
+        path.rmdir()
 
 
 def _version(package: str) -> str | None:
@@ -113,9 +122,11 @@ def provenance(command: list[str]) -> Record:
 
 
 def changed_since(record: Record) -> list[str]:
-    """Describe each change of versions or machine since the run was started."""
+    """Describe each change of versions, machine or flags since the run was started."""
     current = provenance([])
-    return [
+    flags, current_flags = record.get("xla_flags", ""), current["xla_flags"]
+    changed_flags = f"xla_flags: {flags!r} then, {current_flags!r} now"
+    return [changed_flags] * (flags != current_flags) + [
         f"{group}.{name}: {recorded!r} then, {current[group].get(name)!r} now"
         for group in ("versions", "machine")
         for name, recorded in record[group].items()
@@ -128,10 +139,8 @@ def write_json(path: Path, record: Mapping[str, object]) -> None:
 
     Infinity and NaN, which JSON lacks, are written as strings that `float` can read.
     """
-    temporary = path.with_suffix(".tmp")
     text = json.dumps(_without_infinity(record), indent=1, allow_nan=False)
-    temporary.write_text(text + "\n")
-    temporary.replace(path)
+    files.replace(path, f"{text}\n".encode())
 
 
 def _without_infinity(value: object) -> object:

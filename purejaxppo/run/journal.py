@@ -1,9 +1,9 @@
 """The journal of a run: its tables, messages, faults and best evaluations."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -13,10 +13,13 @@ from purejaxppo.ppo.status import FATAL, describe
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.run import best
 from purejaxppo.run.compiler import Ledger
+from purejaxppo.run.events import Events
 from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress
 from purejaxppo.run.snapshot import Snapshot, duration
-from purejaxppo.run.tables import Events, Row, Table
+from purejaxppo.run.tables import Row, Table, TableRecord
+
+METRICS = "metrics.csv"
 
 
 class Metadata(TypedDict):
@@ -28,6 +31,8 @@ class Metadata(TypedDict):
     training_seconds: float
     trained_steps: int
     seconds: float
+    tables: NotRequired[dict[str, TableRecord]]  # since 0.3.0
+    config: NotRequired[str]  # checksum of config.json; since 0.3.0
 
 
 class Journal:
@@ -97,14 +102,34 @@ class Journal:
 
     # --- files ----------------------------------------------------------------------
 
-    def open(self, update: int) -> None:
-        """Open tables and events, and delete entries after `update` of a killed run."""
-        self.metrics = Table(self.path / "metrics.csv")
+    def open(
+        self, update: int, records: Mapping[str, TableRecord] | None = None
+    ) -> None:
+        """Open tables and events, and delete entries after `update` of a killed run.
+
+        Args:
+          update: the last update whose entries are kept.
+          records: what `table_records` returned for the checkpoint, if known.
+        """
+        self.metrics = Table(self.path / METRICS)
         self.evals = Table(self.path / "evals.csv")
         for table in (self.metrics, self.evals):
-            table.truncate(update)
+            loss = table.truncate(update, (records or {}).get(table.path.name))
+            if loss:
+                self.progress.line(f"warning: {loss}")
         purge = update * self.config.batch_size + 1 if update > 0 else None
-        self.events = Events(self.path, self.options.tensorboard, purge)
+        enabled, warn = self.options.tensorboard, self.progress.line
+        self.events = Events(self.path, enabled, purge, warn)
+
+    def table_records(self) -> dict[str, TableRecord]:
+        """Flush the tables to the disk; return what a checkpoint records of them.
+
+        Raises:
+          OSError: a table cannot be written.
+        """
+        for table in (self.metrics, self.evals):
+            table.sync()
+        return {t.path.name: t.record() for t in (self.metrics, self.evals)}
 
     def close(self) -> None:
         """Close the events file if it is open."""

@@ -38,6 +38,10 @@ class StartOptions:
     """Folder of the run, new or empty; default: runs/ENV-DATE-TIME."""
     resume: Annotated[str, Text()] = ""
     """Folder of a run to continue, with the configuration of that run."""
+    trust_env: bool = False
+    """Import whatever the run to continue names as environment or distribution."""
+    overwrite: bool = False
+    """Start the run to continue anew if it has lost its checkpoints."""
     print_config: bool = False
     """Print every value and its source, and exit without training."""
     demonstrations: Annotated[str, Text()] = ""
@@ -68,6 +72,8 @@ class Options(ResumableOptions, StartOptions, EnvironmentOptions):
 
 
 RESUMABLE = frozenset(field_names(ResumableOptions))
+# Of the command line alone: a run cannot ask for them.
+OF_RESUME = frozenset(("trust_env", "overwrite"))
 
 
 def validate_options(options: Options) -> None:

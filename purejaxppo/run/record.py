@@ -17,9 +17,16 @@ from typing import TypeVar
 
 from purejaxppo.config import Config, Hypers, Resolved
 from purejaxppo.env import EnvSpec
-from purejaxppo.errors import ConfigError
+from purejaxppo.errors import CheckpointError, ConfigError
 from purejaxppo.ranges import field_names
-from purejaxppo.run.folder import Record, check_path, provenance, write_json
+from purejaxppo.run import checkpoint, files
+from purejaxppo.run.folder import (
+    CHECKPOINTS,
+    Record,
+    check_path,
+    provenance,
+    write_json,
+)
 from purejaxppo.run.options import Options, validate_options
 from purejaxppo.validation import validate
 
@@ -164,6 +171,10 @@ def read_config(path: Path, field: str = "resume") -> tuple[Resolved, Options]:
       ConfigError: the folder is missing, holds no run, or holds a run that this version
         of purejaxppo cannot read, or a value that is not allowed.
     """
+    try:
+        files.refuse_links(path, field)
+    except ValueError:  # a path with a NUL
+        raise _not_a_run(path, field) from None
     record = read(path, field)
     try:
         _refuse_unknown_fields(record, path, field)
@@ -178,6 +189,33 @@ def read_config(path: Path, field: str = "resume") -> tuple[Resolved, Options]:
     if not all(isinstance(source, str) for source in sources.values()):
         raise _not_a_run(path, field)
     return Resolved(config, sources), options
+
+
+def checksum(path: Path) -> str:
+    """Return the checksum of a run's config.json, which every checkpoint records."""
+    return files.checksum((path / _CONFIG).read_bytes())
+
+
+def check_unchanged(path: Path, field: str = "resume") -> None:
+    """Compare config.json with the checksum in the run's newest checkpoint.
+
+    Args:
+      path: the run's folder.
+      field: name of the run in an error.
+
+    Raises:
+      ConfigError: config.json has been changed.
+    """
+    checkpoints = path / CHECKPOINTS
+    for step in reversed(checkpoint.steps(checkpoints)):
+        try:
+            metadata = checkpoint.read_meta(checkpoints, step)["metadata"]
+        except CheckpointError:  # reported when it is restored
+            continue
+        if metadata.get("config", checksum(path)) != checksum(path):
+            allowed = f"a run whose {_CONFIG} is as checkpoint {step:08d} recorded it"
+            raise ConfigError(field, str(path), f"{allowed}; it was changed since")
+        return
 
 
 def check_env_version(path: Path, spec: EnvSpec, field: str = "resume") -> None:

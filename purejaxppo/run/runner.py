@@ -16,7 +16,13 @@ import numpy as np
 
 from purejaxppo import trees
 from purejaxppo.config import Hypers, Resolved
-from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
+from purejaxppo.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    ConfigError,
+    StorageError,
+    TrainingStopped,
+)
 from purejaxppo.ppo.demonstrations import Demonstrations
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.ppo.update import as_arrays
@@ -25,15 +31,19 @@ from purejaxppo.run import (
     checkpoint,
     compiler,
     demonstrations,
+    files,
     folder,
     preflight,
     record,
     seeds,
 )
 from purejaxppo.run.interrupt import Interrupt
-from purejaxppo.run.journal import Journal, Metadata
+from purejaxppo.run.journal import METRICS, Journal, Metadata
 from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress
+from purejaxppo.run.saving import Saver, write_persistently
+from purejaxppo.run.tables import Table
+from purejaxppo.run.trust import Trust, check_imports
 from purejaxppo.validation import advice
 
 _CHUNK_SECONDS = 2.0  # target duration of a chunk of updates
@@ -67,8 +77,7 @@ class Runner:
         self.hypers = as_arrays(self.config.hypers)
         self.compile = compiler.Compiler(progress)
         self.journal = Journal(self.learner, options, path, progress)
-        self.checkpoints = path / folder.CHECKPOINTS
-        self.saved_update, self.saved_time = -1, time.monotonic()
+        self.saver = Saver(path, options, self.journal, progress)
         self.demonstrations = self._load_demonstrations()
 
     def _load_demonstrations(self) -> Demonstrations | None:
@@ -76,7 +85,7 @@ class Runner:
 
         A run with a checkpoint is past cloning, and does not need them.
         """
-        if not self.options.demonstrations or checkpoint.steps(self.checkpoints):
+        if not self.options.demonstrations or checkpoint.steps(self.saver.checkpoints):
             return None
         copy = self.path / demonstrations.FILE
         source = copy if copy.exists() else Path(self.options.demonstrations)
@@ -148,22 +157,6 @@ class Runner:
             metrics = jax.block_until_ready(compiled(state))
         self.journal.log_evaluation(metrics, update)
 
-    def save(self, state: TrainState, update: int) -> None:
-        """Write a checkpoint, unless it exists, and delete old ones."""
-        if self.saved_update != update:
-            metadata = dict(self.journal.metadata())
-            checkpoint.save(self.checkpoints, update, state, metadata)
-            protect = {best.update for best in self.journal.bests if best}
-            checkpoint.prune(self.checkpoints, self.options.keep_checkpoints, protect)
-        self.saved_update, self.saved_time = update, time.monotonic()
-
-    def _save_is_due(self, update: int) -> bool:
-        every = self.options.checkpoint_every
-        age = time.monotonic() - self.saved_time
-        evaluated = update in self.config.eval_points
-        due = age > self.options.checkpoint_seconds
-        return evaluated or due or bool(every and update % every == 0)
-
     def _chunk_length(self, update: int, seconds_per_update: float | None) -> int:
         """Return the number of updates of the next chunk.
 
@@ -208,17 +201,21 @@ class Runner:
             reason = self.journal.log_updates(metrics, before + 1, num, seconds)
             update = before + (num - 1 if reason and strict else num)
             per_update = seconds / num
-            if update in self.config.eval_points and update > before:
+            evaluated = update in self.config.eval_points
+            if evaluated and update > before:
                 self.evaluate_and_log(state, update)
-            if reason or interrupt.requested or self._save_is_due(update):
-                self.save(state, update)
-                interrupt.must_save = False
+            stopping = interrupt.requested and update < self.config.num_updates
+            if reason or stopping:
+                self.saver.save_last(state, update)
+            elif evaluated or self.saver.is_due(update):
+                self.saver.save(state, update)
+            interrupt.must_save = self.saver.saved_update != update
             if reason:
                 raise TrainingStopped(reason)
-            if interrupt.requested and update < self.config.num_updates:
+            if stopping:
                 self.progress.line(f"saved; go on with --resume {self.path}")
                 return EXIT_INTERRUPTED
-        self.save(state, update)
+        self.saver.save_last(state, update)
         interrupt.must_save = False
         self.finish(state, update)
         return EXIT_OK
@@ -248,14 +245,15 @@ class Runner:
         self.journal.report_end()
         summary = self.journal.summary(update, self.compile.ledger)
         summary["stochastic"] = {n: np.asarray(x).tolist() for n, x in metrics.items()}
-        folder.write_json(self.path / _SUMMARY, summary)
+        path = self.path / _SUMMARY
+        write_persistently(lambda: folder.write_json(path, summary), self.path)
 
     def run_from_start(self, interrupt: Interrupt) -> int:
         """Train from the first state; return the exit code."""
         self.journal.open(-1)  # deletes the rows of an earlier attempt
         state = self.make_first_state()
         self.evaluate_and_log(state, 0)
-        self.save(state, 0)
+        self.saver.save_last(state, 0)
         return self.train(state, 0, interrupt)
 
     def run_from_checkpoint(self, interrupt: Interrupt) -> int:
@@ -266,13 +264,14 @@ class Runner:
         """
         shapes = seeds.state_shapes(self.learner, self.options)
         state, metadata = checkpoint.restore_latest(
-            self.checkpoints, shapes, self.progress.line
+            self.saver.checkpoints, shapes, self.progress.line
         )
         update = int(np.asarray(state.update_count).ravel()[0])
-        checkpoint.discard_after(self.checkpoints, update)
-        self.journal.restore(cast(Metadata, metadata))
-        self.journal.open(update)
-        self.saved_update = update
+        checkpoint.discard_after(self.saver.checkpoints, update)
+        metadata = cast(Metadata, metadata)
+        self.journal.restore(metadata)
+        self.journal.open(update, metadata.get("tables"))
+        self.saver.saved_update = update
         steps = update * self.config.batch_size
         self.progress.line(f"resuming {self.path} at {steps:,} steps")
         if update < self.config.num_updates:
@@ -300,21 +299,27 @@ def start(resolved: Resolved, options: Options, path: Path, command: list[str]) 
     progress = Progress()
     runner = Runner(resolved, options, path, progress)
     folder.create(path)
-    record.write(path, resolved, options, command, runner.learner.task.env.spec)
-    progress.line(f"run {path}")
-    given = [name for name, source in resolved.sources.items() if source == FLAG]
-    for sentence in advice(resolved.config, runner.learner.task.env.spec, given):
-        progress.line(f"warning: {sentence}")
-    return _run(runner, runner.run_from_start)
+    with files.lock(path, "run_dir", progress.line):
+        try:
+            record.write(path, resolved, options, command, runner.learner.task.env.spec)
+        except OSError as error:
+            folder.remove_unused(path)
+            raise StorageError(path, error) from None
+        progress.line(f"run {path}")
+        given = [name for name, source in resolved.sources.items() if source == FLAG]
+        for sentence in advice(resolved.config, runner.learner.task.env.spec, given):
+            progress.line(f"warning: {sentence}")
+        return _run(runner, runner.run_from_start)
 
 
-def resume(resolved: Resolved, options: Options, path: Path) -> int:
+def resume(resolved: Resolved, options: Options, path: Path, trust: Trust) -> int:
     """Continue a run; its results are bit for bit those of an uninterrupted run.
 
     Args:
       resolved: the run's configuration.
       options: the run's options, of which `RESUMABLE` may have been changed.
       path: the run's folder.
+      trust: what the user allows the run to import.
 
     Returns:
       the exit code.
@@ -326,17 +331,37 @@ def resume(resolved: Resolved, options: Options, path: Path) -> int:
     if (path / _SUMMARY).exists():
         progress.line(f"{path} is finished; nothing to resume")
         return EXIT_OK
+    check_imports(resolved.config, trust, path)
+    with files.lock(path, "resume", progress.line):
+        return _resume(resolved, options, path, progress)
+
+
+def _resume(
+    resolved: Resolved, options: Options, path: Path, progress: Progress
+) -> int:
+    """Continue a run whose lock is held."""
+    record.check_unchanged(path)
     changes = folder.changed_since(record.read(path))
     if changes:
         progress.line(
-            "resuming on another machine or other versions, so the last bits of all "
-            "numbers may differ: " + "; ".join(changes)
+            "resuming with another machine, other versions or other flags, so the last "
+            "bits of all numbers may differ: " + "; ".join(changes)
         )
     runner = Runner(resolved, options, path, progress)
     record.check_env_version(path, runner.learner.task.env.spec)
-    if checkpoint.steps(runner.checkpoints):
+    if checkpoint.steps(runner.saver.checkpoints):
         return _run(runner, runner.run_from_checkpoint)
-    progress.line(f"{path} was killed before its first checkpoint; starting it anew")
+    num_rows = Table(path / METRICS).rows
+    if num_rows and not options.overwrite:
+        raise ConfigError(
+            "resume",
+            str(path),
+            f"a run with a finished checkpoint: this one has {num_rows} rows in "
+            f"{METRICS}, but no finished checkpoint; --overwrite starts it anew",
+        )
+    reason = "has lost its checkpoints" if num_rows else "was killed before its first"
+    reason += "" if num_rows else " checkpoint"
+    progress.line(f"{path} {reason}; starting it anew")
     return _run(runner, runner.run_from_start)
 
 
@@ -346,6 +371,8 @@ def _run(runner: Runner, train: Callable[[Interrupt], int]) -> int:
     with Interrupt(progress.line, progress.close) as interrupt:
         try:
             return train(interrupt)
+        except OSError as error:  # of the journal or the demonstrations
+            raise StorageError(runner.path, error) from None
         finally:
             progress.close()
             runner.journal.close()

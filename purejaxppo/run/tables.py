@@ -1,118 +1,191 @@
-"""Tables of metrics: CSV files that can be continued after a kill, and TensorBoard.
+"""Tables of metrics: CSV files that survive kills, damages and full disks.
 
-Every table begins with the same columns: update, steps (of the environment, per
-seed), seconds (of the run, including those before a resume) and seed.
+Every table begins with the same columns: update, steps (environment steps per seed),
+seconds (since the start of the run, including those before a resume) and seed.
 """
 
 import csv
-import math
+import hashlib
+import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
+
+from purejaxppo.run import files
 
 AXES = ("update", "steps", "seconds", "seed")
 Row = Mapping[str, float]  # column -> number; update, steps and seed are integers
 
 
+class TableRecord(TypedDict):
+    """What a checkpoint records of a table: with it a damaged one is recognised.
+
+    Attributes:
+      rows: the number of rows.
+      columns: the names of the columns.
+      sha256: the checksum of the file.
+    """
+
+    rows: int
+    columns: list[str]
+    sha256: str
+
+
 class Table:
-    """A CSV file to which rows are appended; the first row defines the columns.
+    """A CSV file of rows; its columns are those of the first row.
 
     A file of an earlier process may lack columns, because an older version wrote it:
-    the first rows that are appended add them, empty in the rows before.
+    the first rows that are appended add them, empty in the rows before. Rows that the
+    disk refuses stay in memory, and are written with later ones.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.columns: list[str] = []
-        self.may_add_columns = path.exists()
-        if path.exists():
-            with path.open(newline="") as file:
-                self.columns = next(csv.reader(file), [])
+        self._load(path.read_bytes() if path.exists() else b"")
+
+    def _load(self, content: bytes) -> None:
+        lines = content.splitlines()
+        self.columns = _fields(lines[0]) if lines else []
+        self.may_add_columns = bool(lines)
+        self.rows = max(len(lines) - 1, 0)
+        self._digest, self._size = hashlib.sha256(content), len(content)
+        self._pending, self._synced = b"", -1 if content else 0
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Write the rows at the end.
+        """Append rows to the file, or keep them where it cannot be written.
 
         Raises:
-          ValueError: a row has a column that the header lacks.
+          ValueError: a row has a column that the file lacks.
         """
         if not rows:
             return
-        new = not self.columns
+        header = b""
         added = [name for name in rows[0] if name not in self.columns]
-        if added and not new and self.may_add_columns:
-            self.columns = self.columns + added
-            self._rewrite(self._read())
+        if not self.columns:
+            self.columns = added
+            header = _line(added)
+        elif added and self.may_add_columns:
+            self._add_columns(added)
         self.may_add_columns = False
-        self.columns = self.columns or list(rows[0])
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(
-                file, self.columns, restval="", extrasaction="raise"
-            )
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="", extrasaction="raise")
+        writer.writerows(rows)
+        content = header + text.getvalue().encode()
+        self._digest.update(content)
+        self._pending += content
+        self.rows += len(rows)
+        try:
+            self._write()
+        except OSError:
+            pass  # tried again with the next rows, and by `sync`
 
-    def truncate(self, update: int) -> None:
-        """Delete the rows after an update, which a resumed run writes again."""
-        if not self.path.exists():
+    def _add_columns(self, added: Sequence[str]) -> None:
+        """Rewrite the file with more columns, which are empty in the rows before."""
+        lines = self.path.read_bytes().splitlines()[1:]
+        empty = b"," * len(added) + b"\r\n"
+        content = _line([*self.columns, *added])
+        content += b"".join(line + empty for line in lines)
+        files.replace(self.path, content)
+        self._load(content)
+
+    def _write(self) -> None:
+        """Write what is pending at the end of the file."""
+        if not self._pending:
             return
-        rows = [row for row in self._read() if _is_whole(row)]
-        rows = [row for row in rows if int(row["update"]) <= update]
-        if not rows:  # the header may be incomplete too
-            self.path.unlink()
-            self.columns = []
-            return
-        self._rewrite(rows)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(self.path, flags, 0o666)
+        with open(descriptor, "wb", buffering=0) as file:
+            size = os.fstat(descriptor).st_size
+            content = memoryview(self._pending)
+            if size > self._size:  # the part of a row that a full disk still took
+                file.truncate(self._size)
+            elif size == 0 and self._size > 0:  # deleted by somebody
+                content = memoryview(_line(self.columns) + self._pending)
+            end = file.seek(min(size, self._size)) + len(content)
+            while content:
+                content = content[file.write(content) :]
+        self._size, self._pending = end, b""
 
-    def _read(self) -> list[dict[str, str]]:
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+    def sync(self) -> None:
+        """Write pending rows and flush the file to the disk.
 
-    def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(self.path)
+        Raises:
+          OSError: the file cannot be written.
+        """
+        self._write()
+        if self._synced != self._size:
+            files.sync(self.path)
+        self._synced = self._size
 
+    def record(self) -> TableRecord:
+        """Return what a checkpoint records of the table."""
+        return {
+            "rows": self.rows,
+            "columns": self.columns,
+            "sha256": self._digest.hexdigest(),
+        }
 
-def _is_whole(row: Mapping[str, str | None]) -> bool:
-    """Return whether the line is complete; a kill may have interrupted its writing."""
-    return None not in row.values() and str(row.get("update")).isdigit()
+    def truncate(self, update: int, record: TableRecord | None = None) -> str:
+        """Delete the rows after an update, because a resumed run writes them again.
 
-
-class Events:
-    """TensorBoard scalars by environment steps; writes nothing if disabled."""
-
-    def __init__(self, path: Path, enabled: bool, purge_step: int | None):
-        """Open an events file.
+        Rows that are cut short or damaged are deleted too, and a damaged header is
+        restored from `record`.
 
         Args:
-          path: the folder for it.
-          enabled: whether to write at all.
-          purge_step: hide the events that a killed run wrote from this step on; None
-            to hide none.
+          update: the last update whose rows are kept.
+          record: what the checkpoint of that update recorded of the table, if known.
+
+        Returns:
+          a message about what was lost, empty if nothing was.
         """
-        self.writer = None
-        if enabled:
-            from tensorboardX import SummaryWriter
+        content = self.path.read_bytes() if self.path.exists() else b""
+        lines = content.splitlines(keepends=True)
+        columns = record["columns"] if record else _fields(lines[0] if lines else b"")
+        header = _line(columns)
+        whole = [(line, _update_of(line, columns)) for line in lines]
+        rows = [line for line, n in whole if n is not None and n <= update]
+        kept = b"".join([header, *rows]) if rows else b""
+        if not rows:  # the header may be incomplete, too
+            self.path.unlink(missing_ok=True)
+        elif kept != content:
+            files.replace(self.path, kept)
+        self._load(kept)
+        intact_header = bool(lines) and lines[0] == header
+        return self._loss(record, update, intact_header) if record else ""
 
-            self.writer = SummaryWriter(
-                str(path), purge_step=purge_step, write_to_disk=True
+    def _loss(self, record: TableRecord, update: int, intact_header: bool) -> str:
+        lost = record["rows"] - self.rows
+        if lost > 0:
+            return (
+                f"{self.path.name}: {lost} of its {record['rows']} rows up to update "
+                f"{update} are missing or damaged"
             )
+        if self.rows and not intact_header:
+            return f"{self.path.name}: its header is damaged, and restored"
+        if self._digest.hexdigest() != record["sha256"]:
+            return f"{self.path.name}: not as it was written, though no row is missing"
+        return ""
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Write every finite number of the rows."""
-        if self.writer is None:
-            return
-        for row in rows:
-            suffix = f"/seed{row['seed']}"
-            for name, value in row.items():
-                # NaN means that there is no value, so no event is written.
-                if name not in AXES and math.isfinite(value):
-                    self.writer.add_scalar(name + suffix, value, int(row["steps"]))
 
-    def close(self) -> None:
-        """Flush and close the file."""
-        if self.writer is not None:
-            self.writer.close()
+def _line(columns: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(columns)
+    return text.getvalue().encode()
+
+
+def _fields(line: bytes) -> list[str]:
+    return next(csv.reader([line.decode(errors="replace").rstrip("\r\n")]), [])
+
+
+def _update_of(line: bytes, columns: Sequence[str]) -> int | None:
+    """Return the update of a row; None if the row is cut short, damaged or a header."""
+    fields = _fields(line)
+    if not line.endswith(b"\n") or len(fields) != len(columns):
+        return None
+    try:
+        for field in fields:
+            float(field or "nan")  # a row without a metric leaves its field empty
+        return int(fields[columns.index("update")])
+    except ValueError:
+        return None

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purejaxppo import trees
-from purejaxppo.env import Action, State
+from purejaxppo.env import Action, Env, State
 from purejaxppo.errors import ConfigError, whole_number
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Carries
@@ -20,6 +20,7 @@ from purejaxppo.ppo.types import TrainState
 from purejaxppo.run import best, checkpoint, folder, preflight, record, seeds
 from purejaxppo.run.journal import Metadata
 from purejaxppo.run.options import Options
+from purejaxppo.run.trust import Trust, check_imports
 
 Which = Literal["best", "latest"]
 
@@ -81,7 +82,13 @@ def _warn(text: str) -> None:
 
 
 def load_policy(
-    run: str | Path, which: Which = "best", seed_index: int = 0
+    run: str | Path,
+    which: Which = "best",
+    seed_index: int = 0,
+    *,
+    env: Env | str | None = None,
+    distribution: str | None = None,
+    trust_env: bool = False,
 ) -> TrainedPolicy:
     """Load the policy of a run.
 
@@ -89,6 +96,10 @@ def load_policy(
       run: the run's folder.
       which: "best", by the worst evaluation block of that seed, or "latest".
       seed_index: index of one of the run's seeds, from 0.
+      env: the environment, or its name as the run has it. It is needed where the name
+        is "package.module:factory", because a run must not decide what is imported.
+      distribution: the same for a "package.module:factory" of a distribution.
+      trust_env: import whatever the run names.
 
     Raises:
       PurejaxppoError: there is no such run, seed or checkpoint.
@@ -100,7 +111,10 @@ def load_policy(
             "seed_index", seed_index, f"a number from 0 to {options.num_seeds - 1}"
         )
     preflight.check_precision()
-    learner = make_learner(resolved.config)
+    check_imports(resolved.config, Trust(env, distribution, trust_env), path)
+    record.check_unchanged(path, "run")
+    made = None if isinstance(env, str) else env
+    learner = make_learner(resolved.config, made)
     record.check_env_version(path, learner.task.env.spec, "run")
     shapes = seeds.state_shapes(learner, options)
     state = _restore(path, which, shapes, options, seed_index)
@@ -142,6 +156,9 @@ def evaluate(
     deterministic: bool = True,
     episodes: int | None = None,
     seed_index: int = 0,
+    env: Env | str | None = None,
+    distribution: str | None = None,
+    trust_env: bool = False,
 ) -> dict[str, float]:
     """Evaluate the policy of a run on its fixed blocks of seeds.
 
@@ -151,6 +168,9 @@ def evaluate(
       deterministic: take the mode of the policy; if False, sample.
       episodes: episodes per block; None for as many as in training.
       seed_index: index of one of the run's seeds, from 0.
+      env: the environment, or its name as the run has it; see `load_policy`.
+      distribution: the factory of the distribution, as the run has it.
+      trust_env: import whatever the run names.
 
     Returns:
       metric -> value, with the names of the evaluations in training.
@@ -161,7 +181,14 @@ def evaluate(
     """
     if episodes is not None:
         whole_number("episodes", episodes, 1, 2**16 - 1)
-    loaded = load_policy(run, which, seed_index)
+    loaded = load_policy(
+        run,
+        which,
+        seed_index,
+        env=env,
+        distribution=distribution,
+        trust_env=trust_env,
+    )
     learner = loaded.learner
     if episodes is not None:
         config = dataclasses.replace(learner.task.config, eval_episodes=episodes)
