@@ -271,7 +271,7 @@ class Shown(Faulty):
     [
         ("obs_nan", "none", 2),
         ("reward_inf", "none", 2),
-        ("obs_huge", "none", 5),  # with its success
+        ("reward_huge", "none", 5),  # with its success
         ("none", "obs_nan", 1),
     ],
 )
