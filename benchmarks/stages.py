@@ -64,7 +64,9 @@ def random_rollout(prepared: Prepared) -> Callable[..., Any]:
 
         def draw(episode: Episode, key: jax.Array):
             key_action, key_next = jax.random.split(key)
-            next_start = autoreset.draw_next(env, config.reset, starts, key_next)
+            next_start = autoreset.draw_next(
+                env, config.reset, starts, key_next, first=episode.first
+            )
             if masked:
                 return key_action, next_start
             return random_action(env, episode.state, key_action), next_start

@@ -2,6 +2,9 @@
 
 A step that ends an episode returns both the last observation of that episode
 (`final_obs`, for the value bootstrap) and the first state of the next episode.
+
+An episode is truncated before a step whose observation or reward is not finite or too
+large (`quarantine`), so that no such number leaves this module.
 """
 
 from typing import Literal
@@ -10,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxppo import trees
+from purejaxppo import quarantine, trees
 from purejaxppo.env import Action, Env, Obs, State, executed
 
 Reset = Literal["fresh", "pool", "cached"]
@@ -25,6 +28,7 @@ class Episode(struct.PyTreeNode):
     length: jax.Array  # int32 [], steps taken
     total_reward: jax.Array  # float32 []
     first: State | None  # the cached first state; None unless reset is "cached"
+    unstable: jax.Array  # bool [], its first observation was replaced in part
 
 
 class Step(struct.PyTreeNode):
@@ -38,6 +42,7 @@ class Step(struct.PyTreeNode):
     episode_length: jax.Array  # int32 [], steps of the episode so far
     metrics: dict[str, jax.Array]
     start_index: jax.Array  # int32 [], index in the pool of the next episode's start
+    unstable: jax.Array  # bool [], it, or the start that it was taken from, was broken
 
 
 class Starts(struct.PyTreeNode):
@@ -52,11 +57,17 @@ class NextStart(struct.PyTreeNode):
     state: State | None  # for reset "fresh" if it was drawn before the rollout
     key: jax.Array | None  # for reset "fresh" if the step draws the state itself
     index: jax.Array  # int32 [], index in the pool; 0 without a pool
+    # The typed random keys that replace those of the state, for "pool" and "cached".
+    random_keys: tuple[jax.Array, ...] = ()
 
 
 # Memory limit for drawing all starts of a rollout before it. Most states have a few
 # hundred bytes; a state that contains MJX's whole `Data` has up to a hundred thousand.
 _MAX_BYTES = 2**29
+
+# Under JAX's partitionable threefry fold_in(key, i) equals split(key, n)[i]; this is
+# none of the keys that `randint` splits for the index of a start.
+_LUCK_STREAM = 2**31 - 1
 
 
 def draw_starts(
@@ -99,7 +110,8 @@ def init(
       key: the random key of the start and the age.
     """
     key_reset, key_age = jax.random.split(key)
-    state = env.reset(key_reset)
+    first = env.reset(key_reset)
+    state, unstable = _repaired(first)
     age = jnp.zeros((), jnp.int32)
     if stagger and limit is not None:
         age = jax.random.randint(key_age, (), 0, limit, jnp.int32)
@@ -109,8 +121,15 @@ def init(
         age=age,
         length=jnp.zeros((), jnp.int32),
         total_reward=jnp.zeros((), jnp.float32),
-        first=state if kind == "cached" else None,
+        first=first if kind == "cached" else None,
+        unstable=unstable,
     )
+
+
+def _repaired(start: State) -> tuple[State, jax.Array]:
+    """Replace the unusable numbers of a first observation; return if there are any."""
+    unstable = ~quarantine.is_usable(start.obs)
+    return start.replace(obs=quarantine.replace_unusable(start.obs)), unstable
 
 
 def can_draw_ahead(env: Env, num: int) -> bool:
@@ -126,12 +145,16 @@ def draw_next(
     starts: Starts | None,
     key: jax.Array,
     draw_ahead: bool = True,
+    first: State | None = None,
 ) -> NextStart:
     """Draw the start that one environment uses if its episode ends in a given step.
 
     It is drawn whether or not the episode ends, so that the starts of a whole rollout
     are drawn as one batch: random numbers take many small kernels, which inside the
     scan over steps would cost more than the policy's network.
+
+    Two episodes from one start of the pool, or from the cached one, have different
+    luck: this key is folded into every typed random key of the start's state.
 
     Args:
       env: one environment.
@@ -140,28 +163,63 @@ def draw_next(
       key: the random key of the draw.
       draw_ahead: draw a fresh start here. If False, the step that needs it draws the
         same start from the same key.
+      first: the cached start; None unless `kind` is "cached".
     """
     state, reset_key, index = None, None, jnp.zeros((), jnp.int32)
+    random_keys = ()
     if starts is not None:
         num = jax.tree.leaves(starts.states)[0].shape[0]
         index = jax.random.randint(key, (), 0, num, jnp.int32)
+        pooled = trees.take(_random_keys(starts.states), index)
+        random_keys = _fold_in_luck(pooled, key)
+    elif kind == "cached":
+        assert first is not None
+        random_keys = _fold_in_luck(_random_keys(first), key)
     elif kind == "fresh" and draw_ahead:
         state = env.reset(key)
     elif kind == "fresh":
         reset_key = key
-    return NextStart(state, reset_key, index)
+    return NextStart(state, reset_key, index, random_keys)
+
+
+def _is_random_key(leaf: object) -> bool:
+    is_array = isinstance(leaf, jax.Array)
+    return is_array and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _random_keys(state: State) -> tuple[jax.Array, ...]:
+    """Return the leaves of a state that are typed random keys."""
+    return tuple(leaf for leaf in jax.tree.leaves(state) if _is_random_key(leaf))
+
+
+def _fold_in_luck(
+    random_keys: tuple[jax.Array, ...], key: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Fold one number, drawn from the key of an episode, into all of these keys."""
+    luck = jax.random.bits(jax.random.fold_in(key, _LUCK_STREAM))
+    fold_in = jax.vmap(jax.random.fold_in, (0, None))
+    return tuple(fold_in(x.reshape(-1), luck).reshape(x.shape) for x in random_keys)
+
+
+def _with_random_keys(state: State, random_keys: tuple[jax.Array, ...]) -> State:
+    """Replace the typed random keys of a state, in the order of its leaves."""
+    if not random_keys:
+        return state
+    remaining = iter(random_keys)
+    return jax.tree.map(lambda x: next(remaining) if _is_random_key(x) else x, state)
 
 
 def _next_state(
     env: Env, episode: Episode, starts: Starts | None, next_start: NextStart
 ) -> State:
     if starts is not None:
-        return trees.take(starts.states, next_start.index)
+        state = trees.take(starts.states, next_start.index)
+        return _with_random_keys(state, next_start.random_keys)
     if next_start.key is not None:
         return env.reset(next_start.key)
     state = episode.first if next_start.state is None else next_start.state
     assert state is not None  # "cached" sets episode.first, "fresh" next_start.state
-    return state
+    return _with_random_keys(state, next_start.random_keys)
 
 
 def step(
@@ -173,6 +231,11 @@ def step(
     next_start: NextStart,
 ) -> tuple[Episode, Step]:
     """Step one environment, and start a new episode if the current one ends.
+
+    A step is broken if its observation or reward cannot be used. It truncates the
+    episode, pays nothing, and leaves observation and metrics as they were before it,
+    so that the value of the last usable observation is bootstrapped from. Of a start,
+    entries of the observation that cannot be used are replaced by 0.
 
     Args:
       env: one environment.
@@ -186,28 +249,33 @@ def step(
       the episode after the step (the new one if the current one ended), and the
       results of the step before any reset.
     """
-    state = env.step(episode.state, executed(env.spec, action))
+    before, state = episode.state, env.step(episode.state, executed(env.spec, action))
+    broken = ~quarantine.is_usable((state.obs, state.reward))
+    reward = jnp.where(broken, 0.0, state.reward)
+    terminated = state.terminated & ~broken
     age = episode.age + 1
     truncated = state.truncated if limit is None else state.truncated | (age >= limit)
-    truncated &= ~state.terminated  # a step is never both
-    done = state.terminated | truncated
-    total_reward = episode.total_reward + state.reward
+    truncated = (truncated & ~state.terminated) | broken  # a step is never both
+    done = terminated | truncated
+    total_reward = episode.total_reward + reward
     length = episode.length + 1
-    fresh = _next_state(env, episode, starts, next_start)
+    fresh, fresh_unstable = _repaired(_next_state(env, episode, starts, next_start))
     next_episode = episode.replace(
         state=trees.where(done, fresh, state),
         start=done,
         age=jnp.where(done, 0, age),
         length=jnp.where(done, 0, length),
         total_reward=jnp.where(done, 0.0, total_reward),
+        unstable=done & fresh_unstable,
     )
     return next_episode, Step(
-        reward=state.reward,
-        terminated=state.terminated,
+        reward=reward,
+        terminated=terminated,
         truncated=truncated,
-        final_obs=state.obs,
+        final_obs=trees.where(broken, before.obs, state.obs),
         episode_return=total_reward,
         episode_length=length,
-        metrics=state.metrics,
+        metrics=trees.where(broken, before.metrics, state.metrics),
         start_index=next_start.index,
+        unstable=broken | episode.unstable,
     )

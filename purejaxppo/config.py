@@ -80,7 +80,7 @@ class Update:
     num_minibatches: Annotated[int, Whole(1)] = 8
     """Minibatches per pass."""
     learning_rate_schedule: LearningRateSchedule = "constant"
-    """Schedule of the learning rate; "kl" adapts it so that approx_kl is target_kl."""
+    """Schedule of the learning rate; "kl" adapts it to hold approx_kl at target_kl."""
     # Adam's first steps change every weight by the full learning rate, which is too
     # large a change for a cloned policy.
     learning_rate_warmup: Annotated[int, Whole(0)] = 0
@@ -88,7 +88,7 @@ class Update:
     normalize_advantages: Literal["batch", "minibatch", "off"] = "batch"
     """Samples over which advantages are normalised."""
     accumulate_gradients: bool = False
-    """One optimiser step per epoch, on gradients summed over its minibatches."""
+    """Take one optimiser step per epoch, on the mean gradient of its minibatches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +111,10 @@ class PolicyNetwork:
     """LayerNorm after each hidden layer of the critic."""
     shared_trunk: bool = False
     """Compute the value from the policy's trunk, not from a separate network."""
-    # Of continuous heads. A factory takes mean and standard deviation, float32
-    # [..., size] each, and returns a distrax.Distribution.
+    # A factory is given as "package.module:factory". It takes mean and standard
+    # deviation, float32 [..., size] each, and returns a distrax.Distribution.
     distribution: Annotated[str, OneOfOrFactory(DISTRIBUTIONS)] = "truncated_normal"
-    """truncated_normal, tanh_normal, normal, or a "package.module:factory"."""
+    """Continuous heads: truncated_normal, tanh_normal, normal, or "module:factory"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Imitation:
 class Evaluation:
     """Evaluation on fixed seeds."""
 
-    num_evals: Annotated[int, Whole(0)] = 10
+    num_evals: Annotated[int, Whole(0, 2**16)] = 10
     """Evaluations during training, evenly spaced; the last is after the last update."""
     eval_episodes: Annotated[int, Whole(1, 2**16)] = 20
     """Episodes per block of evaluation seeds."""

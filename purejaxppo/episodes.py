@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from purejaxppo import trees
+from purejaxppo import quarantine, trees
 from purejaxppo.env import Action, Env, State, executed
 
 # Time limit if neither the environment nor the caller sets one.
@@ -75,6 +75,10 @@ def play(
     A few episodes may be much longer than the others, so when a quarter of the episodes
     are left, only these are stepped.
 
+    An episode also ends at a step whose observation or reward cannot be used (not
+    finite, or above 1e8): the step counts in its length, and neither its reward nor its
+    metrics do. Such entries of a first observation are 0 to the player.
+
     Args:
       env: one environment; it is batched here.
       act: chooses actions, (carry, states [E], start [E], keys [E]) -> (actions [E],
@@ -87,6 +91,7 @@ def play(
     num_last = num // 4
     limit = max_steps or env.spec.max_episode_steps or MAX_STEPS
     states = jax.vmap(env.reset)(keys)
+    states = states.replace(obs=quarantine.replace_unusable(states.obs))
     run = _Running(
         state=states,
         carry=carry,
@@ -130,8 +135,9 @@ def _step(env: Env, act: Act[Carry], run: _Running[Carry]) -> _Running[Carry]:
     start = jnp.full(played.ended.shape, run.step == 0)
     action, carry = act(run.carry, run.state, start, keys)
     state = jax.vmap(env.step)(run.state, executed(env.spec, action))
+    broken = ~jax.vmap(quarantine.is_usable)((state.obs, state.reward))
     # A selection, not a product: the reward after an episode's end may be NaN.
-    reward = jnp.where(played.ended, 0.0, state.reward)
+    reward = jnp.where(played.ended | broken, 0.0, state.reward)
     return _Running(
         state=state,
         carry=carry,
@@ -139,8 +145,8 @@ def _step(env: Env, act: Act[Carry], run: _Running[Carry]) -> _Running[Carry]:
         played=Played(
             episode_return=played.episode_return + reward,
             length=played.length + (~played.ended).astype(jnp.int32),
-            metrics=trees.where(played.ended, played.metrics, state.metrics),
-            ended=played.ended | state.terminated | state.truncated,
+            metrics=trees.where(played.ended | broken, played.metrics, state.metrics),
+            ended=played.ended | state.terminated | state.truncated | broken,
         ),
         step=run.step + 1,
     )

@@ -4,12 +4,39 @@ The constructors take the field, the value and the allowed values and compose th
 message, so that a caller cannot omit one of them.
 """
 
+import traceback
 from collections.abc import Iterable
 
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_STRICT = 3
 EXIT_INTERRUPTED = 130
+
+
+_LONGEST_VALUE = 200  # characters of a value in a message
+
+
+def _shortened(value: object) -> str:
+    """Return `repr(value)`, without its middle if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print whole numbers of above 4,300 digits
+        return "a number of thousands of digits"
+    if len(text) <= _LONGEST_VALUE:
+        return text
+    return f"{text[: _LONGEST_VALUE // 2]}...{text[-_LONGEST_VALUE // 2 :]}"
+
+
+def summary(error: BaseException) -> str:
+    """Return type, first line and place of an error in the code of a user.
+
+    The place is the innermost line outside of installed packages.
+    """
+    text = str(error).strip().splitlines()
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
+    return f"{type(error).__name__}: {text[0] if text else ''}{place}"
 
 
 class PurejaxppoError(Exception):
@@ -21,7 +48,7 @@ class ConfigError(PurejaxppoError):
 
     def __init__(self, field: str, value: object, allowed: str):
         self.field, self.value, self.allowed = field, value, allowed
-        super().__init__(f"{field}: got {value!r}; allowed is {allowed}")
+        super().__init__(f"{field}: got {_shortened(value)}; allowed is {allowed}")
 
 
 class UnknownName(ConfigError):  # noqa: N818
@@ -66,4 +93,4 @@ class DamagedCheckpoint(CheckpointError):  # noqa: N818
 
 
 class TrainingStopped(PurejaxppoError):  # noqa: N818
-    """Training was stopped by a fault because `--strict` is set."""
+    """Training was stopped by a fault: by a fatal one, with `--strict` by any."""

@@ -4,6 +4,11 @@ The function is `purejaxppo.evaluate`. Importing this module would put the modul
 the function's place, so it can only be run.
 """
 
+from purejaxppo.run import process
+
+if __name__ == "__main__":  # before the imports below, which take a second
+    process.end_on_signals()
+
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -44,10 +49,10 @@ def evaluate_run(
         episodes=episodes,
         seed_index=seed_index,
     )
+    folder.write_json(run / "evaluation.json", metrics)
     width = max(map(len, metrics))
     for name, value in metrics.items():
         print(f"{name:<{width}}  {value:.4f}")
-    folder.write_json(run / "evaluation.json", metrics)
     return EXIT_OK
 
 
@@ -64,4 +69,4 @@ def main() -> int:
         return EXIT_USAGE
 
 
-sys.exit(main())
+process.run(main)

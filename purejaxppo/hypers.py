@@ -45,6 +45,8 @@ class OptimiserHypers:
     """Weight of the value loss."""
     value_clip: Annotated[float, _LIMIT] = math.inf
     """Clip range of value predictions, in units of return; inf for no clipping."""
+    reward_clip: Annotated[float, _LIMIT] = 10.0
+    """Bound on the size of rewards after normalize_rewards; inf for no bound."""
     dual_clip: Annotated[float, Traced(1.0, 1e9, off=math.inf)] = math.inf
     """Objective of negative advantages is at least this times A; inf for no bound."""
     learning_rate_final: Annotated[float, _WEIGHT] = 0.1

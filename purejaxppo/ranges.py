@@ -144,14 +144,16 @@ class Arguments(Range):
 
 
 class Text(Range):
-    """Any string."""
+    """Strings of one line: no file name needs a control character."""
 
     @property
     def allowed(self) -> str:
-        return "a string"
+        return "a string without control characters"
 
     def holds(self, value: object) -> bool:
-        return isinstance(value, str)
+        if not isinstance(value, str):
+            return False
+        return not any(character < " " or character == "\x7f" for character in value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
-from purejaxppo.env import Env
-from purejaxppo.errors import ConfigError, UnknownName
+from purejaxppo.env import Env, EnvSpec
+from purejaxppo.errors import ConfigError, PurejaxppoError, UnknownName, summary
 
 # Names of modules, so that an environment is imported only when it is used.
 REGISTRY: dict[str, str] = {
@@ -42,12 +42,19 @@ def lookup(name: str) -> tuple[ModuleType, str]:
     """
     target, _ = _target(name)
     module_name, _, attribute = target.partition(":")
-    if not module_name or not attribute:
+    if not module_name.strip(".") or not attribute or module_name.startswith("."):
         adapted = [f"{library}:NAME" for library in ADAPTERS]
         known = [*REGISTRY, *adapted, "package.module:factory"]
         raise UnknownName("env", name, known)
+    module = _import(name, module_name)
+    if not callable(getattr(module, attribute, None)):
+        raise ConfigError("env", name, f"a factory that exists in {module_name}")
+    return module, attribute
+
+
+def _import(name: str, module_name: str) -> ModuleType:
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         # Either the named module is missing, or a dependency that it imports.
         if error.name and module_name.startswith(error.name):
@@ -55,9 +62,9 @@ def lookup(name: str) -> tuple[ModuleType, str]:
         raise ConfigError(
             "env", name, f"an environment whose imports are installed ({error})"
         ) from None
-    if not hasattr(module, attribute):
-        raise ConfigError("env", name, f"a factory that exists in {module_name}")
-    return module, attribute
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
+        allowed = f"a module that can be imported ({summary(error)})"
+        raise ConfigError("env", name, allowed) from error
 
 
 def make_env(name: str, /, **kwargs: object) -> Env:
@@ -68,18 +75,34 @@ def make_env(name: str, /, **kwargs: object) -> Env:
       **kwargs: keyword arguments of its factory.
 
     Raises:
-      ConfigError: an unknown name, or keyword arguments that the factory rejects.
+      ConfigError: an unknown name, keyword arguments that the factory rejects, or a
+        factory that raises or returns no environment.
     """
     module, attribute = lookup(name)
     factory: Callable[..., Env] = getattr(module, attribute)
     try:
-        return factory(**{**_target(name)[1], **kwargs})
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ConfigError(
-            "env_kwargs", kwargs, f"what {name} takes ({error})"
-        ) from None
+        env = factory(**{**_target(name)[1], **kwargs})
+        spec = env.spec
+    except PurejaxppoError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's factory raises
+        raise _factory_error(name, kwargs, error) from error
+    if not isinstance(spec, EnvSpec) or not callable(env.step):
+        allowed = "a factory of an environment, with spec, reset and step"
+        raise ConfigError("env", name, f"{allowed}, not of a {type(env).__name__}")
+    return env
+
+
+def _factory_error(
+    name: str, kwargs: Mapping[str, object], error: BaseException
+) -> ConfigError:
+    """Return the error for a factory that raised: its arguments, or anything else."""
+    inside = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+    rejected = isinstance(error, TypeError) and not inside
+    if rejected or "unexpected keyword argument" in str(error):
+        return ConfigError("env_kwargs", dict(kwargs), f"what {name} takes ({error})")
+    allowed = f"a factory that makes an environment ({summary(error)})"
+    return ConfigError("env", name, allowed)
 
 
 def takes_argument(name: str, argument: str) -> bool:
@@ -105,5 +128,5 @@ def presets(name: str) -> dict[str, Preset]:
     module, _ = lookup(name)
     module_name = f"{module.__name__}.presets"
     if hasattr(module, "__path__") and importlib.util.find_spec(module_name):
-        module = importlib.import_module(module_name)
+        module = _import(name, module_name)
     return dict(getattr(module, "PRESETS", {}))

@@ -4,6 +4,11 @@ Defaults, then the environment's preset, then `--preset`, then flags: a flag alw
 wins, and `--print-config` says where every value comes from.
 """
 
+from purejaxppo.run import process
+
+if __name__ == "__main__":  # before the imports below, which take a second
+    process.end_on_signals()
+
 import dataclasses
 import sys
 import time
@@ -157,4 +162,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.run(main)

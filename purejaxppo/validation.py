@@ -5,9 +5,10 @@ the conditions that involve several fields.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from purejaxppo.config import Config, Hypers
+from purejaxppo.env import Box, Discrete, EnvSpec
 from purejaxppo.errors import ConfigError, UnknownName
 from purejaxppo.ranges import PerHead, check_ranges, ranges_of
 
@@ -88,8 +89,10 @@ def _validate_floors(hypers: Hypers) -> None:
         floors[f"head_entropy_floor.{head}"] = (floor, coef)
     for field, (floor, coef) in floors.items():
         numbers = isinstance(floor, int | float) and isinstance(coef, int | float)
-        if numbers and floor > -math.inf and coef == 0.0:
-            raise ConfigError(field, floor, "none (-inf) with an entropy_coef of 0")
+        if numbers and floor > -math.inf and coef <= 0.0:
+            raise ConfigError(
+                field, floor, "none (-inf) with an entropy_coef of 0 or less"
+            )
 
 
 def validate_heads(config: Config, heads: Iterable[str]) -> None:
@@ -106,13 +109,134 @@ def validate_heads(config: Config, heads: Iterable[str]) -> None:
                     raise UnknownName(field, name, heads)
 
 
-def advice(config: Config) -> list[str]:
-    """Return a warning for each setting that is allowed but rarely useful."""
-    sentences = []
+def advice(
+    config: Config, spec: EnvSpec | None = None, given: Collection[str] = ()
+) -> list[str]:
+    """Return a warning for each setting that is allowed but probably a mistake.
+
+    Args:
+      config: the configuration.
+      spec: the specification of its environment, if it is known.
+      given: the names of values that the user has set explicitly. The default of such a
+        value may be useless as well, but this is not worth a warning.
+    """
+    warnings = _advice_on_imitation(config) | _advice_on_schedules(config)
     if config.core != "none" and config.epochs > 1:
-        sentences.append(
+        warnings["num_epochs"] = (
             f"num_epochs is {config.epochs} with core {config.core}: from the second "
             "pass on, the recurrent state stored with each sequence is that of an "
             "older policy; 1 is the default"
         )
-    return sentences
+    if config.core == "none" and config.sequence_length:
+        warnings["sequence_length"] = (
+            f"sequence_length is {config.sequence_length} without a recurrent core, "
+            "which alone is trained on sequences"
+        )
+    if spec is not None:
+        warnings |= _advice_on_environment(config, spec)
+    for condition, names in _useless(config, spec).items():
+        for name in names:
+            if name in given and name not in warnings:
+                warnings[name] = f"{name} has no effect {condition}"
+    return list(warnings.values())
+
+
+def _advice_on_imitation(config: Config) -> dict[str, str]:
+    """Return warnings about demonstrations and the anchor, by the name of a field."""
+    hypers, warnings = config.hypers, {}
+    if not config.anchor and _is_not(hypers.kl_coef, 0.0):
+        warnings["kl_coef"] = (
+            f"kl_coef is {hypers.kl_coef} without anchor: there is no reference policy"
+        )
+    if config.anchor and not _is_not(hypers.kl_coef, 0.0):
+        warnings["anchor"] = (
+            "anchor with a kl_coef of 0: the KL to the reference policy is logged, and "
+            "has no effect"
+        )
+    if config.critic_warmup >= config.num_updates:
+        warnings["critic_warmup"] = (
+            f"critic_warmup is {config.critic_warmup} of {config.num_updates} updates: "
+            "the policy is never trained"
+        )
+    if not config.num_demonstrations:
+        return warnings
+    if not config.cloning_steps:
+        warnings["cloning_steps"] = (
+            "cloning_steps is 0: the demonstrations are not cloned"
+        )
+    if config.normalize_observations == "running":
+        warnings["normalize_observations"] = (
+            "normalize_observations is running with num_demonstrations: from the first "
+            "update on, the cloned policy sees inputs that are scaled differently; "
+            "fixed keeps the statistics of the demonstrations"
+        )
+    return warnings
+
+
+def _advice_on_schedules(config: Config) -> dict[str, str]:
+    """Return warnings about final values that a constant schedule never reaches."""
+    hypers, finals = config.hypers, {}
+    if config.entropy_schedule == "constant":
+        own = hypers.head_entropy_coef_final.values()
+        finals = {
+            "entropy_coef_final": _is_not(hypers.entropy_coef_final, 1.0),
+            "head_entropy_coef_final": any(_is_not(value, 1.0) for value in own),
+        }
+    return {
+        name: f"{name} with a constant entropy_schedule has no effect"
+        for name, is_set in finals.items()
+        if is_set
+    }
+
+
+def _advice_on_environment(config: Config, spec: EnvSpec) -> dict[str, str]:
+    """Return warnings about values that this environment has no use for."""
+    warnings, limit = {}, spec.max_episode_steps
+    discrete = any(isinstance(head, Discrete) for head in spec.heads.values())
+    if config.normalize_entropy and not discrete:
+        warnings["normalize_entropy"] = (
+            "normalize_entropy without a Discrete head has no effect"
+        )
+    if limit is not None and config.train_episode_steps > limit:
+        warnings["train_episode_steps"] = (
+            f"train_episode_steps is {config.train_episode_steps}, and the "
+            f"environment's own limit of {limit} steps is shorter"
+        )
+    return warnings
+
+
+def _is_not(value: object, neutral: float) -> bool:
+    """Whether a number has an effect; an array, whose values are unknown, has one."""
+    return not isinstance(value, int | float) or value != neutral
+
+
+def _useless(config: Config, spec: EnvSpec | None) -> dict[str, tuple[str, ...]]:
+    """Return the names of values without effect, by the reason for it."""
+    cloning = ("cloning_steps", "cloning_batch", "cloning_learning_rate")
+    stds = ("distribution", "init_std", "min_std", "max_std")
+    rate, has_core = config.learning_rate_schedule, config.core != "none"
+    has_box = spec is None or any(isinstance(x, Box) for x in spec.heads.values())
+    names: dict[str, tuple[tuple[str, ...], bool]] = {
+        "without num_demonstrations": (
+            ("demonstration_noise", *cloning),
+            not config.num_demonstrations,
+        ),
+        "with a recurrent core, which is cloned from whole episodes": (
+            ("cloning_batch",),
+            has_core,
+        ),
+        "without anchor": (("kl_schedule", "kl_coef_final"), not config.anchor),
+        f"with learning_rate_schedule {rate}": (
+            ("learning_rate_final",),
+            rate in ("constant", "kl"),
+        ),
+        f"with reset {config.reset}": (("num_starts",), config.reset != "pool"),
+        "without normalize_rewards": (("reward_clip",), not config.normalize_rewards),
+        "without a recurrent core": (("core_size",), not has_core),
+        "with shared_trunk": (
+            ("critic_hidden_sizes", "critic_layer_norm"),
+            config.shared_trunk,
+        ),
+        "without a Box head": (stds, not has_box),
+    }
+    return {reason: fields for reason, (fields, holds) in names.items() if holds}

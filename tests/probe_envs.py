@@ -16,7 +16,7 @@ def _obs(x: jax.Array | float) -> jax.Array:
     return jnp.asarray(x, jnp.float32).reshape(1)
 
 
-def _start(obs: jax.Array, data: jax.Array) -> State:
+def _start(obs: jax.Array, data: object) -> State:
     return State(
         data=data,
         obs=obs,
@@ -193,6 +193,113 @@ class Lottery:
     @staticmethod
     def length(luck: jax.Array) -> jax.Array:
         return 1.0 + jnp.floor(4.0 * luck)
+
+
+# What a step of `Faulty` may give: in the observation, or as the reward.
+FAULTS = {
+    "none": 0.0,
+    "obs_nan": jnp.nan,
+    "obs_inf": -jnp.inf,
+    "obs_huge": 1e9,
+    "reward_nan": jnp.nan,
+    "reward_inf": jnp.inf,
+    "reward_huge": -1e9,
+}
+_FAULT_NAMES = tuple(FAULTS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Faulty:
+    """Pays 1 for moving right; its episodes have a fault at one of their steps.
+
+    Attributes:
+      fault: the one that an episode has, a name of `FAULTS`.
+      share: of episodes that have it.
+      at: the step of the episode at which it comes, from 1.
+      length: steps of an episode.
+      start: the same at a start, in the first entry of its observation.
+      privileged: observations are a dictionary, and faults are the critic's alone.
+
+    `data` holds the steps of the episode and the index of its fault, for a test to set.
+    """
+
+    fault: str = "none"
+    share: float = 1.0
+    at: int = 3
+    length: int = 5
+    start: str = "none"
+    privileged: bool = False
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec("faulty", {"move": Discrete(2)}, success="success")
+
+    def _observe(self, numbers: jax.Array) -> jax.Array | dict[str, jax.Array]:
+        if not self.privileged:
+            return numbers
+        return {"actor": jnp.ones((1,), jnp.float32), "critic": numbers}
+
+    def reset(self, key: jax.Array) -> State:
+        unlucky = jax.random.uniform(key) < self.share
+        index = jnp.where(unlucky, _FAULT_NAMES.index(self.fault), 0)
+        first = jnp.where(unlucky, FAULTS[self.start], 0.0)
+        obs = jnp.stack([first, jnp.ones(())]).astype(jnp.float32)
+        data = {"count": jnp.int32(0), "fault": index.astype(jnp.int32)}
+        return _start(obs, data).replace(obs=self._observe(obs))
+
+    def step(self, state: State, action: Action) -> State:
+        count, index = state.data["count"] + 1, state.data["fault"]
+        faults = jnp.asarray([FAULTS[name] for name in _FAULT_NAMES], jnp.float32)
+        fault = jnp.where(count == self.at, faults[index], 0.0)
+        in_obs = index < _FAULT_NAMES.index("reward_nan")
+        right = action["move"].astype(jnp.float32)
+        obs = jnp.stack(
+            [jnp.where(in_obs, fault, 0.0), count.astype(jnp.float32) / 5.0]
+        )
+        return state.replace(
+            data={"count": count, "fault": index},
+            obs=self._observe(obs),
+            reward=right + jnp.where(in_obs, 0.0, fault),
+            terminated=count >= self.length,
+            metrics={"success": count.astype(jnp.float32)},
+        )
+
+    def demonstrator(self, state: State) -> Action:
+        """Moves right."""
+        del state
+        return {"move": jnp.int32(1)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dice:
+    """Pays what its own random key throws at each of three steps; all starts are one.
+
+    Its step draws nothing where it is not `thrown`, but the key stays in its state.
+    """
+
+    thrown: bool = True
+
+    @property
+    def spec(self) -> EnvSpec:
+        return EnvSpec("dice", {"move": Discrete(2)}, success="success")
+
+    def reset(self, key: jax.Array) -> State:
+        del key
+        luck = jax.random.key(7)
+        keys = {"one": luck, "many": jax.random.split(luck, 2)}
+        return _start(_obs(0.0), {"count": jnp.int32(0), "keys": keys})
+
+    def step(self, state: State, action: Action) -> State:
+        del action
+        data = state.data
+        count = data["count"] + 1
+        reward = jnp.zeros((), jnp.float32)
+        if self.thrown:
+            keys = jnp.stack([data["keys"]["one"], *data["keys"]["many"]])
+            reward = jax.random.uniform(jax.random.fold_in(keys[count - 1], count))
+        return state.replace(
+            data={**data, "count": count}, reward=reward, terminated=count == 3
+        )
 
 
 _HEADS = {

@@ -151,6 +151,37 @@ def test_metrics_are_summed_over_the_episode(monkeypatch):
     assert env.backend == "none"
 
 
+class Dice(Sums):
+    """Pays what the key in its information throws, as Brax's users write it."""
+
+    def reset(self, key):
+        return super().reset(key).replace(info={"rng": key, "step": jnp.zeros(())})
+
+    def step(self, state, action):
+        key, key_throw = jax.random.split(state.info["rng"])
+        after = state.replace(info={**state.info, "rng": key})
+        return after.replace(reward=jax.random.uniform(key_throw), done=jnp.ones(()))
+
+
+def test_episodes_from_one_start_have_luck_of_their_own(monkeypatch):
+    monkeypatch.setattr(adapter, "_registered", lambda name: {"dice": Dice})
+    env = make_env(FACTORY, name="dice")
+    key = jax.random.key(0)
+    starts = autoreset.draw_starts(env, "pool", 1, key)
+    episode = autoreset.init(env, "pool", None, False, key)
+    action = {"action": jnp.zeros((1,), jnp.float32)}
+    rewards = []
+    for i in range(4):
+        luck = jax.random.key(i)
+        next_start = autoreset.draw_next(env, "pool", starts, luck)
+        episode, out = autoreset.step(env, episode, action, starts, None, next_start)
+        rewards.append(float(out.reward))
+    # The first episode is that of its own reset, thrown as Brax would have it.
+    expected = Dice().reset(jax.random.key_data(jax.random.split(key)[0]))
+    assert rewards[0] == float(Dice().step(expected, action["action"]).reward)
+    assert len(set(rewards)) == 4
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import quick_jit, small_config
 
+from purejaxppo import autoreset
 from purejaxppo.check import check_env
 from purejaxppo.env import Box, Discrete
 from purejaxppo.errors import ConfigError
@@ -123,6 +124,26 @@ def test_steps_as_gymnax_does(name, low, high):
 def test_discrete_observations_are_one_hot():
     state = make_env("gymnax:FrozenLake-misc").reset(jax.random.key(0))
     np.testing.assert_array_equal(state.obs, np.eye(16, dtype=np.float32)[0])
+
+
+def test_episodes_from_one_start_have_luck_of_their_own():
+    """A bandit pays by the luck of each step alone."""
+    env = make_env("gymnax:BernoulliBandit-misc")
+    limit, action = 8, {"action": jnp.int32(0)}
+
+    @quick_jit
+    def play(key):
+        starts = autoreset.draw_starts(env, "pool", 1, key)
+        episode = autoreset.init(env, "pool", limit, False, key)
+
+        def step(episode, key):
+            following = autoreset.draw_next(env, "pool", starts, key)
+            return autoreset.step(env, episode, action, starts, limit, following)
+
+        return jax.lax.scan(step, episode, jax.random.split(key, 9 * limit))[1]
+
+    rewards = np.asarray(play(jax.random.key(0)).reward).reshape(9, limit)[1:]
+    assert len({tuple(row) for row in rewards}) > 4
 
 
 @pytest.mark.parametrize(

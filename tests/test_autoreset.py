@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import quick_jit
-from probe_envs import Counter, HeadsProbe, Probe
+from probe_envs import Counter, Dice, HeadsProbe, Probe
 
 from purejaxppo import autoreset
 
@@ -34,7 +34,12 @@ def _play(
         def step(episodes, key):
             episodes, out = jax.vmap(
                 lambda e, a, k: autoreset.step(
-                    env, e, a, starts, limit, autoreset.draw_next(env, kind, starts, k)
+                    env,
+                    e,
+                    a,
+                    starts,
+                    limit,
+                    autoreset.draw_next(env, kind, starts, k, first=e.first),
                 )
             )(episodes, action, jax.random.split(key, num_envs))
             return episodes, (episodes, out)
@@ -153,10 +158,24 @@ def test_states_with_keys_and_masks_reset_whole():
             np.testing.assert_array_equal(
                 mask[t], starts.states.action_mask[name][index]
             )
-        np.testing.assert_array_equal(
-            jax.random.key_data(episodes.state.data["key"][t]),
-            jax.random.key_data(starts.states.data["key"][index]),
-        )
+        features = episodes.state.data["features"][t]
+        np.testing.assert_array_equal(features, starts.states.data["features"][index])
+    # The luck to come is the episode's own.
+    keys = jax.random.key_data(episodes.state.data["key"][done]).tolist()
+    pooled = jax.random.key_data(starts.states.data["key"]).tolist()
+    assert len(set(map(tuple, [*keys, *pooled]))) == len(done) + 3
+
+
+@pytest.mark.parametrize("kind", ["fresh", "pool", "cached"])
+def test_episodes_from_one_start_have_luck_of_their_own(kind):
+    """Each of the three steps throws with another key of the state's."""
+    _, _, _, out = _play(Dice(), kind, num_envs=2, num_steps=12, num_starts=1)
+    # The first episode of each environment is that of its own reset.
+    throws = np.asarray(out.reward).reshape(4, 3, 2)[1:]
+    if kind == "fresh":  # whose key is then the environment's own affair
+        assert len(np.unique(throws)) == 3
+    else:
+        assert len(np.unique(throws)) == throws.size
 
 
 def test_environments_get_continuous_actions_inside_the_box():

@@ -1,36 +1,23 @@
 """Each benchmark runs a tiny case, and computes what it says from what it read."""
 
-import functools
 import itertools
 import json
 from pathlib import Path
 
-import helpers
 import jax
 import numpy as np
 import pytest
 from helpers import quick_jit, small_config
 from probe_envs import HeadsProbe
 
-from benchmarks import prepared, stages
+from benchmarks import stages
 from benchmarks.harness import record, tables
 from benchmarks.learning import curves, matches, memory
 from benchmarks.prepared import prepare
 from purejaxppo.config import Config
 from purejaxppo.envs.scheduler import baselines
 from purejaxppo.ppo.learner import make_learner
-from purejaxppo.run.compiler import Compiler
 from purejaxppo.run.trained import TrainedPolicy
-
-
-@pytest.fixture
-def quick_compiler(monkeypatch):
-    """What is measured here runs twice: compiled with less care, and so faster."""
-
-    def make(progress):
-        return Compiler(progress, helpers.QUICK)
-
-    monkeypatch.setattr(prepared, "Compiler", make)
 
 
 @pytest.mark.usefixtures("quick_compiler")
@@ -67,10 +54,9 @@ def test_an_environment_without_physics_is_stepped_with_allowed_actions():
     assert 0 < terminated.mean() < 1  # episodes end, and new ones begin
 
 
+@pytest.mark.usefixtures("quick_programs")
 def test_memory_reports_every_kind_and_seed(monkeypatch):
-    monkeypatch.setattr(
-        memory.jax, "jit", functools.partial(jax.jit, compiler_options=helpers.QUICK)
-    )
+    monkeypatch.setattr(memory, "NUM_ENVS", 16)
     results = memory.measure(num_seeds=2, num_updates=10, delays=(1,))
     assert [case["core"] for case in results["cases"]] == list(memory.CORES)
     for case in results["cases"]:
@@ -92,6 +78,7 @@ def untrained(path, which):
     return TrainedPolicy(learner, state, lambda: None, 0)
 
 
+@pytest.mark.usefixtures("quick_programs")
 def test_a_policy_is_compared_with_baselines_on_the_same_episodes(monkeypatch):
     match = matches.MATCHES["scheduler"]
     families = {family: {"family": family} for family in ("light", "tight")}

@@ -46,6 +46,19 @@ def test_round_trip_is_exact_in_bits_dtypes_and_types(tmp_path):
         assert not getattr(b, "weak_type", False)
 
 
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_keys_keep_the_implementation_that_they_were_saved_with(tmp_path, impl):
+    """Whatever the default is where they are restored."""
+    saved = {"key": jax.random.split(jax.random.key(3, impl=impl), 5)}
+    checkpoint.save(tmp_path, 1, saved, {})
+    like = {"key": jax.random.split(jax.random.key(0), 5)}
+    restored, _ = checkpoint.restore(tmp_path, 1, like)
+    assert jax.random.key_impl(restored["key"]) == impl
+    assert_trees_equal(saved, restored)
+    draw = jax.vmap(jax.random.uniform)
+    assert_trees_equal(draw(saved["key"]), draw(restored["key"]))
+
+
 def test_latest_is_the_newest(tmp_path):
     for step in (2, 10):
         checkpoint.save(tmp_path, step, state(step), {})

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -144,6 +145,13 @@ def test_values_keep_their_types():
     made = train.parse(flags)[0].config
     assert made.env_kwargs == {"a": 1, "b": 0.5, "c": "word", "d": (1, 2), "e": None}
     assert made.hypers.target_kl == math.inf
+
+
+def test_a_limit_of_a_single_head_is_switched_off_by_the_word_for_it():
+    flags = "--entropy-floor 0.5 --entropy-coef 0.1 --head-entropy-floor op=-inf"
+    made = train.parse(flags.split())[0].config
+    assert made.hypers.head_entropy_floor == {"op": -math.inf}
+    validate(made)
 
 
 def help_of(flags: str, capsys) -> str:
@@ -386,30 +394,43 @@ def test_a_run_of_another_version_of_the_environment(finished_run, tmp_path, cap
             f(path)
 
 
+EVALUATE = "purejaxppo.evaluate"
+
+
 def test_the_command_evaluates_a_run(finished_run, tmp_path):
     path = edited(finished_run, tmp_path / "run")
-    command = [sys.executable, "-m", "purejaxppo.evaluate", str(path)]
+    flags = "--which latest --episodes 2 --stochastic".split()
     root, tests = Path(__file__).parent.parent, Path(__file__).parent
-
-    def run(*flags):
-        return subprocess.run(
-            [*command, *flags],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (root, tests)))},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    said = run("--which", "latest", "--episodes", "2", "--stochastic")
+    said = subprocess.run(
+        [sys.executable, "-m", EVALUATE, str(path), *flags],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (root, tests)))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert said.returncode == EXIT_OK, said.stderr
     metrics = json.loads((path / "evaluation.json").read_text())
     lines = [line.split()[0] for line in said.stdout.splitlines()]
     assert lines == sorted(metrics)
     assert "eval_stochastic/mean_return" in metrics
-    said = run("--seed-index", "1")
-    assert said.returncode == EXIT_USAGE
-    assert said.stderr == "seed_index: got 1; allowed is a number from 0 to 0\n"
-    assert run("--which", "worst").returncode == EXIT_USAGE
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--seed-index 1", "seed_index: got 1; allowed is a number from 0 to 0\n"),
+        ("--which worst", "invalid choice 'worst'"),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_evaluate(
+    finished_run, flags, sentence, capsys, monkeypatch
+):
+    """The module as `python -m` runs it, but in this process."""
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(finished_run), *flags.split()])
+    with pytest.raises(SystemExit) as info:
+        runpy.run_module(EVALUATE, run_name="__main__")
+    assert info.value.code == EXIT_USAGE
+    assert sentence in capsys.readouterr().err
 
 
 def test_evaluation_of_a_run_repeats_what_training_said(finished_run):
@@ -422,6 +443,7 @@ def test_evaluation_of_a_run_repeats_what_training_said(finished_run):
     assert action["move"].shape == ()
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_strict_stops_at_the_first_fault(tmp_path, capsys):
     flags = [*SMALL, "--run-dir", str(tmp_path / "run"), "--learning-rate", "0"]
     assert train.main([*flags, "--strict"]) == EXIT_STRICT
@@ -493,6 +515,7 @@ def test_a_screen_that_goes_away_does_not_end_the_run(tmp_path):
     assert (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_demonstrations_file_is_what_was_cloned(tmp_path):
     flags = [*SMALL, "--env-kwargs", "kind=endless", "--num-demonstrations", "3"]
     flags += ["--cloning-steps", "5"]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probe_envs import HeadsProbe
 
 from purejaxppo.config import Config, Hypers, resolve, with_overrides
 from purejaxppo.errors import CheckpointError, ConfigError, PurejaxppoError, UnknownName
@@ -170,6 +171,7 @@ _HYPERS = {
     "entropy_limit": ([0.0], _LIMIT),
     "kl_coef": ([-1.0, math.inf], "a number in [0, 1e6]"),
     "kl_coef_final": ([-1.0, math.inf], "a number in [0, 1e6]"),
+    "reward_clip": ([0.0, -math.inf], _LIMIT),
     "target_kl": ([0.0, -1.0], _LIMIT),
     "max_grad_norm": ([0.0, 1e300], _LIMIT),
     "adam_eps": ([-1e-8], "a number in [0, 1]"),
@@ -332,7 +334,7 @@ def test_a_floor_needs_a_coefficient_that_it_can_raise():
         Hypers(head_entropy_floor={"op": 0.5}),
         Hypers(entropy_coef=0.1, **(own | {"head_entropy_coef": {"op": 0.0}})),
     ):
-        with pytest.raises(ConfigError, match="with an entropy_coef of 0"):
+        with pytest.raises(ConfigError, match="with an entropy_coef of 0 or less"):
             validate(Config(hypers=hypers))
 
 
@@ -343,6 +345,91 @@ def test_epochs_of_a_recurrent_core_are_one_unless_asked_for():
     assert stale.epochs == 3
     (sentence,) = advice(stale)
     assert "num_epochs is 3 with core lstm" in sentence
+
+
+# Values that have no effect beside the others, and how the sentence begins.
+_UNUSED = [
+    ({"kl_coef": 0.1}, "kl_coef is 0.1 without anchor"),
+    ({"anchor": True, "num_demonstrations": 1}, "anchor with a kl_coef of 0"),
+    ({"critic_warmup": 10}, "critic_warmup is 10 of 10 updates"),
+    ({"sequence_length": 4}, "sequence_length is 4 without a recurrent core"),
+    ({"normalize_entropy": True}, "normalize_entropy without a Discrete head"),
+    ({"entropy_coef_final": 0.5}, "entropy_coef_final with a constant entropy_sch"),
+    (
+        {"head_entropy_coef_final": {"cards": 0.5}},
+        "head_entropy_coef_final with a constant entropy_schedule",
+    ),
+    ({"train_episode_steps": 8}, "train_episode_steps is 8, and the environment's own"),
+    ({"num_demonstrations": 1, "cloning_steps": 0}, "cloning_steps is 0"),
+    (
+        {"num_demonstrations": 1, "normalize_observations": "running"},
+        "normalize_observations is running with num_demonstrations",
+    ),
+]
+_CARDS = HeadsProbe(("cards",)).spec
+
+
+def _ten_updates(**values):
+    sizes = {"num_envs": 8, "num_steps": 8, "total_timesteps": 640}
+    quiet = (
+        {"normalize_observations": "fixed"} if "num_demonstrations" in values else {}
+    )
+    return with_overrides(Config(), {**sizes, **quiet, **values})
+
+
+@pytest.mark.parametrize(("values", "sentence"), _UNUSED)
+def test_what_has_no_effect_is_said(values, sentence):
+    assert advice(_ten_updates(), _CARDS) == []
+    (found,) = advice(_ten_updates(**values), _CARDS)
+    assert found.startswith(sentence)
+
+
+# Names that were given, what else is set, and what they have no effect without.
+_GIVEN = [
+    ("demonstration_noise", {}, "without num_demonstrations"),
+    ("cloning_steps", {}, "without num_demonstrations"),
+    ("cloning_batch", {}, "without num_demonstrations"),
+    ("cloning_learning_rate", {}, "without num_demonstrations"),
+    ("cloning_batch", {"num_demonstrations": 1, "core": "gru"}, "with a recurrent"),
+    ("kl_schedule", {}, "without anchor"),
+    ("kl_coef_final", {}, "without anchor"),
+    ("learning_rate_final", {}, "with learning_rate_schedule constant"),
+    ("num_starts", {"reset": "fresh"}, "with reset fresh"),
+    ("reward_clip", {}, "without normalize_rewards"),
+    ("core_size", {}, "without a recurrent core"),
+    ("critic_hidden_sizes", {"shared_trunk": True}, "with shared_trunk"),
+    ("critic_layer_norm", {"shared_trunk": True}, "with shared_trunk"),
+    ("distribution", {}, "without a Box head"),
+    ("init_std", {}, "without a Box head"),
+    ("min_std", {}, "without a Box head"),
+    ("max_std", {}, "without a Box head"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "without"), _GIVEN)
+def test_what_is_given_and_has_no_effect_is_said(name, values, without):
+    config = _ten_updates(**values)
+    assert advice(config, _CARDS) == []
+    (found,) = advice(config, _CARDS, given=[name, "gamma"])
+    assert found.startswith(f"{name} has no effect {without}")
+
+
+def test_presets_and_defaults_need_no_advice():
+    assert advice(Config()) == []
+    for env in ("hammer", "scheduler", "lifecycle", "deck"):
+        for name in presets(env):
+            config = Config.preset(env, name)
+            spec = make_env(env, **config.env_kwargs).spec
+            assert advice(config, spec) == [], (env, name)
+
+
+def test_a_floor_does_not_raise_a_coefficient_that_lowers_entropy():
+    for hypers in (
+        Hypers(entropy_floor=0.5, entropy_coef=-0.1),
+        Hypers(head_entropy_floor={"op": 0.5}, head_entropy_coef={"op": -0.1}),
+    ):
+        with pytest.raises(ConfigError, match="with an entropy_coef of 0 or less"):
+            validate(Config(hypers=hypers))
 
 
 def test_pairs_are_merged_and_everything_else_is_replaced():

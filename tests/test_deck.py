@@ -461,6 +461,7 @@ def test_baselines_choose_what_is_allowed(scores):
 # --- as an environment -------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick_programs")
 def test_random_choice_keeps_the_contract():
     """The default is in the registry, and so in test_check.py."""
     check_env(make_env("deck", choice="random"), num_steps=80)
@@ -551,6 +552,7 @@ def test_benchmark_trains_two_agents_and_lets_three_play(monkeypatch):
     ]
 
 
+@pytest.mark.usefixtures("quick_programs")
 def test_benchmark_plays_a_policy_where_chance_takes_cards():
     """A policy as it starts, with the heads of one environment, in the other."""
     learner = make_learner(small_config(env="deck"))

@@ -49,7 +49,7 @@ def test_several_layers_in_one_product_are_each_of_them():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_by_rows_keeps_leading_axes():
+def test_apply_to_rows_keeps_leading_axes():
     x = jnp.arange(24.0).reshape(2, 3, 4)
     out = apply_to_rows(lambda rows: {"sum": jnp.sum(rows, axis=-1), "same": rows}, x)
     np.testing.assert_array_equal(out["sum"], jnp.sum(x, axis=-1))

@@ -1,8 +1,4 @@
-"""The engines against plain MuJoCo, each other, and broken worlds.
-
-One set of states serves all: a demonstration, looked at while the hand moves freely,
-grips, carries and strikes.
-"""
+"""The C engine against plain MuJoCo, broken worlds, and which engine is chosen."""
 
 import importlib.metadata
 
@@ -11,6 +7,22 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from hammer_worlds import (
+    CARRY,
+    FREE,
+    GRIP,
+    MOMENTS,
+    NUM_WORLDS,
+    STILL,
+    STRIKE,
+    assert_nan_stays_in_its_world,
+    at,
+    control,
+    largest,
+    plain_step,
+    same_bits,
+    worlds,
+)
 from helpers import quick_jit
 
 from purejaxppo.config import Config
@@ -19,102 +31,23 @@ from purejaxppo.envs.hammer import scene
 from purejaxppo.envs.physics import engine as physics_engine
 from purejaxppo.envs.physics import mujoco as c_engine
 from purejaxppo.errors import ConfigError, UnknownName
-from purejaxppo.numerics import import_mjx, permissive_numerics
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.update import as_arrays
-
-NUM_WORLDS = 8
-NUM_STEPS = 64
-STILL, FREE, GRIP, CARRY, STRIKE = 0, 8, 30, 40, 56
-MOMENTS = (STILL, FREE, GRIP, CARRY, STRIKE)
 
 
 @pytest.fixture(scope="module")
 def env():
-    return hammer.make(engine="mujoco")
+    return worlds().env
 
 
 @pytest.fixture(scope="module")
-def demonstration(env):
-    """States [T, N] before each step, actions [T, N, 4], of NUM_WORLDS worlds."""
-
-    def body(state, _):
-        action = jax.vmap(env.demonstrator)(state)
-        return jax.vmap(env.step)(state, action), (state, action["arm"])
-
-    def run(key):
-        states = jax.vmap(env.reset)(jax.random.split(key, NUM_WORLDS))
-        return jax.lax.scan(body, states, length=NUM_STEPS)[1]
-
-    states, actions = jax.jit(run)(jax.random.key(3))
-    nail = states.data.physics.qpos[:, :, scene.NAIL_QPOS]
-    assert (nail[STRIKE] > 0.01).any(), "the demonstration never got to the nail"
-    return states, actions
+def demonstration():
+    return worlds().demonstration
 
 
 @pytest.fixture(scope="module")
-def c_step(env):
-    return jax.jit(jax.vmap(env.engine.step, (0, 0, 0, None)), static_argnums=3)
-
-
-@pytest.fixture(scope="session")
-def mjx_env():
-    return hammer.make(engine="mjx")
-
-
-@pytest.fixture(scope="session")
-def mjx_step(mjx_env):
-    """The one MJX program of the tests: a step of NUM_WORLDS environments."""
-    return quick_jit(jax.vmap(mjx_env.step))
-
-
-@pytest.fixture(scope="session")
-def warp_env():
-    if not physics_engine.warp_installed():
-        pytest.skip("warp-lang is not installed (the extra purejaxppo[warp])")
-    return hammer.make(engine="warp")
-
-
-@pytest.fixture(scope="session")
-def warp_step(warp_env):
-    return jax.jit(jax.vmap(warp_env.step))
-
-
-def at(demonstration, moment):
-    states, actions = demonstration
-    return jax.tree.map(lambda x: x[moment], states), actions[moment]
-
-
-def control(data, action):
-    """What the environment applies for an action: ctrl [N, 2], mocap [N, 1, 3]."""
-    low, high = jnp.array([scene.MOCAP_LOW]), jnp.array([scene.MOCAP_HIGH])
-    moved = data.mocap_pos + 0.01 * action[:, None, :3]
-    ctrl = jnp.stack([action[:, 3], -action[:, 3]], axis=1)
-    return ctrl, jnp.clip(moved, low[None], high[None])
-
-
-def plain_step(model, data, ctrl, mocap_pos, num_substeps):
-    """mj_step in a loop, then mj_forward: what Meta-World does. One world."""
-    world = mujoco.MjData(model)
-    world.qpos[:], world.qvel[:] = data.qpos, data.qvel
-    world.ctrl[:], world.mocap_pos[:] = ctrl, mocap_pos
-    world.mocap_quat[:] = data.mocap_quat
-    for _ in range(num_substeps):
-        mujoco.mj_step(model, world)
-    mujoco.mj_forward(model, world)
-    return world
-
-
-def same_bits(a, b):
-    """Are two trees equal to the last bit?"""
-    return all(
-        np.array_equal(x, y)
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
-
-
-def largest(a, b):
-    return float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))))
+def c_step():
+    return worlds().c_step
 
 
 # The C engine
@@ -218,28 +151,8 @@ def test_one_world_is_as_good_as_a_batch(env, c_step, demonstration):
 # Broken worlds
 
 
-@pytest.mark.parametrize("kind", ["mujoco", "mjx", "warp"])
-def test_nan_in_one_world_stays_there(kind, env, demonstration, request):
-    step = jax.jit(jax.vmap(env.step))
-    if kind != "mujoco":
-        step = request.getfixturevalue(f"{kind}_step")
-    state, action = at(demonstration, GRIP)
-    reference = step(state, {"arm": action})
-    broken = step(state, {"arm": action.at[5, 1].set(jnp.nan)})
-
-    others = np.delete(np.arange(NUM_WORLDS), 5)
-    pick = lambda tree: jax.tree.map(lambda x: x[others], tree)  # noqa: E731
-    assert same_bits(pick(broken), pick(reference))
-
-    world = jax.tree.map(lambda x: x[5], broken)
-    before = jax.tree.map(lambda x: x[5], state)
-    assert bool(world.truncated)
-    assert not bool(world.terminated)
-    assert float(world.reward) == 0.0
-    assert float(world.metrics["unstable"]) == 1.0
-    np.testing.assert_array_equal(world.obs, before.obs)
-    unmarked = world.data.physics.replace(unstable=before.data.physics.unstable)
-    assert same_bits(unmarked, before.data.physics)
+def test_nan_in_one_world_stays_there(env, demonstration):
+    assert_nan_stays_in_its_world(jax.jit(jax.vmap(env.step)), demonstration)
 
 
 def test_exploding_world_is_quarantined_without_a_word(
@@ -272,9 +185,6 @@ def test_quarantine_catches_each_kind(env, demonstration, field, value):
     assert not bool(physics_engine.select_stable(before, before).unstable)
 
 
-# MJX against C
-
-
 def test_rollout_evaluation_and_demonstrations_share_one_trace(monkeypatch):
     make, traced = c_engine.make_advance, []
 
@@ -296,181 +206,6 @@ def test_rollout_evaluation_and_demonstrations_share_one_trace(monkeypatch):
     jax.eval_shape(learner.update, state, hypers)
     jax.eval_shape(learner.evaluate, state)
     assert traced == [scene.N_SUBSTEPS]
-
-
-def test_no_chain_of_bodies_is_fused_into_one_kernel(mjx_env):
-    """XLA's CPU backend would compute it anew for each body: exponential in length."""
-    mjx = import_mjx()
-    assert import_mjx() is mjx  # the barrier is there once, however often it is asked
-    model = mjx.put_model(mjx_env.engine.model, impl="jax")
-    with permissive_numerics():
-        data = mjx.make_data(mjx_env.engine.model, impl="jax")
-        traced = jax.make_jaxpr(lambda data: mjx.kinematics(model, data))(data)
-    depth = np.zeros(model.nbody, int)
-    for body in range(1, model.nbody):
-        depth[body] = depth[model.body_parentid[body]] + 1
-    barriers = str(traced).count("optimization_barrier")
-    assert depth.max() > 7
-    assert barriers >= depth.max()
-
-
-def test_mjx_free_motion(c_step, demonstration, mjx_step):
-    """Where nothing touches and nothing moves fast, only float32 differs."""
-    state, action = at(demonstration, FREE)
-    physics = state.data.physics
-    # C's weld has a term in the velocity squared, MJX's has not: slow it away.
-    slow = physics.replace(
-        qvel=0.01 * physics.qvel, mocap_pos=physics.sensordata[:, None, :3]
-    )
-    state = state.replace(data=state.data.replace(physics=slow))
-    action = 0.1 * action
-    ours = mjx_step(state, {"arm": action}).data.physics
-    theirs = c_step(slow, *control(slow, action), 5)
-    assert largest(ours.qpos, theirs.qpos) < 2e-6
-    assert largest(ours.qvel, theirs.qvel) < 2e-4
-    assert largest(ours.sensordata, theirs.sensordata) < 2e-6
-    assert largest(ours.time, theirs.time) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("moment", "position", "velocity"),
-    [(FREE, 3e-4, 0.04), (GRIP, 2e-3, 0.4), (CARRY, 1e-3, 0.2), (STRIKE, 2e-3, 0.4)],
-)
-def test_mjx_one_step(c_step, demonstration, mjx_step, moment, position, velocity):
-    """At full speed and in contact: the weld's term, and where contacts are put."""
-    state, action = at(demonstration, moment)
-    ours = mjx_step(state, {"arm": action}).data.physics
-    physics = state.data.physics
-    theirs = c_step(physics, *control(physics, action), 5)
-    assert largest(ours.qpos, theirs.qpos) < position
-    assert largest(ours.qvel, theirs.qvel) < velocity
-    assert largest(ours.sensordata, theirs.sensordata) < 2 * position
-
-
-def test_mjx_plays_the_whole_demonstration(demonstration, mjx_env, mjx_step, env):
-    """Actions from C, open loop, in MJX: the same nail, driven by the same hammer."""
-    states, actions = demonstration
-    state = jax.tree.map(lambda x: x[0], states)
-    for action in actions:
-        state = mjx_step(state, {"arm": action})
-    end = jax.tree.map(lambda x: x[-1], states)
-    assert largest(state.obs[:, :3], end.obs[:, :3]) < 0.02  # the hand moved 0.2
-    assert largest(state.obs[:, 4:7], end.obs[:, 4:7]) < 0.02
-    assert float(jnp.abs(state.metrics["success"] - end.metrics["success"]).sum()) <= 2
-    assert float(state.metrics["unstable"].sum()) == 0.0
-
-
-# Warp against C
-
-
-def assert_steps_like_c(step, c_step, demonstration, moment):
-    """Nearer than MJX, which has another weld: float32 and the order of contacts."""
-    state, action = at(demonstration, moment)
-    ours = step(state, {"arm": action}).data.physics
-    physics = state.data.physics
-    theirs = c_step(physics, *control(physics, action), 5)
-    assert largest(ours.qpos, theirs.qpos) < 2e-4
-    assert largest(ours.qvel, theirs.qvel) < 1e-2
-    assert largest(ours.sensordata, theirs.sensordata) < 2e-4
-    assert largest(ours.time, theirs.time) == 0.0
-    assert not ours.unstable.any()
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_warp_one_step(c_step, demonstration, warp_step, moment):
-    assert_steps_like_c(warp_step, c_step, demonstration, moment)
-
-
-def test_warp_plays_the_whole_demonstration(demonstration, warp_step):
-    states, actions = demonstration
-    state = jax.tree.map(lambda x: x[0], states)
-    for action in actions:
-        state = warp_step(state, {"arm": action})
-    end = jax.tree.map(lambda x: x[-1], states)
-    assert largest(state.obs[:, :3], end.obs[:, :3]) < 0.02  # the hand moved 0.2
-    assert largest(state.obs[:, 4:7], end.obs[:, 4:7]) < 0.02
-    assert float(jnp.abs(state.metrics["success"] - end.metrics["success"]).sum()) <= 2
-    assert float(state.metrics["unstable"].sum()) == 0.0
-
-
-def test_warp_folds_seeds_and_worlds_into_one_batch(
-    warp_env, warp_step, demonstration, monkeypatch
-):
-    from purejaxppo.envs.physics import warp as warp_engine
-
-    state, action = at(demonstration, CARRY)
-    flat = warp_step(state, {"arm": action})
-
-    batches = []
-    blank_world = warp_engine.blank_world
-
-    def spy(model, sizes, num_worlds):
-        batches.append(num_worlds)
-        return blank_world(model, sizes, num_worlds)
-
-    monkeypatch.setattr(warp_engine, "blank_world", spy)
-    nested = jax.tree.map(
-        lambda x: x.reshape(2, NUM_WORLDS // 2, *x.shape[1:]), (state, {"arm": action})
-    )
-    folded = jax.jit(jax.vmap(jax.vmap(warp_env.step)))(*nested)
-    # JAX traces one world, then worlds, then seeds; the last is what runs.
-    assert batches[-1] == NUM_WORLDS
-    for ours, theirs in zip(
-        jax.tree.leaves(folded), jax.tree.leaves(flat), strict=True
-    ):
-        assert largest(ours.reshape(theirs.shape), theirs) < 1e-5
-
-
-def test_warp_never_loses_a_contact_in_silence(env, demonstration, monkeypatch):
-    """Where the buffers are too small the world is quarantined, and counted."""
-    warp_engine = pytest.importorskip("purejaxppo.envs.physics.warp")
-    monkeypatch.setattr(
-        warp_engine, "buffer_sizes", lambda model: warp_engine.Sizes(33, 8)
-    )
-    engine = physics_engine.make_engine("warp", env.engine.model)
-    physics = at(demonstration, GRIP)[0].data.physics
-    ctrl, mocap_pos = control(physics, at(demonstration, GRIP)[1])
-    step = jax.jit(jax.vmap(lambda d, c, m: engine.step(d, c, m, 1)))
-    assert bool(step(physics, ctrl, mocap_pos).unstable.all())
-
-
-def test_warp_needs_a_list_of_contacts():
-    warp_engine = pytest.importorskip("purejaxppo.envs.physics.warp")
-    model = mujoco.MjModel.from_xml_string(
-        """<mujoco><worldbody><geom type="plane" size="1 1 1"/><body><freejoint/>
-        <geom size="1"/></body></worldbody></mujoco>"""
-    )
-    with pytest.raises(ConfigError, match="allowed is a list of <pair>s"):
-        warp_engine.make_advance(model)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("mode", ["NONE", "JAX", "WARP", "WARP_STAGED"])
-def test_warp_graph_modes_are_mj_step(mode):
-    """Without the fixtures above: the C engine's programs are for a CPU."""
-    if not (physics_engine.on_nvidia() and physics_engine.warp_installed()):
-        pytest.skip("needs an NVIDIA GPU and the extra purejaxppo[warp]")
-    import warp
-
-    from purejaxppo.envs.physics.warp import make_advance
-
-    env = hammer.make(engine="warp")
-    model = env.engine.model
-    advance = make_advance(model, warp.JaxCallableGraphMode[mode])
-    step = jax.jit(
-        jax.vmap(lambda d, c, m: physics_engine.step(model, advance, d, c, m, 5))
-    )
-    physics = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 4)).data.physics
-    # The first call captures a graph, the next ones replay it.
-    for _ in range(4):
-        ctrl, mocap_pos = control(physics, jnp.ones((4, 4), jnp.float32))
-        after = step(physics, ctrl, mocap_pos)
-        for i in range(4):
-            world = jax.tree.map(lambda x, i=i: np.asarray(x[i], np.float64), physics)
-            plain = plain_step(model, world, ctrl[i], mocap_pos[i], 5)
-            assert largest(after.qpos[i], plain.qpos) < 2e-4
-            assert largest(after.sensordata[i], plain.sensordata) < 2e-4
-        physics = after
 
 
 # Choosing an engine

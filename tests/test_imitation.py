@@ -14,7 +14,7 @@ from purejaxppo import autoreset, make_train
 from purejaxppo.env import Box, EnvSpec, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.policy import Stored
-from purejaxppo.ppo import imitation
+from purejaxppo.ppo import imitation, normalize
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.types import Task
@@ -109,9 +109,9 @@ def test_statistics_are_those_of_valid_steps(quests):
     """What follows an end is NaN here."""
     stats = imitation.observation_statistics(quests)
     valid = np.asarray(quests.obs)[np.asarray(quests.valid)].astype(np.float64)
-    assert float(stats.count) == len(valid)
+    assert normalize.num_samples(stats) == len(valid)
     np.testing.assert_allclose(stats.mean, valid.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(stats.square / stats.count, valid.var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(stats.variance, valid.var(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

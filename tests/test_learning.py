@@ -142,3 +142,20 @@ def test_several_heads_learn_together():
         before = float(np.mean(metrics[f"train/paid_{name}"][:2]))
         after = float(metrics[f"eval/episode_paid_{name}"][-1])
         assert after > before + 0.2, name
+
+
+def test_every_update_that_is_cut_slows_the_rate_of_schedule_kl():
+    """Else the rate climbs on those that are not, while half of all are cut."""
+    metrics, _ = _train(
+        Probe("both", continuous=True),
+        num_updates=60,
+        learning_rate=0.003,
+        learning_rate_schedule="kl",
+        target_kl=0.01,
+        num_minibatches=4,
+    )
+    rate = np.asarray(metrics["update/learning_rate"])
+    cut = np.asarray(metrics["update/minibatches"]) < 16
+    assert 5 < np.sum(cut) < 45
+    changes = rate[1:] / rate[:-1]
+    np.testing.assert_allclose(changes[cut[:-1]], 1 / 1.5, rtol=1e-5)

@@ -404,6 +404,7 @@ def test_recurrent_ppo_improves_over_an_untrained_policy():
 MATCH = matches.MATCHES["lifecycle"]
 
 
+@pytest.mark.usefixtures("quick_programs")
 def test_benchmark_plays_policies_with_and_without_memory(monkeypatch):
     def untrained(path, which):
         assert which == "latest"

@@ -14,10 +14,9 @@ from purejaxppo.run import arrays, migrations
 
 
 def migrated(names):
-    """The names in the newest format of arrays that have these in format 1."""
+    """The names in format 2 of arrays that have these in format 1."""
     named = {name: np.asarray(i) for i, name in enumerate(names)}
-    for older in range(1, migrations.FORMAT):
-        named, _ = migrations.MIGRATIONS[older](named, {})
+    named, _ = migrations.MIGRATIONS[1](named, {})
     return sorted(named, key=lambda name: int(named[name]))
 
 
@@ -102,3 +101,41 @@ def test_no_name_of_a_run_of_0_1_0_stays_in_format_1():
             name,
         ), name
     assert set(new) - set(learned) == set(old) & set(new)
+
+
+def _statistics_of_format_2(*seeds):
+    """Of 2, 0 and 2^24 samples, of one seed or of several."""
+    arrays = {
+        ".obs_stats.count": np.full(seeds, 2.0, np.float32),
+        ".obs_stats.mean['actor']": np.full((*seeds, 3), 7.0, np.float32),
+        ".obs_stats.square['actor']": np.full((*seeds, 3), 8.0, np.float32),
+        ".reference.obs_stats.count": np.zeros(seeds, np.float32),
+        ".reference.obs_stats.square": np.zeros((*seeds, 3), np.float32),
+        ".return_stats.count": np.full(seeds, 2.0**33, np.float32),
+        ".return_stats.square": np.full(seeds, 2.0**33 * 5, np.float32),
+        ".params.policy['obs_stats']['square']": np.ones((*seeds, 2), np.float32),
+        ".update_count": np.full(seeds, 12, np.int32),
+    }
+    return migrations.MIGRATIONS[2](arrays, {"best": {}})
+
+
+@pytest.mark.parametrize("seeds", [(), (4,)])
+def test_statistics_of_format_2_keep_what_they_say(seeds):
+    found, metadata = _statistics_of_format_2(*seeds)
+    assert metadata == {"best": {}}
+    expected = {
+        ".obs_stats.count": np.full((*seeds, 2), [2, 0], np.uint32),
+        ".obs_stats.mean['actor']": np.full((*seeds, 3), 7.0, np.float32),
+        ".obs_stats.variance['actor']": np.full((*seeds, 3), 4.0, np.float32),
+        ".reference.obs_stats.count": np.zeros((*seeds, 2), np.uint32),
+        ".reference.obs_stats.variance": np.zeros((*seeds, 3), np.float32),
+        ".return_stats.count": np.full((*seeds, 2), [0, 2], np.uint32),
+        ".return_stats.variance": np.full(seeds, 5.0, np.float32),
+        ".params.policy['obs_stats']['square']": np.ones((*seeds, 2), np.float32),
+        ".update_count": np.full(seeds, 12, np.int32),
+        ".still_updates": np.zeros(seeds, np.int32),
+    }
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+        assert found[name].dtype == array.dtype, name

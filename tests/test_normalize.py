@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_close, quick_jit
+from helpers import assert_trees_close, assert_trees_equal, quick_jit
 
 from purejaxppo.ppo import normalize
 
@@ -35,8 +35,8 @@ def test_by_hand():
     stats = normalize.init(jnp.zeros(()))
     stats = normalize.update(stats, jnp.asarray([1.0, 3.0]))
     stats = normalize.update(stats, jnp.asarray([5.0]))
-    numbers = [float(stats.count), float(stats.mean), float(stats.square)]
-    np.testing.assert_allclose(numbers, [3.0, 3.0, 8.0])
+    assert normalize.num_samples(stats) == 3
+    np.testing.assert_allclose(stats.mean, 3.0)
     np.testing.assert_allclose(normalize.variance(stats), 8 / 3, rtol=1e-6)
 
 
@@ -132,3 +132,75 @@ def test_discounted_returns_by_hand_and_across_rollouts():
     np.testing.assert_allclose(jnp.concatenate([first, second]), totals)
     np.testing.assert_allclose(end, after)
     assert float(middle[0]) == 0.0
+
+
+# --- counts beyond what float32 holds ---------------------------------------------
+
+
+def _exact(parts, count, mean, variance):
+    """The same merges in float64."""
+    for x in parts:
+        num, batch_mean, batch_variance = x.shape[0], x.mean(axis=0), x.var(axis=0)
+        total = count + num
+        delta = batch_mean - mean
+        square = count * variance + num * batch_variance
+        square += np.square(delta) * count * num / total
+        mean, variance = mean + delta * num / total, square / total
+        count = total
+    return count, mean, variance
+
+
+@pytest.mark.parametrize("count", [0, 2**24 - 1, 2**24 * 64, 2**32 - 300, 10**12])
+def test_statistics_go_on_after_any_number_of_samples(count):
+    """1,000 batches of 257 samples after `count` others, of another mean and scale."""
+    rng = np.random.default_rng(3)
+    parts = rng.normal(3.0, 2.0, size=(1000, 257, 2)).astype(np.float32)
+    mean, variance = np.asarray([1.0, -2.0]), np.asarray([4.0, 0.5])
+    stats = normalize.init(jnp.zeros((2,)))
+    if count:
+        stats = stats.replace(
+            count=normalize.count_of(count),
+            mean=jnp.asarray(mean, jnp.float32),
+            variance=jnp.asarray(variance, jnp.float32),
+        )
+    merge = jax.jit(
+        lambda stats, parts: jax.lax.scan(
+            lambda s, x: (normalize.update(s, x), None), stats, parts
+        )[0]
+    )
+    stats = merge(stats, parts)
+    total, mean, variance = _exact(parts.astype(np.float64), count, mean, variance)
+    assert normalize.num_samples(stats) == total == count + 257_000
+    np.testing.assert_allclose(stats.mean, mean, rtol=3e-5)
+    np.testing.assert_allclose(normalize.variance(stats), variance, rtol=3e-5)
+
+
+def test_samples_of_a_large_count_are_not_lost_one_step_at_a_time():
+    """4,096 environments and a shift: half of the change after as many samples more."""
+    stats = normalize.init(jnp.zeros(())).replace(
+        count=normalize.count_of(2**36),
+        mean=jnp.zeros(()),
+        variance=jnp.ones(()),
+    )
+    one = normalize.update(normalize.init(jnp.zeros(())), jnp.ones((1024,)))
+    one = one.replace(count=normalize.count_of(2**36))
+    both = normalize.merge(stats, one)
+    assert normalize.num_samples(both) == 2**37
+    np.testing.assert_allclose(both.mean, 0.5, rtol=1e-6)
+    np.testing.assert_allclose(both.variance, 0.5 + 0.25, rtol=1e-6)
+
+
+def test_merging_is_updating_with_all_samples_at_once():
+    samples = _samples(scale=3.0, origin=7.0)
+    empty = normalize.init(_example(samples))
+    first, rest = (
+        normalize.update(empty, jax.tree.map(lambda x, part=part: x[part], samples))
+        for part in (slice(20), slice(20, 60))
+    )
+    whole = normalize.update(empty, samples)
+    for merged in (normalize.merge(first, rest), normalize.merge(rest, first)):
+        assert normalize.num_samples(merged) == 60
+        assert_trees_close(merged, whole, rtol=1e-5)
+    assert_trees_equal(normalize.merge(empty, first), first)
+    assert_trees_equal(normalize.merge(first, empty), first)
+    assert_trees_equal(normalize.merge(empty, empty), empty)

@@ -136,14 +136,30 @@ def test_learning_rate_follows_kl():
     task = Task(None, None, small_config(learning_rate_schedule="kl"))
     hypers = Hypers(target_kl=0.01)
     adaptive = init_adaptive(["move"])
-    for kl, scale in ((0.03, 1 / 1.5), (0.015, 1.0), (0.007, 1.0), (0.004, 1.5)):
-        found = adapt_learning_rate(task, adaptive, hypers, jnp.float32(kl))
+
+    def adapted(adaptive, kl, stopped):
+        return adapt_learning_rate(
+            task, adaptive, hypers, jnp.float32(kl), jnp.asarray(stopped)
+        )
+
+    for kl, stopped, scale in (
+        (0.03, True, 1 / 1.5),
+        (0.016, True, 1 / 1.5),
+        (0.014, False, 1.0),
+        (0.007, False, 1.0),
+        (0.004, False, 1.5),
+        # Cut by the limit of entropy: moved too far, whatever the KL.
+        (0.004, True, 1 / 1.5),
+    ):
+        found = adapted(adaptive, kl, stopped)
         np.testing.assert_allclose(found.learning_rate_scale, scale, rtol=1e-6)
     for _ in range(20):
-        adaptive = adapt_learning_rate(task, adaptive, hypers, jnp.float32(1.0))
+        adaptive = adapted(adaptive, 1.0, True)
     np.testing.assert_allclose(adaptive.learning_rate_scale, 0.01, rtol=1e-5)
-    off = small_config(learning_rate_schedule="linear")
-    same = adapt_learning_rate(Task(None, None, off), adaptive, hypers, jnp.float32(0))
+    off = Task(None, None, small_config(learning_rate_schedule="linear"))
+    same = adapt_learning_rate(
+        off, adaptive, hypers, jnp.float32(0), jnp.asarray(False)
+    )
     assert_trees_equal(same, adaptive)
 
 

@@ -21,7 +21,11 @@ from purejaxppo.ppo import update as update_lib
 from purejaxppo.ppo.batch import as_sequences, make_batch
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.rollout import rollout
-from purejaxppo.ppo.status import MAX_FIRST_RATIO_ERROR, UpdateStatus
+from purejaxppo.ppo.status import (
+    MAX_FIRST_RATIO_ERROR,
+    STILL_UPDATES,
+    UpdateStatus,
+)
 from purejaxppo.ppo.update import as_arrays
 
 _ALL = HeadsProbe()
@@ -111,17 +115,25 @@ def test_first_ratio_is_one_in_every_update(kind, monkeypatch):
         moved = float(metrics["ratio/last_epoch_std"]) > 1e-3
         assert moved == (count >= config.critic_warmup)
     # Normalisers moved, and episodes did end inside the windows.
-    assert float(state.obs_stats.count) == 4 * config.batch_size
-    assert float(state.return_stats.count) == 4 * config.batch_size
+    # Observations of one rollout more: that of `init`.
+    assert normalize.num_samples(state.obs_stats) == 5 * config.batch_size
+    assert normalize.num_samples(state.return_stats) == 4 * config.batch_size
     assert float(metrics["train/episodes"]) > 3
     # The critic's recurrent state spans rollouts.
     assert float(metrics["carry/error"]) == 0.0
     assert (float(metrics["carry/size"]) > 0.0) == (config.core != "none")
     # Without a step that moves it, a ratio of 1 says that something is broken.
     still = as_arrays(config.hypers.replace(learning_rate=0.0))
-    _, metrics = update(state, still)
-    assert int(metrics["status"]) == UpdateStatus.DEGENERATE
-    assert float(metrics["ratio/first_minibatch_error"]) < MAX_FIRST_RATIO_ERROR
+    codes = []
+    for _ in range(STILL_UPDATES):
+        state, metrics = update(state, still)
+        codes.append(int(metrics["status"]))
+        assert float(metrics["ratio/first_minibatch_error"]) < MAX_FIRST_RATIO_ERROR
+    ok = [UpdateStatus.OK] * (STILL_UPDATES - 1)
+    assert codes == [*ok, UpdateStatus.DEGENERATE]
+    # And one that does says that it is mended.
+    state, metrics = update(state, as_arrays(config.hypers))
+    assert int(metrics["status"]) == UpdateStatus.OK
 
 
 # The environments themselves, short episodes where they can be had.
@@ -157,7 +169,7 @@ def test_first_ratio_is_one_in_the_environments(name, policy):
         assert int(metrics["status"]) == UpdateStatus.OK
         ended += float(metrics["train/episodes"])
     assert ended > 8
-    assert float(state.obs_stats.count) == 3 * config.batch_size
+    assert normalize.num_samples(state.obs_stats) == 4 * config.batch_size
 
 
 def test_a_single_optimiser_step_is_not_degenerate():
@@ -168,6 +180,56 @@ def test_a_single_optimiser_step_is_not_degenerate():
     _, metrics = quick_jit(learner.update)(state, as_arrays(config.hypers))
     assert float(metrics["ratio/last_epoch_std"]) < 1e-4
     assert int(metrics["status"]) == UpdateStatus.OK
+
+
+# 1,000 updates, so that the last of them have all but no rate.
+_DECAYING = {
+    "learning_rate_schedule": "linear",
+    "learning_rate_final": 0.0,
+    "total_timesteps": 64 * 1000,
+}
+
+
+def _codes_from(update, state, hypers, first, num=STILL_UPDATES):
+    """Status and ratio/last_epoch_std of the updates from that number on."""
+    state = state.replace(update_count=jnp.int32(first))
+    found = []
+    for _ in range(num):
+        state, metrics = update(state, hypers)
+        found.append((int(metrics["status"]), float(metrics["ratio/last_epoch_std"])))
+    return found
+
+
+def test_a_rate_that_decays_to_nothing_is_no_fault():
+    config = _config(**_DECAYING, learning_rate=1e-4)
+    learner = make_learner(config, _CARDS)
+    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    update, hypers = quick_jit(learner.update), as_arrays(config.hypers)
+    for first in (960, 1000 - STILL_UPDATES):
+        codes, stds = zip(*_codes_from(update, state, hypers, first), strict=True)
+        assert set(codes) == {UpdateStatus.OK}
+        assert 0.0 < stds[-1] < 1e-4
+
+
+def test_dead_gradients_are_found_within_three_updates(monkeypatch):
+    """Also where the rate has decayed to a twenty-fifth."""
+
+    def dead(heads, config):
+        policy = make_policy(heads, config)
+
+        def log_prob(params, stored):
+            return policy.log_prob(jax.lax.stop_gradient(params), stored)
+
+        return policy._replace(log_prob=log_prob)
+
+    monkeypatch.setattr(learner_lib, "make_policy", dead)
+    config = _config(**_DECAYING)
+    learner = make_learner(config, _CARDS)
+    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    update, hypers = quick_jit(learner.update), as_arrays(config.hypers)
+    for first in (0, 960):
+        codes = [code for code, _ in _codes_from(update, state, hypers, first)]
+        assert codes[-1] == UpdateStatus.DEGENERATE
 
 
 # --- the contract, broken --------------------------------------------------------

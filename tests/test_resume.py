@@ -1,6 +1,7 @@
 """One run, however it is cut: a single call, chunks, killed and resumed. To the bit."""
 
 import csv
+import math
 import os
 import random
 import shutil
@@ -20,7 +21,7 @@ from purejaxppo.ppo.update import as_arrays
 from purejaxppo.run import checkpoint, seeds
 from purejaxppo.run.trained import load_policy
 
-NUM_UPDATES = 100
+NUM_UPDATES = 60
 FLAGS = (
     "--env probe_envs:make --env-kwargs kind=endless continuous=True --num-envs 4 "
     "--num-steps 8 --num-minibatches 2 --num-epochs 2 --hidden-sizes 8 "
@@ -117,9 +118,31 @@ def by_ones(tmp_path_factory) -> Path:
     return path
 
 
+def programs() -> set[str]:
+    """The keys of the compilation cache for the programs of a run."""
+    names = ("jit_chunk-", "jit_evaluate-", "jit_evaluate_stochastic-")
+    files = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).iterdir()
+    return {file.name for file in files if file.name.startswith(names)}
+
+
+def test_a_resume_compiles_nothing_that_the_start_compiled(by_ones, tmp_path):
+    """Before all other tests that resume, which would fill the cache."""
+    path = tmp_path / "run"
+    shutil.copytree(by_ones, path)
+    (path / "summary.json").unlink()
+    shutil.rmtree(path / "checkpoints" / f"{NUM_UPDATES:08d}")
+    before = programs()
+    assert len({name.split("-")[0] for name in before}) == 3
+    said = resume(path)
+    assert f"resuming {path} at " in said
+    assert programs() == before
+
+
 def test_one_call_equals_the_command_line(by_ones):
     config = train.parse(FLAGS)[0].config
-    state, _ = jax.jit(make_train(config))(jax.random.key(3))
+    with pytest.warns(UserWarning, match="running with num_demonstrations"):
+        run = make_train(config)
+    state, _ = jax.jit(run)(jax.random.key(3))
     assert_trees_equal(state, final_state(by_ones))
 
 
@@ -188,7 +211,10 @@ def test_run_written_by_0_1_0_resumes_to_its_end(tmp_path):
     assert f"resuming {path} at {32 * 12:,} steps" in said
     updates = [int(row["update"]) for row in rows_of(path, "metrics.csv")]
     assert updates == list(range(1, 31))
-    assert int(load_policy(path, "latest").state.update_count) == 30
+    loaded = load_policy(path, "latest")
+    assert int(loaded.state.update_count) == 30
+    # It goes on as it began: rewards had no bound.
+    assert loaded.learner.task.config.hypers.reward_clip == math.inf
     assert (path / "summary.json").exists()
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_trees_equal, quick_jit, small_config
-from probe_envs import Counter
+from probe_envs import Counter, Dice
 
 from purejaxppo import autoreset
 from purejaxppo.env import Box, Choice, Discrete
@@ -30,6 +30,7 @@ def _stats(done=_DONE):
         metrics={"success": jnp.where(jnp.asarray(done), table, jnp.nan)},
         start_index=jnp.asarray([[0, 5], [5, 1], [7, 2]], jnp.int32),
         no_valid_action=jnp.asarray([[True, False], [False, False], [True, True]]),
+        unstable=jnp.asarray([[True, False], [False, False], [False, True]]),
     )
 
 
@@ -42,6 +43,7 @@ def test_figures_are_those_of_ended_episodes():
         "train/episodes": 3.0,
         # Counted wherever it happened.
         "train/no_valid_action": 3.0,
+        "train/unstable": 2.0,
     }
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-6, err_msg=name)
@@ -103,12 +105,21 @@ class HeadsOfEveryKind(Counter):
         return dataclasses.replace(super().spec, heads=heads)
 
 
-@pytest.mark.parametrize("distribution", ["normal", "truncated_normal", "tanh_normal"])
+@pytest.mark.parametrize(
+    ("distribution", "env"),
+    [
+        ("normal", HeadsOfEveryKind()),
+        ("truncated_normal", HeadsOfEveryKind()),
+        ("tanh_normal", HeadsOfEveryKind()),
+        ("normal", Dice(thrown=False)),
+    ],
+    ids=["normal", "truncated_normal", "tanh_normal", "keys"],
+)
 @pytest.mark.parametrize("reset", ["fresh", "pool", "cached"])
-def test_nothing_is_drawn_inside_the_scan_of_steps(distribution, reset):
+def test_nothing_is_drawn_inside_the_scan_of_steps(distribution, env, reset):
     """On a CPU random numbers there take as long as the networks of a small one."""
     config = small_config(distribution=distribution, reset=reset, num_steps=6)
-    learner = make_learner(config, HeadsOfEveryKind())
+    learner = make_learner(config, env)
     state, _ = jax.eval_shape(learner.init, jax.random.key(0))
 
     def run(state, key):

@@ -290,7 +290,7 @@ def test_known_schedule_reaches_the_toys_optimum():
     figures = quick_jit(
         lambda k: baselines.play_baseline(made, baselines.toy_schedule, k)
     )(keys)
-    bound = env.optimal_return(jax.vmap(made.reset)(keys))
+    bound = env.optimal_return(quick_jit(jax.vmap(made.reset))(keys))
     np.testing.assert_allclose(figures["return"], bound, atol=1e-5)
     assert 0.85 < float(jnp.mean(bound)) < 1.0
 
@@ -393,6 +393,7 @@ def test_edf_serves_what_can_be_on_time_before_what_cannot():
 # --- as an environment -------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick_programs")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_keeps_the_contract(family):
     check_env(make_env("scheduler", family=family), num_steps=80)

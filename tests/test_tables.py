@@ -71,6 +71,23 @@ def test_a_metric_that_the_header_lacks_is_an_error(tmp_path):
         table.append([row | {"new/metric": 1.0} for row in rows(2)])
 
 
+def test_a_resumed_run_of_an_older_version_gets_the_columns_that_it_lacks(tmp_path):
+    path = tmp_path / "metrics.csv"
+    table_of(path, 1, 2)
+    table = Table(path)
+    table.truncate(1)
+    newer = [row | {"new/metric": 1.0} for row in rows(2)]
+    table.append(newer)
+    header, *written = lines(path)
+    assert header.split(",")[-1] == "new/metric"
+    assert [line.split(",")[-1] for line in written] == ["", "", "1.0", "1.0"]
+    assert [line.count(",") for line in written] == [5] * 4
+    Table(path).truncate(2)  # an empty field is no row that was cut short
+    assert lines(path) == [header, *written]
+    with pytest.raises(ValueError, match="other/metric"):
+        table.append([row | {"other/metric": 1.0} for row in newer])
+
+
 def test_configuration_comes_back_exactly(tmp_path):
     hypers = Hypers(
         learning_rate=1 / 3,

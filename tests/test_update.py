@@ -38,7 +38,12 @@ from purejaxppo.ppo.coefficients import coefficients, init_adaptive
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.minibatch import minibatch_loss, valid_counts
 from purejaxppo.ppo.rollout import rollout
-from purejaxppo.ppo.status import UpdateStatus, update_status
+from purejaxppo.ppo.status import (
+    STILL_UPDATES,
+    UpdateStatus,
+    count_still,
+    update_status,
+)
 from purejaxppo.ppo.summary import Summary
 from purejaxppo.ppo.types import Batch, Task, Transition
 from purejaxppo.ppo.update import _steps_per_update, as_arrays, optimise
@@ -215,12 +220,40 @@ def test_rewards_are_scaled_by_the_std_of_the_discounted_return():
     std = np.std(totals)
     np.testing.assert_allclose(reward[:, 0], np.asarray([1, 2, 3] * 2) / std, rtol=1e-5)
     np.testing.assert_allclose(after.discounted_return, 0.0)
-    assert float(after.return_stats.count) == 12.0
+    assert normalize.num_samples(after.return_stats) == 12
     # Statistics go on from where they were; without them rewards are left alone.
     _, later = scaled_rewards(_KNOWN, after, transitions, Hypers(gamma=0.5))
-    assert float(later.return_stats.count) == 24.0
+    assert normalize.num_samples(later.return_stats) == 24
     off, _ = scaled_rewards(_KNOWN, _Scaled(None, None), transitions, Hypers())
     assert_trees_equal(off, transitions.reward)
+
+
+def _scaled_sparse(hypers):
+    """The first reward of all, 1 at the last of 6 steps, as it is learned from."""
+    transitions, _ = _transitions(Counter("truncated"), num_envs=64)
+    sparse = jnp.zeros_like(transitions.reward).at[-1, 0].set(1.0)
+    transitions = transitions.replace(reward=sparse)
+    state = _Scaled(normalize.init(jnp.zeros(())), jnp.zeros(64))
+    reward, _ = scaled_rewards(_KNOWN, state, transitions, hypers)
+    return reward
+
+
+def test_a_first_sparse_reward_is_bounded():
+    """Divided by the standard deviation of returns that are all but one 0."""
+    unbounded = _scaled_sparse(Hypers(reward_clip=math.inf))
+    np.testing.assert_allclose(unbounded[-1, 0], np.sqrt(384), rtol=1e-2)
+    bounded = _scaled_sparse(Hypers())
+    assert float(bounded[-1, 0]) == 10.0
+    assert float(jnp.sum(bounded)) == 10.0
+    np.testing.assert_allclose(_scaled_sparse(Hypers(reward_clip=2.0))[-1, 0], 2.0)
+
+
+def test_a_bound_on_rewards_has_two_sides():
+    transitions, _ = _transitions(Counter("terminated"))
+    transitions = transitions.replace(reward=-transitions.reward)
+    state = _Scaled(normalize.init(jnp.zeros(())), jnp.zeros(2))
+    reward, _ = scaled_rewards(_KNOWN, state, transitions, Hypers(reward_clip=0.5))
+    assert float(jnp.min(reward)) == -0.5
 
 
 def test_probe_is_what_the_estimates_think_it_is():
@@ -373,7 +406,8 @@ def test_statistics_rest_during_a_rollout_and_then_take_all_of_it(setup):
     raw = seen * jnp.sqrt(normalize.variance(stats))[None] + stats.mean[None]
     expected = normalize.update(stats, raw)
     assert_trees_close(setup.new_stats, expected, rtol=1e-4)
-    assert float(expected.count) == 50.0 + _num_samples(setup)
+    new = normalize.num_samples(expected) - normalize.num_samples(stats)
+    assert new == _num_samples(setup)
 
 
 def _shifted(setup, shift):
@@ -513,23 +547,33 @@ def test_a_resting_policy_does_not_count_towards_the_norm(setup):
 def test_zero_learning_rate_is_degenerate_and_a_moving_policy_is_not(setup):
     for rate, flagged in ((0.0, True), (0.01, False)):
         hypers = _RATE.replace(learning_rate=rate)
-        _, metrics = setup.run(setup.state, setup.batch, hypers)
-        code = _status(metrics)
-        assert bool(code & UpdateStatus.DEGENERATE) == flagged
-        assert not code & UpdateStatus.RATIO
+        still, codes = jnp.int32(0), []
+        for _ in range(STILL_UPDATES):
+            _, metrics = setup.run(setup.state, setup.batch, hypers)
+            still, code = _status(metrics, still)
+            codes.append(code)
+        assert [bool(code & UpdateStatus.DEGENERATE) for code in codes] == [
+            *([False] * (STILL_UPDATES - 1)),
+            flagged,
+        ]
+        assert not codes[-1] & UpdateStatus.RATIO
 
 
-def _status(metrics, policy_moves=True):
+def _status(metrics, still):
+    """The status of an update whose rate is that of the configuration."""
     summary = Summary(
         approx_kl=metrics["approx_kl/last"],
         head_entropy={},
         first_ratio_error=metrics["ratio/first_minibatch_error"],
         last_epoch_ratio_std=metrics["ratio/last_epoch_std"],
         num_nonfinite=metrics["update/nonfinite"],
+        stopped=jnp.asarray(False),
+        rate_factor=jnp.float32(1.0),
         logged={},
     )
-    code = update_status(summary, jnp.asarray(policy_moves), jnp.zeros(()))
-    return UpdateStatus(int(code))
+    still = count_still(still, summary, jnp.asarray(True))
+    zero, no = jnp.zeros(()), jnp.zeros((), bool)
+    return still, UpdateStatus(int(update_status(summary, still, zero, zero, no)))
 
 
 def test_heads_count_their_samples_and_report_nothing_where_they_have_none(setup):
@@ -558,7 +602,7 @@ def test_a_head_that_is_never_active_is_not_trained_nor_flattered(setup):
     for figure in ("approx_kl", "entropy", "clip_frac"):
         assert math.isnan(metrics[f"head/cards/{figure}"])
     assert float(metrics["head/cards/valid"]) == 0.0
-    assert float(metrics["head/cards/grad_norm"]) == 0.0
+    assert math.isnan(metrics["head/cards/grad_norm"])
     old, new = setup.state.params.policy, after.params.policy
     assert_trees_equal(new["outputs_cards"], old["outputs_cards"])
     assert trees_differ(new["outputs_op"], old["outputs_op"])
@@ -609,10 +653,16 @@ def test_ratio_figures_by_hand(setup):
 # --- accumulation ----------------------------------------------------------------
 
 
-def test_accumulated_minibatches_are_one_large_batch(setup):
+@pytest.fixture(scope="module")
+def parts(setup):
+    """One step an epoch, on gradients summed over four minibatches."""
+    given = (setup.state, setup.batch)
+    return _setup(given, num_epochs=1, accumulate_gradients=True)
+
+
+def test_accumulated_minibatches_are_one_large_batch(setup, parts):
     """With heads that are active in some samples only, so in unequal numbers."""
     given = (setup.state, setup.batch)
-    parts = _setup(given, num_epochs=1, accumulate_gradients=True)
     whole = _setup(given, num_epochs=1, num_minibatches=1)
     after_parts, metrics = parts.run(*given, _RATE)
     after_whole, expected = whole.run(*given, _RATE)
@@ -637,6 +687,15 @@ def test_accumulated_minibatches_are_one_large_batch(setup):
     some = jnp.zeros_like(setup.batch.entropy, bool).at[0, :2].set(True)
     batch = _with_active(_shifted(setup, 0.5), op=some, aim=some, cards=some)
     after, metrics = parts.run(setup.state, batch, hypers)
+    assert_trees_equal(after.params, setup.state.params)
+
+
+def test_an_accumulated_step_that_is_not_finite_is_counted_once(setup, parts):
+    """One step an epoch, however many minibatches its gradient is summed over."""
+    returns = jnp.full_like(setup.batch.returns, jnp.nan)
+    batch = setup.batch.replace(returns=returns)
+    after, metrics = parts.run(setup.state, batch, _RATE)
+    assert float(metrics["update/nonfinite"]) == 1.0
     assert_trees_equal(after.params, setup.state.params)
 
 

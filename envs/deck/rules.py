@@ -1,8 +1,8 @@
-"""A small card battle: what a card does, how a turn ends, what a prompt adds.
+"""The rules of the card battle, as pure functions.
 
-Plain rules. Letters: K card kinds. Piles are counts per kind, int32 [K], for cards of a
-kind are alike and the order of a pile is luck. All luck of a step comes in as one
-`Luck`, so that a game can be played by hand.
+K is the number of card kinds. A pile is a number of cards per kind, int32 [K], because
+cards of a kind are identical and the order of a pile is random. All random numbers of a
+step are in one `Luck`, so that tests can choose them.
 """
 
 import dataclasses
@@ -18,22 +18,22 @@ from .cards import ARMOURED, IMMUNE, KINDS, NUM_KINDS, Card, column
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The static facts of a run.
+    """The static parameters of a run.
 
     Attributes:
-      num_offered: kinds in a prompt, all different.
-      num_taken: how many of them are taken.
+      num_offered: number of different kinds that a prompt offers.
+      num_taken: number of offered kinds that are taken.
       deck: the first deck, kind -> number of cards.
-      hp: the player's at first, and the most that it can be.
-      rest: hp regained after a combat won.
-      energy: of a turn.
-      hand: cards drawn for a turn.
-      armour: by how much an armoured foe lessens each card's damage.
-      foe_hp: of each combat's foe.
-      foe_attack: of each combat's foe; an attack is uniform from half to one and a
-        half times this number.
-      growth: by how much each turn adds to the foe's attack, as a share.
-      max_turns: of a combat; it is lost after them.
+      hp: initial and largest hp of the player.
+      rest: hp regained after a combat.
+      energy: energy per turn.
+      hand: number of cards drawn per turn.
+      armour: reduction of each card's damage to an armoured foe.
+      foe_hp: hp of the foe in each combat.
+      foe_attack: mean attack of the foe in each combat; an attack is uniform from 0.5
+        to 1.5 times this number.
+      growth: relative increase of the foe's attack per turn.
+      max_turns: largest number of turns of a combat, after which it is lost.
     """
 
     num_offered: int = 5
@@ -55,35 +55,35 @@ class Limits:
 
 
 class Run(struct.PyTreeNode):
-    """A run in the middle of a combat, or at a prompt between two."""
+    """The state of a run, in a combat or at a prompt between two combats."""
 
     draw: jax.Array  # int32 [K], the pile to draw from; the whole deck at a prompt
     hand: jax.Array  # int32 [K]
     discard: jax.Array  # int32 [K]
     offer: jax.Array  # bool [K], kinds that the prompt offers; none in a combat
     hp: jax.Array  # int32 []
-    block: jax.Array  # int32 [], until the foe's attack
+    block: jax.Array  # int32 [], reduction of the foe's next attack
     energy: jax.Array  # int32 []
-    power: jax.Array  # int32 [], on top of the damage of each card
+    power: jax.Array  # int32 [], additional damage of each card with damage
     foe: jax.Array  # int32 [], index into FOES, the same in all combats of a run
     foe_hp: jax.Array  # int32 []
     poison: jax.Array  # int32 [], on the foe
-    attack: jax.Array  # int32 [], what the foe does when the turn ends
+    attack: jax.Array  # int32 [], the foe's attack at the end of the turn
     combat: jax.Array  # int32 [], combats won
-    turn: jax.Array  # int32 [], of this combat, from 1
+    turn: jax.Array  # int32 [], turn of this combat, from 1
 
 
 class Luck(struct.PyTreeNode):
-    """All that chance decides in one step, numbers uniform in [0, 1)."""
+    """The random numbers of one step, uniform in [0, 1)."""
 
     cards: jax.Array  # float32 [hand]
     attack: jax.Array  # float32 []
     offer: jax.Array  # float32 [K]
-    pick: jax.Array  # float32 [K], for picks that are not a policy's
+    pick: jax.Array  # float32 [K], for random picks
 
 
 def draw_luck(key: jax.Array, limits: Limits) -> Luck:
-    """The luck of one step."""
+    """Draw the random numbers of one step."""
     u = jax.random.uniform(key, (limits.hand + 1 + 2 * NUM_KINDS,), jnp.float32)
     cards, attack, offer, pick = jnp.split(
         u, [limits.hand, limits.hand + 1, limits.hand + 1 + NUM_KINDS]
@@ -92,12 +92,12 @@ def draw_luck(key: jax.Array, limits: Limits) -> Luck:
 
 
 def new(foe: jax.Array, luck: Luck, limits: Limits) -> Run:
-    """The first turn of the first combat.
+    """Return a new run, at the first turn of the first combat.
 
     Args:
-      foe: int32 [], index into FOES, of all combats of the run.
-      luck: what is drawn for the first hand and attack.
-      limits: the static facts.
+      foe: int32 [], index into FOES, the foe of all combats.
+      luck: random numbers for the first hand and attack.
+      limits: the static parameters.
     """
     none = jnp.zeros((), jnp.int32)
     empty = jnp.zeros((NUM_KINDS,), jnp.int32)
@@ -123,29 +123,32 @@ def new(foe: jax.Array, luck: Luck, limits: Limits) -> Run:
 
 
 def at_prompt(run: Run) -> jax.Array:
-    """Bool []: cards are to be taken, not played."""
+    """Return whether the run is at a prompt, where cards are taken: bool []."""
     return jnp.any(run.offer)
 
 
 def playable(run: Run) -> jax.Array:
-    """Kinds that are in the hand and can be paid, bool [K]; none at a prompt."""
+    """Return the kinds in the hand with sufficient energy, bool [K].
+
+    At a prompt the hand is empty, so no kind is playable.
+    """
     return (run.hand > 0) & (column("cost") <= run.energy)
 
 
 def damage(run: Run, limits: Limits) -> jax.Array:
-    """What each kind would do to this foe's hp, int32 [K]."""
+    """Compute the damage of each kind to this foe, int32 [K]."""
     base = column("damage")
     armour = jnp.where(run.foe == ARMOURED, limits.armour, 0)
     return jnp.where(base > 0, jnp.maximum(base + run.power - armour, 0), 0)
 
 
 def play_card(run: Run, kind: jax.Array, limits: Limits) -> Run:
-    """Pay a card, do what it does, discard it.
+    """Pay the cost of a card, apply its effects, and discard it.
 
     Args:
-      run: in a combat.
-      kind: int32 [], of the card, which the caller makes sure is playable.
-      limits: the static facts.
+      run: a run in a combat.
+      kind: int32 [], kind of the card; the caller must check that it is playable.
+      limits: the static parameters.
     """
     card = {name: column(name)[kind] for name in Card._fields}
     one = (jnp.arange(NUM_KINDS) == kind).astype(jnp.int32)
@@ -162,7 +165,7 @@ def play_card(run: Run, kind: jax.Array, limits: Limits) -> Run:
 
 
 def end_turn(run: Run) -> Run:
-    """Poison works and wears off by one, then a foe that still stands attacks."""
+    """Apply poison, reduce it by one, and let the foe attack if it has hp left."""
     foe_hp = run.foe_hp - run.poison
     hurt = jnp.where(foe_hp > 0, jnp.maximum(run.attack - run.block, 0), 0)
     return run.replace(
@@ -175,12 +178,12 @@ def end_turn(run: Run) -> Run:
 
 
 def new_turn(run: Run, luck: Luck, limits: Limits) -> Run:
-    """Energy is restored, block is gone, the foe shows its next attack.
+    """Start a turn: restore energy, remove block, and draw the foe's next attack.
 
     Args:
-      run: after the end of a turn, or before the first one.
-      luck: its `attack` is used.
-      limits: the static facts.
+      run: a run after the end of a turn, or before the first turn.
+      luck: random numbers, of which `attack` is used.
+      limits: the static parameters.
     """
     base = jnp.asarray(limits.foe_attack, jnp.float32)[run.combat]
     grown = base * (1.0 + limits.growth * run.turn.astype(jnp.float32))
@@ -193,19 +196,21 @@ def new_turn(run: Run, luck: Luck, limits: Limits) -> Run:
 
 
 def draw_cards(run: Run, u: jax.Array, num: jax.Array) -> Run:
-    """Draw cards. An empty pile is filled from the discards; two empty ones give none.
+    """Draw cards; if the pile is empty, the discarded cards become the pile.
+
+    If both are empty, no card is drawn.
 
     Args:
-      run: in a combat.
-      u: float32 [M], uniform in [0, 1), one number for each card; M is the most.
-      num: int32 [], how many cards are drawn, at most M.
+      run: a run in a combat.
+      u: float32 [M], uniform in [0, 1), a random number for each card.
+      num: int32 [], number of cards to draw, at most M.
     """
     draw, hand, discard = run.draw, run.hand, run.discard
     for i in range(u.shape[0]):
         empty = jnp.sum(draw) == 0
         draw = jnp.where(empty, discard, draw)
         discard = jnp.where(empty, 0, discard)
-        # The card at a place of the pile sorted by kind, all places equally likely.
+        # Choose a random position of the pile sorted by kind.
         cumulative = jnp.cumsum(draw)
         place = jnp.floor(u[i] * cumulative[-1].astype(jnp.float32)).astype(jnp.int32)
         one = (cumulative - draw <= place) & (place < cumulative) & (i < num)
@@ -214,21 +219,21 @@ def draw_cards(run: Run, u: jax.Array, num: jax.Array) -> Run:
 
 
 def win(run: Run, luck: Luck, limits: Limits) -> Run:
-    """A combat won: gather the deck, rest, and see an offer if a combat is to come.
+    """End a won combat: collect all cards, rest, and offer cards for the next combat.
 
-    All else is zero, as it is in `new`.
+    All other values become zero, as in `new`. After the last combat nothing is offered.
 
     Args:
-      run: in the combat.
-      luck: its `offer` is used.
-      limits: the static facts.
+      run: a run in the combat.
+      luck: random numbers, of which `offer` is used.
+      limits: the static parameters.
     """
     combat = run.combat + 1
     best = jax.lax.top_k(luck.offer, limits.num_offered)[1]
-    after = jax.tree.map(jnp.zeros_like, run)
-    return after.replace(
+    zeros = jax.tree.map(jnp.zeros_like, run)
+    return zeros.replace(
         draw=run.draw + run.hand + run.discard,
-        offer=after.offer.at[best].set(combat < limits.num_combats),
+        offer=zeros.offer.at[best].set(combat < limits.num_combats),
         hp=jnp.minimum(run.hp + limits.rest, limits.hp),
         foe=run.foe,
         combat=combat,
@@ -236,19 +241,19 @@ def win(run: Run, luck: Luck, limits: Limits) -> Run:
 
 
 def random_picks(run: Run, luck: Luck, limits: Limits) -> jax.Array:
-    """Picks from the offer, all orders equally likely, int32 [num_taken].
+    """Pick offered kinds at random, in a random order, int32 [num_taken].
 
     Args:
-      run: at a prompt.
-      luck: its `pick` is used.
-      limits: the static facts.
+      run: a run at a prompt.
+      luck: random numbers, of which `pick` is used.
+      limits: the static parameters.
     """
     score = jnp.where(run.offer, luck.pick, -1.0)
     return jax.lax.top_k(score, limits.num_taken)[1]
 
 
 def can_take(run: Run, picks: jax.Array) -> jax.Array:
-    """Bool []: the picks are all on offer, and all different."""
+    """Return whether all picks are offered and different: bool []."""
     in_range = (picks >= 0) & (picks < NUM_KINDS)
     chosen = picks[:, None] == jnp.arange(NUM_KINDS)[None, :]
     once = jnp.sum(chosen, axis=0) <= 1
@@ -264,7 +269,7 @@ def take(run: Run, picks: jax.Array) -> Run:
 
 
 def begin(run: Run, limits: Limits) -> Run:
-    """The next combat, before its first turn."""
+    """Start the next combat, before its first turn."""
     return run.replace(
         offer=jnp.zeros_like(run.offer),
         foe_hp=jnp.asarray(limits.foe_hp, jnp.int32)[run.combat],
@@ -274,30 +279,32 @@ def begin(run: Run, limits: Limits) -> Run:
 def step(
     run: Run, kind: jax.Array, picks: jax.Array, luck: Luck, limits: Limits
 ) -> Run:
-    """One action.
+    """Apply one action.
 
     Args:
-      run: not over.
-      kind: the kind to play in a combat; one that is not playable ends the turn.
-      picks: what to take at a prompt; picks that are not on offer, or one kind twice,
-        take nothing. Either way the next combat begins.
-      luck: of this step.
-      limits: the static facts.
+      run: a run that is neither won nor lost.
+      kind: int32 [], the kind to play in a combat; if not playable, the turn ends.
+      picks: int32 [num_taken], the kinds to take at a prompt; if they are not offered
+        or not different, nothing is taken. In both cases the next combat begins.
+      luck: the random numbers of this step.
+      limits: the static parameters.
     """
     prompt = at_prompt(run)
     plays = jnp.any(playable(run) & (jnp.arange(NUM_KINDS) == kind))
-    taken = begin(trees.where(can_take(run, picks), take(run, picks), run), limits)
-    fought = trees.where(plays, play_card(run, kind, limits), end_turn(run))
-    after = trees.where(prompt, taken, fought)
-    after = trees.where(prompt | ~plays, new_turn(after, luck, limits), after)
+    picked = begin(trees.where(can_take(run, picks), take(run, picks), run), limits)
+    played = trees.where(plays, play_card(run, kind, limits), end_turn(run))
+    new = trees.where(prompt, picked, played)
+    new = trees.where(prompt | ~plays, new_turn(new, luck, limits), new)
     num = jnp.where(plays, column("draw")[kind], limits.hand)
-    after = draw_cards(after, luck.cards, num)
-    return trees.where(after.foe_hp <= 0, win(after, luck, limits), after)
+    new = draw_cards(new, luck.cards, num)
+    return trees.where(new.foe_hp <= 0, win(new, luck, limits), new)
 
 
 def is_won(run: Run, limits: Limits) -> jax.Array:
+    """Return whether all combats are won, bool []."""
     return run.combat >= limits.num_combats
 
 
 def is_lost(run: Run, limits: Limits) -> jax.Array:
+    """Return whether the present combat is lost, bool []."""
     return (run.hp <= 0) | (run.turn > limits.max_turns)

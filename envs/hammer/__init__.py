@@ -12,12 +12,12 @@ def make(
     """Build the environment.
 
     Args:
-      reward: "sparse", "dense" or "success"; None is the protocol's own.
-      protocol: "v3", Meta-World's, or "cs224r", the Stanford homework's.
+      reward: "sparse", "dense" or "success"; None for the protocol's default.
+      protocol: "v3" (Meta-World's) or "cs224r" (of the Stanford homework).
       engine: "auto", "mujoco", "mjx" or "warp".
-      max_episode_steps: the time limit in decisions; None is the protocol's own.
+      max_episode_steps: time limit in decisions; None for the protocol's default.
     """
-    # Here, so that naming the presets does not load MuJoCo.
+    # Imported here, so that reading the presets does not import MuJoCo.
     from .env import make as make_hammer
 
     return make_hammer(reward, protocol, engine, max_episode_steps)

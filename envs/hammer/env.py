@@ -1,7 +1,6 @@
 """The hammer environment: pick up a hammer with a Sawyer arm and drive a nail in.
 
-Facts and sources are in README.md beside this file; what is said here is why the
-code is as it is.
+The task and its sources are described in README.md.
 """
 
 import dataclasses
@@ -25,18 +24,18 @@ from .protocol import GOAL, PROTOCOLS, Protocol
 REWARDS = ("sparse", "dense", "success")
 
 ACTION_SCALE = 0.01  # metres that the mocap body moves for an action of 1
-DRIVEN = 0.09  # of 0.1 metres: Meta-World's success
+DRIVEN = 0.09  # metres of the nail's slide, at most 0.1, for Meta-World's success
 HAMMER_LOW, HAMMER_HIGH = (-0.1, 0.4), (0.1, 0.5)
 
 
 class HammerData(struct.PyTreeNode):
-    """What the environment carries from step to step.
+    """The internal state of the environment.
 
     Attributes:
       physics: the engine's state.
-      block: [18], the current half of the observation, before clipping.
-      touching: bool [], the hammer's face was on the nail's head at the last look.
-      hammer_start: [3], the hammer's place at reset, for the dense reward.
+      block: [18], the present half of the observation, before clipping.
+      touching: bool [], the hammer's face touched the nail after the last control step.
+      hammer_start: [3], the hammer's position at reset, for the dense reward.
       tcp_start: [3], the middle of the finger tips at reset, for the dense reward.
     """
 
@@ -52,12 +51,12 @@ class HammerEnv:
     """The environment; `make` builds it.
 
     Attributes:
-      engine: the physics.
-      sensors: sensor name -> where its numbers are in `sensordata`.
+      engine: the physics engine.
+      sensors: sensor name -> slice of `sensordata`.
       starts: the start states.
-      protocol: how the task is posed.
+      protocol: the variant of the task.
       reward: one of REWARDS.
-      max_episode_steps: the time limit, in decisions.
+      max_episode_steps: the time limit in decisions.
     """
 
     engine: Engine
@@ -73,12 +72,12 @@ class HammerEnv:
         return EnvSpec("hammer", {"arm": Box(4)}, self.max_episode_steps, outcome)
 
     def demonstrator(self, state: State) -> Action:
-        """The scripted expert's action."""
+        """Return the scripted expert's action."""
         assert not isinstance(state.obs, dict)
         return {"arm": demonstrator.act(state.obs)}
 
     def reset(self, key: jax.Array) -> State:
-        """A baked start with the hammer somewhere else. No physics."""
+        """Take a precomputed start state, and move the hammer to a random place."""
         key_start, key_hammer = jax.random.split(key)
         index = jax.random.randint(key_start, (), 0, len(self.starts.qpos))
         starts = jax.tree.map(jnp.asarray, self.starts)
@@ -111,7 +110,7 @@ class HammerEnv:
         )
 
     def _place(self, begin: start.Starts[jax.Array], shift: jax.Array) -> Data:
-        """The physics of one start, with the hammer moved by `shift` [2], metres."""
+        """Return the physics of a start, the hammer moved by `shift` [2], metres."""
         physics = self.engine.init(
             begin.qpos.at[9:11].add(shift),
             begin.qvel,
@@ -127,7 +126,7 @@ class HammerEnv:
         return {name: sensordata[where] for name, where in self.sensors.items()}
 
     def step(self, state: State, action: Action) -> State:
-        """One decision: `action_repeat` control steps of 12.5 ms."""
+        """Take one decision: `action_repeat` control steps of 12.5 ms."""
         arm = action["arm"]
         chex.assert_shape(arm, (4,))
         data = previous_data = state.data
@@ -160,7 +159,7 @@ class HammerEnv:
         effort: jax.Array,
         hammered: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        """Reward of the decision from `state` to `data`, and whether it is the last."""
+        """Return the reward of a decision, and whether it terminates the episode."""
         no_end = jnp.zeros((), bool)
         if self.reward == "dense":
             sensors = self._read(data.physics.sensordata)
@@ -188,11 +187,12 @@ class HammerEnv:
     def _control_step(
         self, data: HammerData, arm: jax.Array
     ) -> tuple[HammerData, jax.Array]:
-        """Moves the mocap body, runs the physics; also whether the nail went in now.
+        """Move the mocap body and step the physics.
 
-        It counts as hammered when the slide passes DRIVEN with the face on the head,
-        now or at the last look, and no finger near: at a speed of 0.7 m/s the nail may
-        be a millimetre ahead of the face that drove it at either look, hardly at both.
+        The second result is whether the nail was hammered in, bool []: its slide passes
+        DRIVEN, the hammer's face touches its head now or after the last control step,
+        and no finger is near. At a speed of 0.7 m/s the nail may be a millimetre ahead
+        of the face after one control step, but hardly after both.
         """
         arm = jnp.clip(arm, -1.0, 1.0)
         low = jnp.asarray((scene.MOCAP_LOW,), jnp.float32)
@@ -223,12 +223,12 @@ def _is_driven(physics: Data) -> jax.Array:
 def dense_reward(
     data: HammerData, block: jax.Array, sensors: Sensors, effort: jax.Array
 ) -> jax.Array:
-    """Meta-World's reward of a control step, float32 [].
+    """Compute Meta-World's reward of a control step, float32 [].
 
     Args:
-      data: after the step.
-      block: [18], the half of the observation that the step led to, clipped.
-      sensors: after the step.
+      data: the internal state after the step.
+      block: [18], the present half of the observation after the step, clipped.
+      sensors: the sensors after the step.
       effort: [], the gripper's action, before clipping.
     """
     hand, hammer = block[:3], block[4:7]
@@ -251,18 +251,18 @@ def make(
     engine: str = "auto",
     max_episode_steps: int | None = None,
 ) -> HammerEnv:
-    """Builds the environment; computes its start states, which takes a moment.
+    """Build the environment, and compute its start states.
 
     Args:
-      reward: "sparse": 1 at the step on which the nail is in by the hammer, and the
-        episode ends. "dense": Meta-World's, 0 to 10 at each step. "success":
-        Meta-World's success flag. None: "sparse", in cs224r "success".
-      protocol: "v3", Meta-World's, or "cs224r", the Stanford homework's.
+      reward: "sparse": 1 at the step that hammers the nail in, which ends the episode.
+        "dense": Meta-World's, 0 to 10 per step. "success": Meta-World's success flag.
+        None: "sparse", or with cs224r "success".
+      protocol: "v3" (Meta-World's) or "cs224r" (of the Stanford homework).
       engine: "auto", "mujoco", "mjx" or "warp".
-      max_episode_steps: the time limit in decisions; None: 500, in cs224r 50.
+      max_episode_steps: time limit in decisions; None: 500, or with cs224r 50.
 
     Raises:
-      ConfigError: a value that is not among these.
+      ConfigError: an argument is not allowed.
     """
     if protocol not in PROTOCOLS:
         raise UnknownName("protocol", protocol, PROTOCOLS)

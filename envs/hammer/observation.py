@@ -1,4 +1,4 @@
-"""Meta-World's observation [39]: one moment, the moment before it, and the goal."""
+"""Meta-World's observation [39]: present state, last control step, and goal."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ Goal = tuple[float, float, float]
 
 
 def observe(sensors: Sensors, qpos: jax.Array) -> jax.Array:
-    """The half of the observation that is about one moment, float32 [18]."""
+    """Compute the half of the observation for one control step, float32 [18]."""
     distance = jnp.linalg.norm(sensors["rightclaw"] - sensors["leftclaw"])
     gripper = jnp.clip(distance / MAX_CLAW_DISTANCE, 0.0, 1.0)
     nail = contact.nail_position(qpos[scene.NAIL_QPOS])
@@ -24,18 +24,18 @@ def observe(sensors: Sensors, qpos: jax.Array) -> jax.Array:
 
 
 def join(block: jax.Array, previous: jax.Array, goal: Goal) -> jax.Array:
-    """The whole observation, float32 [39].
+    """Concatenate the whole observation, float32 [39].
 
     Args:
-      block: [18], what `observe` gives now.
-      previous: [18], what it gave one control step ago.
-      goal: where the nail's head shall be, in metres; zeros where it is hidden.
+      block: [18], result of `observe` for the present state.
+      previous: [18], result of `observe` one control step ago.
+      goal: goal position of the nail's head, metres; zeros if it is hidden.
     """
     return jnp.concatenate([block, previous, jnp.asarray(goal, jnp.float32)])
 
 
 def clip_block(block: jax.Array) -> jax.Array:
-    """Meta-World clips hand and gripper, in what it shows but not in what it keeps."""
+    """Clip hand and gripper, as Meta-World does in the observation of a step."""
     low = jnp.asarray((*HAND_LOW, -1.0), jnp.float32)
     high = jnp.asarray((*HAND_HIGH, 1.0), jnp.float32)
     return block.at[:4].set(jnp.clip(block[:4], low, high))

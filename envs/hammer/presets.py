@@ -1,11 +1,12 @@
-"""Presets of the hammer: values of `Config` and `Hypers` by plain name.
+"""Presets of the hammer: values of `Config` and `Hypers` by name.
 
-"default" applies whenever the hammer is chosen, the others on top of it.
+"default" always applies; the others are applied after it.
 """
 
 PRESETS: dict[str, dict[str, object]] = {
-    # Six noisy demonstrations leave the cloned policy well short of the task. Their
-    # noise is what PPO explores with, and a wide policy can move far at a small KL.
+    # A policy cloned from six noisy demonstrations is far from solving the task. The
+    # noise gives it a large standard deviation, with which PPO explores, and with which
+    # a large change of the mean has a small KL.
     "default": {
         "reset": "fresh",
         "total_timesteps": 500_000,
@@ -18,7 +19,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "learning_rate_final": 0.05,
         "learning_rate_warmup": 10,
         "target_kl": 0.03,
-        # The clone that the anchor holds to fails where PPO still has to learn.
+        # Small and decaying, because the cloned policy often fails.
         "kl_coef": 0.01,
         "kl_schedule": "linear",
         "kl_coef_final": 0.0,
@@ -33,24 +34,25 @@ PRESETS: dict[str, dict[str, object]] = {
         "anchor": True,
     },
     "v3": {},
-    # The protocol and the demonstrations are the course's; total_timesteps counts
-    # decisions, of two frames each.
+    # Protocol and number of demonstrations are those of the course. total_timesteps
+    # counts decisions of two control steps.
     "cs224r": {
         "env_kwargs": {"protocol": "cs224r", "reward": "success"},
         "train_episode_steps": 0,
         "num_demonstrations": 20,
-        # Its reward goes on after success: values of tens, against 1 in `v3`.
+        # Rewards continue after success, so returns are tens, against 1 in `v3`.
         "normalize_rewards": True,
         "num_evals": 40,
         "eval_episodes": 10,
     },
-    # No demonstrations: the shaped reward alone.
+    # Learning from the dense reward, without demonstrations.
     "dense": {
         "env_kwargs": {"reward": "dense"},
         "total_timesteps": 5_000_000,
         "num_demonstrations": 0,
         "critic_warmup": 0,
         "anchor": False,
+        "kl_coef": 0.0,
         "normalize_observations": "running",
         "normalize_rewards": True,
         "learning_rate_final": 0.2,

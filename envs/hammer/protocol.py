@@ -1,4 +1,4 @@
-"""The two ways of posing the task: Meta-World's hammer-v3 and the CS224R homework's."""
+"""The two variants of the task: Meta-World's hammer-v3 and the CS224R homework's."""
 
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's C extension has no stubs.)
@@ -17,16 +17,16 @@ HIDDEN_GOAL: Goal = (0.0, 0.0, 0.0)
 
 
 class Protocol(NamedTuple):
-    """What the two ways of posing the task differ in.
+    """The properties in which the two variants of the task differ.
 
     Attributes:
-      action_repeat: control steps of one decision.
-      max_episode_steps: decisions of an episode.
-      reward: one of REWARDS, where none is asked for.
-      goal: what the observation shows of it.
-      sticky_success: whether `success` stays 1 once it was.
-      outcome: the metric that says whether an episode succeeded.
-      starts: computes the start states for a model.
+      action_repeat: control steps per decision.
+      max_episode_steps: default time limit in decisions.
+      reward: the default reward, one of REWARDS.
+      goal: the goal in the observation, metres; zeros if it is hidden.
+      sticky_success: whether the metric `success` stays 1 until the end of the episode.
+      outcome: the metric that is 1 if an episode succeeded.
+      starts: the function that computes the start states for a model.
     """
 
     action_repeat: int

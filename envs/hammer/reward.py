@@ -1,15 +1,15 @@
-"""The dense reward of hammer-v3, and what it is made of, as functions of arrays.
+"""The dense reward of hammer-v3 and its terms, as functions of arrays.
 
 The formula is Meta-World's second reward version: caging the object between the
-fingers plus bringing the hammer's head to the nail. Every function
-is held against the installed original by tests/test_hammer_metaworld.py.
+fingers plus bringing the hammer's head to the nail. tests/test_hammer_metaworld.py
+compares every function with Meta-World.
 """
 
 import jax
 import jax.numpy as jnp
 
-# Where the head is, from the hammer's origin, in the reward's eyes: the corner of
-# the head, and as if the hammer never turned.
+# The head's position relative to the hammer's origin, as assumed by the reward: a
+# corner of the head, for a hammer that is not rotated.
 HEAD_OFFSET = (0.16, 0.06, 0.0)
 
 OBJECT_RADIUS = 0.015
@@ -21,27 +21,28 @@ HALF_HANDLE = 0.07
 def long_tail(
     x: jax.Array, upper: float, margin: jax.Array, lower: float = 0.0
 ) -> jax.Array:
-    """1 within [lower, upper]; outside, 1 / (1 + 9 (distance / margin)²).
+    """Compute 1 within [lower, upper], outside 1 / (1 + 9 (distance / margin)²).
 
     Args:
       x: [...].
       upper: upper bound of the interval.
-      margin: [...], distance from the interval at which the value is 0.1; where it is
-        0, the value outside is 0.
+      margin: [...], distance from the interval at which the value is 0.1; if it is 0,
+        the value outside is 0.
       lower: lower bound of the interval.
     """
     distance = jnp.where(x < lower, lower - x, x - upper)
     inside = (lower <= x) & (x <= upper)
-    # The inner `where` keeps 0 / 0 out of the branch that is not taken.
+    # The inner `where` avoids 0 / 0 in the branch that is not selected.
     scaled = distance / jnp.where(margin == 0, 1.0, margin)
     outside = jnp.where(margin == 0, 0.0, 1.0 / (1.0 + 9.0 * scaled**2))
     return jnp.where(inside, 1.0, outside)
 
 
 def hamacher(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The Hamacher product a b / (a + b - a b) of numbers in [0, 1]; 0 at (0, 0)."""
-    below = a + b - a * b
-    return jnp.where(below > 0, a * b / jnp.where(below > 0, below, 1.0), 0.0)
+    """Compute the Hamacher product a b / (a + b - a b) in [0, 1]; 0 at (0, 0)."""
+    denominator = a + b - a * b
+    positive = denominator > 0
+    return jnp.where(positive, a * b / jnp.where(positive, denominator, 1.0), 0.0)
 
 
 def caging(
@@ -53,21 +54,23 @@ def caging(
     tcp: jax.Array,
     tcp_start: jax.Array,
 ) -> jax.Array:
-    """How well the fingers hold something, 0 to 1, in Meta-World's high density.
+    """Compute how well the fingers hold an object, in [0, 1].
+
+    This is Meta-World's caging reward with `high_density`. Positions are in metres.
 
     Args:
       effort: [], the gripper's action, before clipping.
-      target: [3], what is to be held, metres like all positions here.
-      target_start: [3], where it was at reset.
-      left_pad: [3]; only y counts, along which the pads close.
-      right_pad: [3], likewise.
+      target: [3], position of the object.
+      target_start: [3], position of the object at reset.
+      left_pad: [3], position of the left pad; only y, the closing direction, is used.
+      right_pad: [3], position of the right pad; only y is used.
       tcp: [3], the middle of the finger tips.
-      tcp_start: [3], where that was at reset.
+      tcp_start: [3], the middle of the finger tips at reset.
     """
 
     def closeness(pad_y: jax.Array) -> jax.Array:
-        # The margin grows as the object leaves its start: hardly any reward before
-        # it is touched, and no pull back afterwards.
+        # The margin is the distance of the pad from the object's start, so the reward
+        # is small before the object is moved, and does not pull it back afterwards.
         margin = jnp.abs(jnp.abs(pad_y - target_start[1]) - PAD_THRESHOLD)
         gap = jnp.abs(pad_y - target[1])
         return long_tail(gap, PAD_THRESHOLD, margin, lower=OBJECT_RADIUS)
@@ -90,14 +93,14 @@ def dense(
     goal: jax.Array,
     success: jax.Array,
 ) -> jax.Array:
-    """(2 grab + 6 in place) · upright, or 10 once the nail is in and that exceeds 5.
+    """Compute (2 grab + 6 in place) · upright, or 10 on success if that exceeds 5.
 
     Args:
-      hammer: [3], its origin, metres.
-      hammer_quat: [4], its orientation (w, x, y, z).
+      hammer: [3], the hammer's origin, metres.
+      hammer_quat: [4], the hammer's orientation (w, x, y, z).
       grab: [], how well the fingers hold the hammer, 0 to 1.
-      goal: [3], where the head shall be, metres.
-      success: bool [], the nail is in.
+      goal: [3], goal position of the hammer's head, metres.
+      success: bool [], the nail is driven in.
     """
     head = hammer + jnp.asarray(HEAD_OFFSET, jnp.float32)
     distance = jnp.linalg.norm(goal - head)
@@ -110,9 +113,9 @@ def dense(
 
 
 def grab_target(hand: jax.Array, hammer: jax.Array) -> jax.Array:
-    """The hammer's position [3], slid along the handle to beside the hand.
+    """Return the point [3] of the hammer's handle that is nearest to the hand.
 
-    Caging takes its object for a ball; a handle may be held anywhere.
+    The caging reward assumes a small object, but a handle can be held at any point.
     """
     near = jnp.abs(hammer[0] - hand[0]) < HALF_HANDLE
     return hammer.at[0].set(jnp.where(near, hand[0], hammer[0]))

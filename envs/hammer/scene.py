@@ -1,4 +1,4 @@
-"""The hammer scene as a MuJoCo model, and the names of what the task reads from it."""
+"""The hammer scene as a MuJoCo model, and the indices that the task uses."""
 
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's C extension has no stubs.)
@@ -10,10 +10,10 @@ import numpy as np
 
 SCENE_PATH = Path(__file__).with_name("scene.xml")
 
-# Control is 80 Hz: 5 substeps of 2.5 ms.
+# Control steps have a rate of 80 Hz: 5 substeps of 2.5 ms.
 N_SUBSTEPS = 5
 
-# The mocap body, and with it the hand, is clipped to this box (metres).
+# The mocap body, which the hand follows, is kept in this box (metres).
 MOCAP_LOW = (-0.5, 0.40, 0.05)
 MOCAP_HIGH = (0.5, 1.0, 0.5)
 
@@ -21,8 +21,8 @@ HAMMER_QPOS = slice(9, 16)  # free joint: position, then quaternion (w, x, y, z)
 HAMMER_QVEL = slice(9, 15)
 NAIL_QPOS = 16
 
-# Site -> where its body's inverse weight is taken, in the site's frame. MuJoCo puts
-# the centre of a body without mass at its own offset from its parent, once more.
+# Site -> point at which its body's inverse weight is computed, in the site's frame. For
+# a body without mass MuJoCo adds the body's offset from its parent twice.
 WEIGHT_POINTS = {
     "hand": (0.0, 0.0, 0.12),
     "rightpad": (0.0, 0.003, 0.0),
@@ -31,11 +31,11 @@ WEIGHT_POINTS = {
 
 
 def load(visual: bool = False) -> mujoco.MjModel:
-    """Compiles the scene.
+    """Compile the scene.
 
     Args:
-      visual: keep the shapes that only a renderer needs. Each one costs a pose at
-        every substep, so physics goes without.
+      visual: keep the shapes that are only used for rendering. MuJoCo computes the pose
+        of each shape at every substep, so they make the physics slower.
     """
     spec = mujoco.MjSpec.from_file(str(SCENE_PATH))
     if not visual:
@@ -48,14 +48,14 @@ def load(visual: bool = False) -> mujoco.MjModel:
 
 
 def _set_inverse_weight(model: mujoco.MjModel, site: str, offset: np.ndarray) -> None:
-    """Makes constraints on a site's body as soft as Meta-World's.
+    """Make the constraints on a site's body as soft as in Meta-World.
 
-    MuJoCo scales a constraint's softness by its body's inverse weight, taken at the
-    centre of mass and at qpos0. Meta-World's hand and pads are bodies without mass
-    of their own, apart from the links that carry them; here they are fused into the
-    link, because a body costs an engine time at every step, and keep their weight.
-    For the hand that is a factor of 13: the weld to the mocap body would be so much
-    stiffer.
+    MuJoCo scales the softness of a constraint by the inverse weight of its body, at the
+    centre of mass and at qpos0. In Meta-World hand and pads are separate bodies without
+    mass. Here they are fused with the link that carries them, because each body takes
+    time at every step, and the body gets the inverse weight of the separate body.
+    Without this the weld of the hand to the mocap body would be stiffer by a factor of
+    13.
     """
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)

@@ -1,8 +1,8 @@
-"""Start states, computed once in C MuJoCo, whatever engine then runs the episode.
+"""Start states, computed once in C MuJoCo, for all engines.
 
-Meta-World settles the arm for 250 substeps at each reset and stops before it rests.
-The result does not depend on anything random but the hammer's place, and the table
-is the same everywhere; so it is computed here once, and a reset moves the hammer.
+At each reset Meta-World simulates 250 substeps, in which the arm settles. The state of
+the arm does not depend on the random position of the hammer, so it is computed once,
+and a reset only moves the hammer.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -16,7 +16,7 @@ import numpy as np
 
 from . import scene
 
-# Where the baked hammer lies; a reset shifts it from here.
+# Position (x, y) of the hammer in the start states; a reset shifts it from here.
 HAMMER_AT = (0.0, 0.45)
 
 HAND_AT = (0.0, 0.4, 0.2)
@@ -24,7 +24,7 @@ MOCAP_QUAT = (1.0, 0.0, 1.0, 0.0)
 NUM_SETTLE_STEPS = 50
 OPEN = (-1.0, 1.0)  # actuator controls, fingers apart
 
-# The homework's start: the hand about here, and some steps of doing nothing.
+# The homework's start: a random position of the hand, then steps with zero action.
 COURSE_HAND_AT = (0.1, 0.5, 0.3)
 COURSE_HAND_STD = 0.03
 NUM_COURSE_IDLE_STEPS = 10
@@ -38,18 +38,14 @@ Array = TypeVar("Array", np.ndarray, jax.Array)
 class Starts(NamedTuple, Generic[Array]):
     """K start states with the hammer at HAMMER_AT. Float32, all of shape [K, ...].
 
-    NumPy's, so that they belong to no device before a program uses them; JAX's where
-    a reset has taken one of them.
+    They are NumPy arrays, which belong to no device, until a reset converts them to JAX
+    arrays.
 
     Attributes:
-      qpos: as in the engine's `Data`, like the next three.
-      qvel: the same.
-      mocap_pos: the same.
-      sensordata: the same.
-      previous_qpos: one control step before, for the previous half of the observation;
-        the same as now where there was none.
-      previous_sensordata: the same.
-      tcp: [K, 3], middle of the finger tips, as Meta-World's reward remembers it.
+      qpos, qvel, mocap_pos, sensordata: as in the engine's `Data`.
+      previous_qpos, previous_sensordata: one control step before, for the previous half
+        of the observation; equal to the present ones if there was no control step.
+      tcp: [K, 3], middle of the finger tips, which Meta-World's reward uses.
     """
 
     qpos: Array
@@ -62,12 +58,12 @@ class Starts(NamedTuple, Generic[Array]):
 
 
 def official(model: mujoco.MjModel) -> Starts[np.ndarray]:
-    """The one start of hammer-v3."""
+    """Compute the single start state of hammer-v3."""
     return _stack([_start(model, np.array(HAND_AT), num_idle_steps=0)])
 
 
 def course(model: mujoco.MjModel, num: int = NUM_COURSE_STARTS) -> Starts[np.ndarray]:
-    """Starts of the homework's protocol: a fixed sample of its random hand."""
+    """Compute start states of the homework, for a fixed sample of hand positions."""
     rng = np.random.default_rng(COURSE_SEED)
     hands = COURSE_HAND_AT + COURSE_HAND_STD * rng.standard_normal((num, 3))
     return _stack([_start(model, h, NUM_COURSE_IDLE_STEPS) for h in hands])
@@ -81,7 +77,7 @@ def _start(
     data.ctrl[:] = OPEN
     num_substeps = NUM_SETTLE_STEPS * scene.N_SUBSTEPS
     mujoco.mj_step(model, data, nstep=num_substeps)
-    # Positions of the last substep's start: what Meta-World reads here.
+    # Positions at the start of the last substep, as Meta-World reads them here.
     tcp = _tcp(model, data)
     data.qpos[scene.HAMMER_QPOS][:3] = *HAMMER_AT, 0.0
     data.qvel[scene.HAMMER_QVEL] = 0.0

@@ -7,8 +7,8 @@ def make(num_slots: int = 4, noise: float = 1.0) -> Env:
     """Build the environment.
 
     Args:
-      num_slots: places for seeds.
-      noise: standard deviation of a reading of vigour; vigour is within -1 to 1.
+      num_slots: number of slots for seeds.
+      noise: standard deviation of a reading of vigour, which is in [-1, 1].
     """
     from .env import make as make_lifecycle
 

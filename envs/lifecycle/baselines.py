@@ -1,8 +1,7 @@
-"""Gardeners that do not learn, and what they score on given keys.
+"""Baselines: rules without learning.
 
 Each baseline is (env, state, notes, key) -> (action, notes), for one environment.
-`notes` is what it remembers of the episode: one observation is noisy, and a rule has
-to average many.
+`notes` is its state, in which it averages the noisy observations of an episode.
 """
 
 from typing import Protocol
@@ -17,37 +16,37 @@ from purejaxppo.env import Action, State
 from . import rules
 from .env import BLEND, CULL, GERMINATE, WAIT, Lifecycle
 
-# The gardener's thresholds, of estimated vigour and progress: the best of a coarse grid
-# of 576 combinations (1,000 episodes each), then of 24 around it (10,000 each).
+# The gardener's thresholds of estimated vigour and progress. They are the best of a
+# grid of 576 combinations (1,000 episodes each), refined by 24 more (10,000 each).
 _CULL_EARLY, _CULL_LATE, _LATE, _BLEND = -0.5, -0.05, 0.65, 0.4
-_GAIN = 0.05  # of a reading of progress against what growth on average would be
+_GAIN = 0.05  # weight of a reading of progress in its estimate
 
 
 class Notes(struct.PyTreeNode):
-    """What is known of the seed in each slot, float32 [J]."""
+    """Estimates of the seed in each slot, float32 [J]."""
 
     vigour: jax.Array  # mean of the estimate
-    variance: jax.Array  # of the estimate
+    variance: jax.Array  # variance of the estimate of vigour
     progress: jax.Array  # estimate
-    rate: jax.Array
+    rate: jax.Array  # mean growth per step
 
 
 Turn = tuple[Action, Notes]
 
 
 class Baseline(Protocol):
-    """What chooses an action in one environment, and takes notes."""
+    """A function that chooses an action of one environment, and updates its notes."""
 
     def __call__(
         self, env: Lifecycle, state: State, notes: Notes, key: jax.Array, /
     ) -> Turn:
-        """Chooses an action.
+        """Choose an action.
 
         Args:
           env: the environment.
-          state: of it, without a batch axis.
-          notes: as of the step before; `blank(env)` at first.
-          key: of this step, for baselines that draw.
+          state: its state, without a batch axis.
+          notes: the notes returned by the step before; `blank(env)` at the first step.
+          key: a random key for this step.
 
         Returns:
           the action, and the notes for the next step.
@@ -56,7 +55,7 @@ class Baseline(Protocol):
 
 
 def blank(env: Lifecycle) -> Notes:
-    """Nothing noted yet."""
+    """Return the notes before the first step."""
     zeros = jnp.zeros((env.limits.num_slots,), jnp.float32)
     return Notes(zeros, zeros, zeros, zeros)
 
@@ -69,7 +68,11 @@ def _action(
 
 
 def random_feasible(env: Lifecycle, state: State, notes: Notes, key: jax.Array) -> Turn:
-    """Any allowed op, with any allowed slot, blueprint and pair."""
+    """Draw any allowed op, slot, blueprint and pair.
+
+    Args:
+      env, state, notes, key: see `Baseline`.
+    """
     keys = jax.random.split(key, 4)
 
     def draw(key: jax.Array, mask: jax.Array) -> jax.Array:
@@ -90,7 +93,7 @@ def random_feasible(env: Lifecycle, state: State, notes: Notes, key: jax.Array) 
 
 
 def _prior(env: Lifecycle) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance of the vigour of a new seed, [B] each."""
+    """Return mean and variance of the vigour of a new seed of each blueprint, [B]."""
     low, high = rules.VIGOUR
     size, spread = (low + high) / 2.0, (high - low) ** 2 / 12.0
     mean = size * (1.0 - 2.0 * rules.column(env.limits, "duds"))
@@ -98,9 +101,9 @@ def _prior(env: Lifecycle) -> tuple[jax.Array, jax.Array]:
 
 
 def _read(env: Lifecycle, state: State, notes: Notes) -> Notes:
-    """The notes after this step's readings.
+    """Update the notes with this step's readings.
 
-    Vigour by the Kalman filter of a constant, progress with a fixed gain.
+    Vigour is estimated by the Kalman filter of a constant, progress with a fixed gain.
     """
     num = env.limits.num_slots
     full, _, vigour, progress = state.obs["actor"][:-1].reshape(4, num)
@@ -114,11 +117,11 @@ def _read(env: Lifecycle, state: State, notes: Notes) -> Notes:
 
 
 def _decide(env: Lifecycle, state: State, notes: Notes) -> Action:
-    """The gardener's action, from what it knows of the seeds.
+    """Choose the gardener's action from the notes.
 
-    In this order: cull what is about to mature as a dud; blend the best two; cull what
-    is probably a dud; germinate the blueprint of the highest expected worth that can
-    still mature; wait.
+    It takes the first possible action of: cull a probable dud that will mature soon;
+    blend the best two seeds; cull a probable dud; germinate the blueprint with the
+    highest expected worth that can still mature; wait.
     """
     limits, full = env.limits, state.obs["actor"][: env.limits.num_slots] > 0.5
     late = full & (notes.progress > _LATE)
@@ -147,7 +150,7 @@ def _decide(env: Lifecycle, state: State, notes: Notes) -> Action:
 
 
 def _write(env: Lifecycle, notes: Notes, action: Action) -> Notes:
-    """The notes after that action and a step of average growth."""
+    """Update the notes with the action and a step of mean growth."""
     limits, op, blueprint = env.limits, action["op"], action["blueprint"]
     slots = jnp.arange(limits.num_slots, dtype=jnp.int32)
     mean, variance = _prior(env)
@@ -171,7 +174,11 @@ def _write(env: Lifecycle, notes: Notes, action: Action) -> Notes:
 
 
 def gardener(env: Lifecycle, state: State, notes: Notes, key: jax.Array) -> Turn:
-    """Keeps a running average of each seed, and acts on thresholds."""
+    """Average the readings of each seed, and act by thresholds.
+
+    Args:
+      env, state, notes, key: see `Baseline`.
+    """
     del key
     notes = _read(env, state, notes)
     action = _decide(env, state, notes)
@@ -179,7 +186,11 @@ def gardener(env: Lifecycle, state: State, notes: Notes, key: jax.Array) -> Turn
 
 
 def informed(env: Lifecycle, state: State, notes: Notes, key: jax.Array) -> Turn:
-    """The gardener's thresholds on the truth: what it loses by not knowing it."""
+    """Apply the gardener's thresholds to the true vigour and progress.
+
+    Args:
+      env, state, notes, key: see `Baseline`.
+    """
     del key
     seeds = state.data.seeds
     truth = Notes(
@@ -201,12 +212,15 @@ BASELINES: dict[str, Baseline] = {
 def play_baseline(
     env: Lifecycle, baseline: Baseline, keys: jax.Array
 ) -> dict[str, jax.Array]:
-    """Return, length and metrics of one episode from each key, [E] each.
+    """Play one episode from each key with a baseline.
 
     Args:
       env: the environment.
       baseline: (env, state, notes, key) -> (action, notes), for one environment.
       keys: [E], one per episode.
+
+    Returns:
+      name -> [E]: "return", "length" and the environment's metrics.
     """
 
     def act(

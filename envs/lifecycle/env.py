@@ -16,8 +16,8 @@ from .rules import Limits, Seeds
 WAIT, GERMINATE, BLEND, CULL = range(4)
 
 CULL_PRICE = 0.05
-SCALE = 12.0  # worth of a return of 1
-SUCCESS = 0.5  # return of an episode that succeeded
+SCALE = 12.0  # worth that gives a return of 1
+SUCCESS = 0.5  # smallest return of a successful episode
 
 Flags = dict[str, jax.Array]  # head name -> bool
 
@@ -25,7 +25,7 @@ _COUNTS = ("matured", "duds", "blended", "culled", "waited", "invalid")
 
 
 class Data(struct.PyTreeNode):
-    """The environment's own state, beside what a policy sees."""
+    """The internal state of the environment."""
 
     seeds: Seeds
     time: jax.Array  # int32 []
@@ -49,14 +49,14 @@ def _metrics(data: Data) -> dict[str, jax.Array]:
 
 
 def _clip_index(value: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """An index that is safe to use, and whether it is the one that was given."""
+    """Clip an index to [0, size), and return whether it was in this range."""
     index = jnp.clip(value.astype(jnp.int32), 0, size - 1)
     return index, index == value
 
 
 @dataclasses.dataclass(frozen=True)
 class Lifecycle:
-    """Germinates, blends and culls seeds whose vigour and progress are hidden."""
+    """The environment: germinate, blend and cull seeds with hidden vigour."""
 
     limits: Limits
 
@@ -80,7 +80,7 @@ class Lifecycle:
             total=zero,
             counts=dict.fromkeys(_COUNTS, zero),
         )
-        return self._state(data, key, zero)  # nothing to read yet: the key is unused
+        return self._state(data, key, zero)  # no seeds, so the key is not used
 
     def step(self, state: State, action: Action) -> State:
         key, key_seed, key_growth, key_readings = jax.random.split(state.data.key, 4)
@@ -108,9 +108,10 @@ class Lifecycle:
     def _apply(
         self, seeds: Seeds, action: Action, key: jax.Array
     ) -> tuple[Seeds, jax.Array, jax.Array]:
-        """The seeds after the action, its price, and which op was applied, bool [4].
+        """Return the seeds after the action, its price, and the applied op, bool [4].
 
-        None is where the op was not possible: the seeds say what is, not the masks.
+        An op that is not possible is not applied. Whether it is possible is computed
+        from the seeds, so that the rules do not depend on the state's masks.
         """
         limits, op = self.limits, action["op"]
         slot, is_slot = _clip_index(action["slot"], limits.num_slots)
@@ -133,10 +134,10 @@ class Lifecycle:
         )
         blended = rules.blend(seeds, pair, limits)
         culled = rules.cull(seeds, slot, limits)
-        after = trees.where(applied[GERMINATE], planted, seeds)
-        after = trees.where(applied[BLEND], blended, after)
-        after = trees.where(applied[CULL], culled, after)
-        return after, price, applied
+        new_seeds = trees.where(applied[GERMINATE], planted, seeds)
+        new_seeds = trees.where(applied[BLEND], blended, new_seeds)
+        new_seeds = trees.where(applied[CULL], culled, new_seeds)
+        return new_seeds, price, applied
 
     def _state(self, data: Data, key: jax.Array, reward: jax.Array) -> State:
         masks, active = self._masks(data.seeds)
@@ -152,7 +153,7 @@ class Lifecycle:
         )
 
     def _observe(self, data: Data, key: jax.Array) -> dict[str, jax.Array]:
-        """Actor float32 [4 J + 1], critic [7 J + 1]; see the tables in README.md."""
+        """Return actor [4 J + 1] and critic [7 J + 1], float32; see README.md."""
         seeds = data.seeds
         readings = rules.readings(seeds, key, self.limits)
         time = data.time.astype(jnp.float32) / self.limits.horizon
@@ -169,13 +170,13 @@ class Lifecycle:
         }
 
     def _masks(self, seeds: Seeds) -> tuple[Flags, Flags]:
-        """Allowed actions of `op` [4], `slot` [4, J] and `blend` [P]; activity."""
+        """Return the masks of `op` [4], `slot` [4, J] and `blend` [P], and activity."""
         full, pairs = seeds.occupied, rules.blendable(seeds, self.limits)
         ops = [jnp.ones((), bool), jnp.any(~full), jnp.any(pairs), jnp.any(full)]
         none = jnp.zeros_like(full)
         masks = {
             "op": jnp.stack(ops),
-            # The row is the op: empty slots to germinate in, occupied ones to cull.
+            # A row per op: GERMINATE needs an empty slot, CULL an occupied one.
             "slot": jnp.stack([none, ~full, none, full]),
             "blend": pairs,
         }
@@ -186,11 +187,11 @@ def make(num_slots: int, noise: float) -> Lifecycle:
     """Build the environment.
 
     Args:
-      num_slots: J, places for seeds.
+      num_slots: J, the number of slots for seeds.
       noise: standard deviation of a reading of vigour.
 
     Raises:
-      ConfigError: an argument that cannot be used.
+      ConfigError: an argument is not allowed.
     """
     is_number = isinstance(noise, (int, float)) and not isinstance(noise, bool)
     if not is_number or not 0.0 <= noise < float("inf"):

@@ -1,25 +1,25 @@
-"""Presets of the lifecycle: values of `Config` and `Hypers` by plain name.
+"""Presets of the lifecycle: values of `Config` and `Hypers` by name.
 
-"default" applies whenever the lifecycle is chosen, the others on top of it.
+"default" always applies; the others are applied after it.
 
-"feedforward" is the same without the recurrent core: equal are trunks, heads, what
-actor and critic observe, samples, epochs, minibatches (of as many samples), rates and
-schedules. The core, 64 wide, is what it lacks, and with it the core's parameters.
+"feedforward" differs from "default" only by the recurrent core of width 64, which it
+lacks. Observations, hidden layers, heads, epochs, samples per minibatch, learning rate
+and schedules are the same.
 """
 
 PRESETS: dict[str, dict[str, object]] = {
     "default": {
         "total_timesteps": 8_000_000,
         "num_envs": 256,
-        # A rollout is one whole episode of each environment, so that a sequence
-        # starts with an empty memory and no stored one can be stale.
+        # A rollout is one whole episode of each environment. So each training sequence
+        # starts with a zero recurrent state, not with one stored by an older policy.
         "num_steps": 25,
         "num_epochs": 1,
         "num_minibatches": 8,
         "learning_rate": 4e-3,
         "learning_rate_schedule": "linear",
         "gamma": 1.0,
-        # Shorter, and blends are given up before it is known when they pay.
+        # With a smaller lambda the policy stops blending early in training.
         "gae_lambda": 0.85,
         "entropy_coef": 0.1,
         "entropy_schedule": "linear",

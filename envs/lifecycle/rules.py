@@ -1,8 +1,8 @@
-"""Seeds in slots: germination, blending, culling, growth and what maturity pays.
+"""The rules of the lifecycle of seeds, as pure functions.
 
-Letters: J slots, P pairs of slots (J (J - 1) / 2), B blueprints. Every array of `Seeds`
-is zero where the slot is empty. The rules know the hidden numbers; what a player
-sees of them is `readings`.
+Letters: J slots, P = J (J - 1) / 2 pairs of slots, B blueprints. Every array of `Seeds`
+is zero in an empty slot. Vigour and progress are hidden from the policy, which only
+observes `readings` of them.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ class Blueprint:
 
     Attributes:
       growth: steps from germination to maturity, on average.
-      worth: what it pays at maturity, times its vigour.
-      duds: share of seeds of negative vigour.
-      price: of germinating one.
+      worth: payment at maturity for a vigour of 1.
+      duds: fraction of seeds with negative vigour.
+      price: price of germinating a seed.
     """
 
     growth: float
@@ -38,20 +38,20 @@ BLUEPRINTS = (
     Blueprint(growth=10.0, worth=4.0, duds=0.65, price=0.2),
 )
 
-# Vigour is uniform in this range, and negative for duds.
+# The absolute value of vigour is uniform in this range; vigour is negative for duds.
 VIGOUR = (0.4, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The static facts of a garden.
+    """The static parameters of a garden.
 
     Attributes:
       num_slots: J.
-      horizon: steps of an episode; what is not mature by then pays nothing.
-      noise: standard deviation of a reading of vigour, and of one of progress times 4.
-      bonus: what a blend is worth beyond the sum, as a share of the lesser worth.
-      blueprints: B of them.
+      horizon: steps of an episode; seeds that are not mature by then pay nothing.
+      noise: standard deviation of a reading of vigour; that of progress is a quarter.
+      bonus: a blend is worth the sum of both, plus this factor times the lesser worth.
+      blueprints: the B kinds of seeds.
     """
 
     num_slots: int = 4
@@ -67,23 +67,23 @@ class Limits:
 
 
 class Seeds(struct.PyTreeNode):
-    """What is in the slots, [J]."""
+    """The seeds in the slots, [J]."""
 
     occupied: jax.Array  # bool
     vigour: jax.Array  # float32, in [-1, 1]
     worth: jax.Array  # float32
     progress: jax.Array  # float32, 1 is mature
-    rate: jax.Array  # float32, of progress per step, on average
+    rate: jax.Array  # float32, mean progress per step
 
 
 def empty(limits: Limits) -> Seeds:
-    """No seed anywhere."""
+    """Return empty slots."""
     zeros = jnp.zeros((limits.num_slots,), jnp.float32)
     return Seeds(jnp.zeros((limits.num_slots,), bool), zeros, zeros, zeros, zeros)
 
 
 def _put(seeds: Seeds, slots: jax.Array, **values: jax.Array) -> Seeds:
-    """Those values, [] each, in the slots where `slots`, bool [J], is True."""
+    """Write values, [] each, into the slots where `slots`, bool [J], is True."""
     old = {name: getattr(seeds, name) for name in values}
     return seeds.replace(
         **{name: jnp.where(slots, values[name], old[name]) for name in values}
@@ -95,14 +95,14 @@ def _one_hot(limits: Limits, slot: jax.Array) -> jax.Array:
 
 
 def vigour_of(dud: jax.Array, uniform: jax.Array) -> jax.Array:
-    """The vigour of a seed, from a number that is uniform in [0, 1): float32 []."""
+    """Compute the vigour of a seed from a number uniform in [0, 1): float32 []."""
     low, high = VIGOUR
     size = low + (high - low) * uniform
     return jnp.where(dud, -size, size)
 
 
 def column(limits: Limits, field: str) -> jax.Array:
-    """That field of each blueprint, float32 [B]."""
+    """Return a field of each blueprint, float32 [B]."""
     values = [getattr(blueprint, field) for blueprint in limits.blueprints]
     return jnp.asarray(values, jnp.float32)
 
@@ -110,14 +110,14 @@ def column(limits: Limits, field: str) -> jax.Array:
 def germinate(
     seeds: Seeds, slot: jax.Array, blueprint: jax.Array, key: jax.Array, limits: Limits
 ) -> Seeds:
-    """A new seed in a slot, its vigour drawn.
+    """Put a new seed with random vigour into a slot.
 
     Args:
-      seeds: before.
-      slot: int32 [].
-      blueprint: int32 [], which kind of seed.
-      key: of the draw.
-      limits: the static facts.
+      seeds: the seeds before.
+      slot: int32 [], index of the slot.
+      blueprint: int32 [], index of the kind of seed.
+      key: a random key.
+      limits: the static parameters.
     """
     uniform = jax.random.uniform(key, (2,), jnp.float32)
     dud = uniform[0] < column(limits, "duds")[blueprint]
@@ -133,47 +133,50 @@ def germinate(
 
 
 def clear(seeds: Seeds, slots: jax.Array) -> Seeds:
-    """The seeds without those in the slots where `slots`, bool [J], is True."""
+    """Empty the slots where `slots`, bool [J], is True."""
     return trees.where(slots, jax.tree.map(jnp.zeros_like, seeds), seeds)
 
 
 def cull(seeds: Seeds, slot: jax.Array, limits: Limits) -> Seeds:
-    """The seeds without the one in a slot.
+    """Empty a slot.
 
     Args:
-      seeds: before.
-      slot: int32 [].
-      limits: the static facts.
+      seeds: the seeds before.
+      slot: int32 [], index of the slot.
+      limits: the static parameters.
     """
     return clear(seeds, _one_hot(limits, slot))
 
 
 def blendable(seeds: Seeds, limits: Limits) -> jax.Array:
-    """The pairs of slots that both hold a seed, bool [P]."""
+    """Return the pairs of slots that both hold a seed, bool [P]."""
     lower, upper = jnp.asarray(limits.pairs, jnp.int32).T
     return seeds.occupied[lower] & seeds.occupied[upper]
 
 
 def blended_vigour(vigour: jax.Array) -> jax.Array:
-    """The vigour of a blend of two, [2]: 3/4 of the lesser and 1/4 of the other."""
+    """Compute the vigour of a blend of two, [2]: a weighted mean.
+
+    The lesser has the weight 3/4, the other 1/4.
+    """
     return 0.75 * jnp.min(vigour) + 0.25 * jnp.max(vigour)
 
 
 def blended_worth(worth: jax.Array, limits: Limits) -> jax.Array:
-    """The worth of a blend of two, [2]: their sum and a share of the lesser."""
+    """Compute the worth of a blend of two, [2]: their sum and a bonus on the lesser."""
     return jnp.sum(worth) + limits.bonus * jnp.min(worth)
 
 
 def blend(seeds: Seeds, pair: jax.Array, limits: Limits) -> Seeds:
-    """One seed of the two, in the lower slot; the upper one is empty.
+    """Replace two seeds by one in the lower slot, and empty the upper slot.
 
-    A dud spoils the blend; a blend of two good seeds is worth more than the two apart.
-    Progress and rate are means.
+    A blend with a dud has a low vigour; a blend of two good seeds is worth more than
+    both seeds separately. Progress and rate are means.
 
     Args:
-      seeds: before.
+      seeds: the seeds before.
       pair: int32 [], index into `limits.pairs`.
-      limits: the static facts.
+      limits: the static parameters.
     """
     slots = jnp.asarray(limits.pairs, jnp.int32)[pair]
     blended = _put(
@@ -188,9 +191,10 @@ def blend(seeds: Seeds, pair: jax.Array, limits: Limits) -> Seeds:
 
 
 def grow(seeds: Seeds, key: jax.Array) -> tuple[Seeds, jax.Array]:
-    """A step of growth; what the seeds that it made mature pay, float32 [J].
+    """Let all seeds grow for one step, and remove and pay mature seeds.
 
-    A seed grows by anything from nothing to twice its rate. The mature leave.
+    The growth of a seed is uniform between 0 and twice its rate. The second result is
+    the payment for the seed in each slot, float32 [J].
     """
     share = jax.random.uniform(key, seeds.rate.shape, jnp.float32, 0.0, 2.0)
     progress = seeds.progress + seeds.rate * share
@@ -200,12 +204,12 @@ def grow(seeds: Seeds, key: jax.Array) -> tuple[Seeds, jax.Array]:
 
 
 def readings(seeds: Seeds, key: jax.Array, limits: Limits) -> jax.Array:
-    """Noisy readings of vigour and progress, float32 [2, J]; 0 where a slot is empty.
+    """Draw noisy readings of vigour and progress, float32 [2, J]; 0 for empty slots.
 
     Args:
-      seeds: the truth.
-      key: of the noise.
-      limits: the static facts.
+      seeds: the seeds.
+      key: the random key of the noise.
+      limits: the static parameters.
     """
     noise = jax.random.normal(key, (2, limits.num_slots), jnp.float32)
     scale = jnp.asarray([[limits.noise], [limits.noise / 4.0]], jnp.float32)

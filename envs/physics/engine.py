@@ -175,8 +175,8 @@ def make_engine(name: str, model: mujoco.MjModel) -> Engine:
     if name == "mujoco" and backend_name != "cpu":
         allowed = f"auto, mjx or warp where JAX runs on a {backend_name}"
         raise ConfigError("engine", name, allowed)
-    # Jitted, so that rollout, evaluation and demonstrations share one trace. Tracing MJX
-    # takes seconds.
+    # Jitted, so that rollout, evaluation and demonstrations share one trace, which for
+    # MJX takes seconds.
     advance = jax.jit(_backend(name).make_advance(model), static_argnums=1)
     return Engine(
         name,
@@ -187,7 +187,7 @@ def make_engine(name: str, model: mujoco.MjModel) -> Engine:
 
 
 def _backend(name: str) -> ModuleType:
-    # Imported here, because importing MJX takes seconds and the C engine does not use it.
+    # Imported here, because the C engine does not need MJX, whose import takes seconds.
     if name == "mjx":
         from . import mjx as backend
     elif name == "warp":

@@ -186,7 +186,7 @@ def make_advance(model: mujoco.MjModel) -> Advance:
     """Build the C engine for a model, as a function of `Data` that can be jitted."""
     simulator = Simulator(model)
     ffi.layouts_are_tested()  # its warning comes before anything is compiled
-    # The name contains a hash of the model, because cached programs outlive the process.
+    # The name has a hash of the model, because cached programs outlive the process.
     name = f"purejaxppo_mujoco_{digest(model)}"
     sizes = (model.nq, model.nv, model.nsensordata)
     result = jax.ShapeDtypeStruct((sum(sizes),), jnp.float32)
@@ -204,8 +204,8 @@ def make_advance(model: mujoco.MjModel) -> Advance:
         arguments = (jnp.concatenate(state), jnp.concatenate(control))
         out = ffi.call(f"{name}_{n_substeps}", call, result, arguments)
         qpos, qvel, sensordata = jnp.split(out, np.cumsum(sizes)[:-1].tolist())
-        # `rollout` does not return accelerations, and starts its solver at zero. A start
-        # from the last accelerations changed neither speed nor error.
+        # `rollout` does not return accelerations, and starts its solver at zero. A
+        # start from the last accelerations changed neither speed nor error.
         return Solution(qpos, qvel, data.qacc_warmstart, sensordata)
 
     return advance

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # Brax is optional
 
 BACKENDS = ("generalized", "spring", "positional", "mjx")
 HEAD = "action"
+KEY = "rng"  # the entry of `info` that holds a random key in some environments
 EPISODE_STEPS = 1000  # the default time limit of Brax's `create`
 MAX_STEPS = 2**31 - 1  # an episode's age is an int32
 
@@ -47,7 +48,7 @@ class BraxEnv:
         """Start an episode. Metrics are sums over the episode, as in Brax's wrapper."""
         with permissive_numerics():
             # Brax expects untyped keys.
-            inner = self.brax.reset(jax.random.key_data(key))
+            inner = _with_typed_key(self.brax.reset(jax.random.key_data(key)))
         # Some of Brax's dtypes are weak, and differ between reset and step.
         inner: BraxState = jax.tree.map(strongly_typed, inner)
         zero, false = jnp.zeros((), jnp.float32), jnp.zeros((), bool)
@@ -67,7 +68,7 @@ class BraxEnv:
         """
         old: BraxState = state.data
         with permissive_numerics():
-            new = self.brax.step(old, action[HEAD])
+            new = _with_typed_key(self.brax.step(_with_raw_key(old), action[HEAD]))
         new = jax.tree.map(lambda x, like: strongly_typed(x, like.dtype), new, old)
         # A selection, not a product: 0 * NaN is NaN, and would make every mean NaN.
         is_finite = _all_finite((new.obs, new.reward, new.metrics))
@@ -81,6 +82,28 @@ class BraxEnv:
             truncated=~is_finite,
             metrics={name: x + added[name] for name, x in state.metrics.items()},
         )
+
+
+def _with_typed_key(inner: "BraxState") -> "BraxState":
+    """Convert the raw key in `info["rng"]`, if there is one, to a typed key.
+
+    The auto-reset then recognises it, and episodes from one start have different luck.
+    A raw key in another place looks like any other numbers, and is not converted.
+    """
+    key = inner.info.get(KEY)
+    if not isinstance(key, jax.Array) or (key.shape, key.dtype) != ((2,), jnp.uint32):
+        return inner
+    info = {**inner.info, KEY: jax.random.wrap_key_data(key)}
+    return dataclasses.replace(inner, info=info)
+
+
+def _with_raw_key(inner: "BraxState") -> "BraxState":
+    """Undo `_with_typed_key`."""
+    key = inner.info.get(KEY)
+    if not isinstance(key, jax.Array) or key.dtype == jnp.uint32:
+        return inner
+    info = {**inner.info, KEY: jax.random.key_data(key)}
+    return dataclasses.replace(inner, info=info)
 
 
 def observe(inner: "BraxState") -> Obs:

@@ -14,6 +14,7 @@ import jax
 from purejaxppo import trees
 from purejaxppo.check.actions import random_action as random_action
 from purejaxppo.check.demonstrator import check_demonstrator
+from purejaxppo.check.signature import check_signature as check_signature
 from purejaxppo.check.signature import check_spec, check_types
 from purejaxppo.check.values import check_equal, check_starts, check_states
 from purejaxppo.env import Action, DemonstratedEnv, Env, State

@@ -7,10 +7,30 @@ import jax.numpy as jnp
 
 from purejaxppo.check.actions import random_action
 from purejaxppo.env import Box, Choice, Custom, Discrete, Env, EnvSpec, Head, State
-from purejaxppo.errors import ConfigError
+from purejaxppo.errors import ConfigError, PurejaxppoError, summary, whole_number
 from purejaxppo.policy import custom
 
 FLAGS = ("terminated", "truncated")
+
+
+def check_signature(name: str, env: Env) -> None:
+    """Check specification, shapes and dtypes by tracing; nothing is computed.
+
+    Args:
+      name: the name of the environment in the configuration.
+      env: the environment.
+
+    Raises:
+      ConfigError: the first violation, or an error raised by the environment.
+    """
+    try:
+        check_spec(env.spec.name, env.spec)
+        check_types(env.spec.name, env)
+    except PurejaxppoError:
+        raise
+    except Exception as error:
+        allowed = "an environment that JAX can trace by the protocol of purejaxppo.env"
+        raise ConfigError("env", name, f"{allowed} ({summary(error)})") from error
 
 
 def check_spec(name: str, spec: EnvSpec) -> None:
@@ -25,11 +45,9 @@ def check_spec(name: str, spec: EnvSpec) -> None:
     for head_name, head in spec.heads.items():
         _check_head(f"{name}.spec.heads.{head_name}", head, earlier)
         earlier[head_name] = head
-    limit = spec.max_episode_steps
-    if limit is not None and not (isinstance(limit, int) and limit >= 1):
-        raise ConfigError(
-            f"{name}.spec.max_episode_steps", limit, "None or a whole number above 0"
-        )
+    if spec.max_episode_steps is not None:
+        field = f"{name}.spec.max_episode_steps"
+        whole_number(field, spec.max_episode_steps, 1, 2**31 - 1)
 
 
 def _check_head(field: str, head: Head, earlier: Mapping[str, Head]) -> None:

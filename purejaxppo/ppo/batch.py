@@ -97,13 +97,15 @@ def scaled_rewards(
     """Divide rewards by the running standard deviation of the discounted return.
 
     The statistics include this rollout. Unlike observation statistics they need not be
-    frozen, because the ratio does not depend on rewards.
+    frozen, because the ratio does not depend on rewards. The result is clipped: if
+    almost all returns so far are 0, their standard deviation is close to 0, and the
+    first reward of 1 would be scaled to hundreds or thousands.
 
     Args:
       task: the axis to reduce over.
       state: holds the statistics of returns; without them rewards are not scaled.
       transitions: [T, N].
-      hypers: the discount.
+      hypers: the discount, and the bound.
 
     Returns:
       rewards [T, N], and the state with new statistics.
@@ -120,7 +122,8 @@ def scaled_rewards(
     variance = jnp.asarray(normalize.variance(stats))
     std = jnp.sqrt(jnp.maximum(variance, 1e-8))
     state = state.replace(return_stats=stats, discounted_return=last_total)
-    return transitions.reward / std, state
+    limit = hypers.reward_clip
+    return jnp.clip(transitions.reward / std, -limit, limit), state
 
 
 def make_batch(

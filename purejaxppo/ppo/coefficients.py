@@ -14,8 +14,8 @@ from purejaxppo import trees
 from purejaxppo.config import Hypers
 from purejaxppo.ppo.types import Adaptive, Task, TrainState
 
-# Rate of change and range of adaptive coefficients (the KL rule and its factor 1.5
-# are those of rsl_rl and Brax; both adapt BEFORE the step).
+# Rate of change and range of adaptive coefficients (the KL rule's factor and lower
+# bound are those of rsl_rl and Brax; both adapt BEFORE the step).
 _KL_FACTOR = 1.5
 _LEARNING_RATE_RANGE = (1e-2, 1e2)
 _ENTROPY_FACTOR = 1.1
@@ -26,6 +26,7 @@ class Coefficients(NamedTuple):
     """The coefficients of one update, with schedules and adaptive factors. Scalars."""
 
     learning_rate: jax.Array
+    rate_factor: jax.Array  # learning_rate / the learning rate of the configuration
     entropy: dict[str, jax.Array]  # head -> coefficient
     kl: jax.Array
     freeze_policy: jax.Array  # bool, True during the warm-up of the critic
@@ -81,9 +82,13 @@ def coefficients(task: Task, state: TrainState, hypers: Hypers) -> Coefficients:
         factor = schedule(config.entropy_schedule, progress, final)
         return head_value(hypers, "entropy_coef", head) * factor
 
-    scales = state.adaptive.entropy_scale
+    scales, rate_scale = (
+        state.adaptive.entropy_scale,
+        state.adaptive.learning_rate_scale,
+    )
     return Coefficients(
-        learning_rate=hypers.learning_rate * rate * state.adaptive.learning_rate_scale,
+        learning_rate=hypers.learning_rate * rate * rate_scale,
+        rate_factor=rate * rate_scale,
         entropy={head: entropy(head) * scale for head, scale in scales.items()},
         kl=hypers.kl_coef * kl,
         freeze_policy=state.update_count < config.critic_warmup,
@@ -116,6 +121,7 @@ def adapt(
     state: TrainState,
     hypers: Hypers,
     approx_kl: jax.Array,
+    stopped: jax.Array,
     head_entropy: dict[str, jax.Array],
 ) -> Adaptive:
     """Compute the adaptive factors after an update.
@@ -125,9 +131,10 @@ def adapt(
       state: the state before the update.
       hypers: target KL and entropy floors.
       approx_kl: [], of the last minibatch that ran.
+      stopped: bool [], True if a limit ended the epochs early.
       head_entropy: head -> [], mean over the update; NaN if it was never active.
     """
-    adapted = adapt_learning_rate(task, state.adaptive, hypers, approx_kl)
+    adapted = adapt_learning_rate(task, state.adaptive, hypers, approx_kl, stopped)
     adapted = adapt_entropy(adapted, hypers, head_entropy)
     # The KL of a frozen policy is 0, which must not increase the learning rate.
     frozen = state.update_count < task.config.critic_warmup
@@ -135,21 +142,29 @@ def adapt(
 
 
 def adapt_learning_rate(
-    task: Task, adaptive: Adaptive, hypers: Hypers, approx_kl: jax.Array
+    task: Task,
+    adaptive: Adaptive,
+    hypers: Hypers,
+    approx_kl: jax.Array,
+    stopped: jax.Array,
 ) -> Adaptive:
-    """Lower the learning rate if the KL is above its target, raise it if below.
+    """Lower the learning rate if the epochs were stopped, raise it if the KL is small.
+
+    The threshold is that of the stop itself. With a higher one of its own, the rate
+    would rise after small updates but not fall after most of those that were stopped.
 
     Args:
       task: its schedule; unless it is "kl", the factors do not change.
       adaptive: the present factors.
       hypers: its `target_kl`.
       approx_kl: [], of the last minibatch that ran.
+      stopped: bool [], whether the epochs were cut.
     """
     if task.config.learning_rate_schedule != "kl":
         return adaptive
-    scale = adaptive.learning_rate_scale
-    scale = jnp.where(approx_kl > 2.0 * hypers.target_kl, scale / _KL_FACTOR, scale)
-    scale = jnp.where(approx_kl < 0.5 * hypers.target_kl, scale * _KL_FACTOR, scale)
+    scale, too_little = adaptive.learning_rate_scale, 0.5 * hypers.target_kl
+    faster = jnp.where(approx_kl < too_little, scale * _KL_FACTOR, scale)
+    scale = jnp.where(stopped, scale / _KL_FACTOR, faster)
     return adaptive.replace(learning_rate_scale=jnp.clip(scale, *_LEARNING_RATE_RANGE))
 
 

@@ -40,6 +40,7 @@ class Outcome(struct.PyTreeNode):
 
     ran: jax.Array  # bool []
     nonfinite: jax.Array  # bool [], the loss or gradient was non-finite: no step taken
+    stopped: jax.Array  # bool [], a limit was exceeded: no step taken, nor later ones
     measures: Measures
     logged: Metrics  # gradient norms: of all parameters and of each output layer
 
@@ -215,9 +216,11 @@ def _apply(
     )
     logged = {"grad_norm": norm}
     for head in inputs.task.env.spec.heads:
-        own = head_parameters(grads.policy, head)
-        logged[f"head/{head}/grad_norm"] = optax.tree.norm(own)
-    outcome = Outcome(jnp.ones((), bool), ~finite, measures, logged)
+        own = optax.tree.norm(head_parameters(grads.policy, head))
+        # Without a valid sample the head has no gradient, which is not a gradient of 0.
+        has_samples = measures.logged[f"head/{head}/valid"] > 0.0
+        logged[f"head/{head}/grad_norm"] = jnp.where(has_samples, own, jnp.nan)
+    outcome = Outcome(jnp.ones((), bool), ~finite, stop, measures, logged)
     return EpochState(params, opt_state, stop), outcome
 
 

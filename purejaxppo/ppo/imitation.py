@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from purejaxppo import trees
+from purejaxppo import quarantine, trees
 from purejaxppo.config import Config
 from purejaxppo.env import Action, Box, DemonstratedEnv, Env, State
 from purejaxppo.errors import ConfigError
@@ -82,12 +82,14 @@ def collect(task: Task, key: jax.Array) -> Demonstrations:
             jnp.any(alive), jax.vmap(env.step), lambda state, _: state, state, action
         )
         sample = (state.obs, action, state.action_mask, state.active, next_state.reward)
-        success = next_state.metrics[outcome] > 0.5
-        # A demonstration ends at its first success.
-        done = next_state.terminated | next_state.truncated | success
+        numbers = (next_state.obs, next_state.reward)
+        broken = ~jax.vmap(quarantine.is_usable)(numbers)
+        success = (next_state.metrics[outcome] > 0.5) & ~broken
+        # A demonstration ends at its first success; a broken attempt has none.
+        done = next_state.terminated | next_state.truncated | success | broken
         return (next_state, alive & ~done), (sample, alive, alive & success)
 
-    start = (state, jnp.ones((num,), bool))
+    start = (state, jax.vmap(quarantine.is_usable)(state.obs))
     _, (samples, alive, success) = jax.lax.scan(
         step, start, jax.random.split(key_noise, limit)
     )

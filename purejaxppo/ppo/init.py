@@ -1,5 +1,6 @@
 """The state that training begins with: episodes, parameters, a cloned policy."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from purejaxppo.config import Hypers
 from purejaxppo.ppo import coefficients, imitation, normalize, optim
 from purejaxppo.ppo.demonstrations import Demonstrations, without_faults
 from purejaxppo.ppo.normalize import Statistics
-from purejaxppo.ppo.rollout import policy_input
+from purejaxppo.ppo.rollout import policy_input, rollout
 from purejaxppo.ppo.types import Metrics, Reference, Task, TrainState
 
 
@@ -23,6 +24,7 @@ class InitKeys(NamedTuple):
     demonstrations: jax.Array
     cloning: jax.Array
     training: jax.Array
+    statistics: jax.Array
 
 
 def _init_keys(key: jax.Array) -> InitKeys:
@@ -84,7 +86,11 @@ def init(
         adaptive=coefficients.init_adaptive(env.spec.heads),
         key=keys.training,
         update_count=jnp.zeros((), jnp.int32),
+        still_updates=jnp.zeros((), jnp.int32),
     )
+    if config.normalize_observations == "running" and not config.num_demonstrations:
+        first = _first_statistics(task, state, keys.statistics)
+        state = state.replace(obs_stats=first)
     return state, metrics
 
 
@@ -94,6 +100,26 @@ def _first_episodes(task: Task, key: jax.Array) -> Episode:
     return jax.vmap(
         lambda key: autoreset.init(env, config.reset, limit, config.stagger, key)
     )(jax.random.split(key, config.num_envs))
+
+
+def _first_statistics(
+    task: Task, state: TrainState, key: jax.Array
+) -> Statistics | None:
+    """Return the statistics of observations under the initial policy.
+
+    Otherwise the first rollout would be normalised by nothing. The observations of
+    resets are not enough: many elements do not vary between resets, others vary far
+    less than later. So this is a whole rollout, whose other results are discarded; its
+    T * N steps are not part of total_timesteps. Training starts at the same episodes.
+
+    Args:
+      task: what is trained.
+      state: the state before the first update, with empty statistics.
+      key: the key of the rollout.
+    """
+    # A rollout cannot draw from a pool of starts, which an update would draw first.
+    config = dataclasses.replace(task.config, reset="fresh")
+    return rollout(task._replace(config=config), state, None, key)[-1]
 
 
 def _empty_statistics(task: Task, episodes: Episode) -> Statistics | None:

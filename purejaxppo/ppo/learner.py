@@ -123,7 +123,7 @@ def make_train(config: Config, env: Env | None = None) -> Train:
       ConfigError: the configuration cannot be used; before anything compiles.
     """
     task = make_task(config, env)
-    for sentence in advice(config):
+    for sentence in advice(config, task.env.spec):
         warnings.warn(sentence, stacklevel=2)
 
     def train(

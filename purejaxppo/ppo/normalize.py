@@ -23,17 +23,66 @@ _VARIANCE_FLOOR = 1e-4
 
 
 class Statistics(struct.PyTreeNode):
-    """Count, mean and sum of squared deviations, per element of a pytree."""
+    """Count, mean and population variance, per element of a pytree.
 
-    count: jax.Array  # float32 []
+    The count has two words, because a float32 count cannot grow by 1 above 2^24.
+    Variances are stored instead of sums of squares: a sum that is too large to grow
+    while the count does would be a variance that shrinks.
+    """
+
+    count: jax.Array  # uint32 [2], low and high word
     mean: chex.ArrayTree
-    square: chex.ArrayTree  # sum of squared deviations from the mean
+    variance: chex.ArrayTree  # 0 before the first sample
 
 
 def init(example: chex.ArrayTree) -> Statistics:
     """Return empty statistics for samples with the shapes of `example`."""
     zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), example)
-    return Statistics(jnp.zeros((), jnp.float32), zeros, zeros)
+    return Statistics(count_of(0), zeros, zeros)
+
+
+def count_of(number: int) -> jax.Array:
+    """Return a count as its two words."""
+    return jnp.asarray([number % 2**32, number // 2**32], jnp.uint32)
+
+
+def num_samples(stats: Statistics) -> int:
+    """Return the number of samples as a Python integer; for one seed."""
+    low, high = stats.count
+    return int(low) + int(high) * 2**32
+
+
+def _add_counts(a: jax.Array, b: jax.Array) -> jax.Array:
+    low = a[0] + b[0]
+    carry = (low < a[0]).astype(jnp.uint32)  # the sum wrapped around
+    return jnp.stack([low, a[1] + b[1] + carry])
+
+
+def _as_float(count: jax.Array) -> jax.Array:
+    low, high = count.astype(jnp.float32)
+    return low + high * 2.0**32
+
+
+def merge(a: Statistics, b: Statistics) -> Statistics:
+    """Return the statistics of the samples of both (Chan et al. 1983).
+
+    Mean and variance change by increments: one that is too small for float32 leaves
+    them as they are.
+    """
+    count = _add_counts(a.count, b.count)
+    total = jnp.maximum(_as_float(count), 1.0)
+    share_a, share_b = _as_float(a.count) / total, _as_float(b.count) / total
+    delta = jax.tree.map(jnp.subtract, b.mean, a.mean)
+    return Statistics(
+        count,
+        jax.tree.map(lambda mean, d: mean + d * share_b, a.mean, delta),
+        jax.tree.map(
+            lambda old, new, d: old + (new - old + jnp.square(d) * share_a) * share_b,
+            a.variance,
+            b.variance,
+            delta,
+        ),
+    )
 
 
 def update(
@@ -42,7 +91,7 @@ def update(
     weight: jax.Array | None = None,
     axis_name: AxisName = None,
 ) -> Statistics:
-    """Merge a batch into the statistics by the stable formula of Chan et al. 1983.
+    """Merge a batch into the statistics.
 
     Args:
       stats: statistics of the earlier samples.
@@ -52,41 +101,31 @@ def update(
     """
     if weight is None:
         weight = jnp.ones(jax.tree.leaves(batch)[0].shape[0], jnp.float32)
-    num = reduce.psum(jnp.sum(weight), axis_name)
-    count = stats.count + num
-    share = num / jnp.maximum(count, 1.0)
+    counted = jnp.sum((weight > 0.0).astype(jnp.uint32), dtype=jnp.uint32)
+    num = reduce.psum(counted, axis_name)
+    divisor = jnp.maximum(num.astype(jnp.float32), 1.0)
 
     def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the mean of the batch, and the sum of squared deviations from it."""
+        """Return the mean and the variance of the batch."""
         column = trees.expand_to(weight, x.ndim)
         # A selection, not only a product: ignored samples may be NaN.
         x = jnp.where(column > 0, x, 0.0)
         total = reduce.psum(jnp.sum(x * column, axis=0), axis_name)
-        mean = total / jnp.maximum(num, 1.0)
+        mean = total / divisor
         deviations = jnp.square(x - mean[None]) * column
-        return mean, reduce.psum(jnp.sum(deviations, axis=0), axis_name)
+        return mean, reduce.psum(jnp.sum(deviations, axis=0), axis_name) / divisor
 
     leaves, structure = jax.tree.flatten(batch)
-    means, squares = zip(*map(moments, leaves), strict=True)
-    delta = jax.tree.map(jnp.subtract, structure.unflatten(means), stats.mean)
-    return Statistics(
-        count,
-        jax.tree.map(lambda mean, d: mean + d * share, stats.mean, delta),
-        jax.tree.map(
-            lambda old, new, d: old + new + jnp.square(d) * stats.count * share,
-            stats.square,
-            structure.unflatten(squares),
-            delta,
-        ),
-    )
+    means, variances = zip(*map(moments, leaves), strict=True)
+    count = jnp.stack([num, jnp.zeros_like(num)])
+    new = Statistics(count, structure.unflatten(means), structure.unflatten(variances))
+    return merge(stats, new)
 
 
 def variance(stats: Statistics) -> chex.ArrayTree:
     """Return the population variance of each element; 1 before the first sample."""
-    return jax.tree.map(
-        lambda s: jnp.where(stats.count > 0, s / jnp.maximum(stats.count, 1.0), 1.0),
-        stats.square,
-    )
+    has_samples = jnp.any(stats.count > 0)
+    return jax.tree.map(lambda x: jnp.where(has_samples, x, 1.0), stats.variance)
 
 
 def apply(stats: Statistics | None, obs: Obs) -> Obs:

@@ -10,11 +10,12 @@ from flax import struct
 from purejaxppo import autoreset
 from purejaxppo.autoreset import Episode, NextStart, Starts
 from purejaxppo.config import Config
-from purejaxppo.env import Obs
+from purejaxppo.env import Obs, State
 from purejaxppo.policy.heads import Noise, PolicyInput
 from purejaxppo.policy.policy import Carries, Policy, Stored
 from purejaxppo.ppo import normalize, reduce
 from purejaxppo.ppo.normalize import Statistics
+from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.types import (
     Metrics,
     Reference,
@@ -33,6 +34,7 @@ class EpisodeStats(struct.PyTreeNode):
     metrics: dict[str, jax.Array]
     start_index: jax.Array  # index in the pool of the next episode's start
     no_valid_action: jax.Array  # bool, the mask of an active head allowed too few
+    unstable: jax.Array  # bool, an observation or reward could not be used
 
 
 def policy_input(episodes: Episode, obs_stats: Statistics | None) -> PolicyInput:
@@ -52,7 +54,7 @@ class RolloutCarry(NamedTuple):
     episodes: Episode  # [N, ...]
     carry: Carries  # recurrent state of the policy
     reference_carry: Carries | None  # recurrent state of the frozen reference
-    obs_stats: Statistics | None  # including this rollout, for the next update
+    obs_stats: Statistics | None  # of the observations of this rollout only
 
 
 def rollout(
@@ -78,12 +80,12 @@ def rollout(
         state.episodes,
         state.carry,
         None if reference is None else reference.carry,
-        state.obs_stats,
+        _empty_statistics(task, state),
     )
     loop, (transitions, reference_obs, stats) = jax.lax.scan(
         functools.partial(_one_step, task, state, starts),
         loop,
-        _draw(task, starts, key),
+        _draw(task, starts, state.episodes.first, key),
     )
     state = state.replace(episodes=loop.episodes, carry=loop.carry)
     if reference is not None:
@@ -94,7 +96,27 @@ def rollout(
         )
         reference = reference.replace(carry=loop.reference_carry)
         state = state.replace(reference=reference)
-    return state, transitions, stats, loop.obs_stats
+    return state, transitions, stats, _merged_statistics(state, loop.obs_stats)
+
+
+def _empty_statistics(task: Task, state: TrainState) -> Statistics | None:
+    """Return empty statistics for the observations of a rollout, None if not needed.
+
+    A rollout has statistics of its own, which are merged once. If each step were merged
+    by itself, its share of all samples would soon be too small for float32.
+    """
+    running = task.config.normalize_observations == "running"
+    if not running or state.obs_stats is None:
+        return None
+    return normalize.init(state.obs_stats.mean)
+
+
+def _merged_statistics(
+    state: TrainState, of_rollout: Statistics | None
+) -> Statistics | None:
+    if state.obs_stats is None or of_rollout is None:
+        return state.obs_stats
+    return normalize.merge(state.obs_stats, of_rollout)
 
 
 def _one_step(
@@ -108,7 +130,7 @@ def _one_step(
     env, policy, config = task.env, task.policy, task.config
     episodes, (noise, next_start) = loop.episodes, drawn
     obs_stats = loop.obs_stats
-    if config.normalize_observations == "running" and obs_stats is not None:
+    if obs_stats is not None:
         obs_stats = normalize.update(
             obs_stats, episodes.state.obs, axis_name=task.axis_name
         )
@@ -142,12 +164,15 @@ def _one_step(
         metrics=step.metrics,
         start_index=step.start_index,
         no_valid_action=terms.no_valid_action,
+        unstable=step.unstable,
     )
     loop = RolloutCarry(episodes, carry, reference_carry, obs_stats)
     return loop, (transition, reference_obs, stats)
 
 
-def _draw(task: Task, starts: Starts | None, key: jax.Array) -> tuple[Noise, NextStart]:
+def _draw(
+    task: Task, starts: Starts | None, first: State | None, key: jax.Array
+) -> tuple[Noise, NextStart]:
     """Draw the noise of all actions and the next start of each episode, [T, N].
 
     Random numbers that an environment uses in `step` are not included.
@@ -159,9 +184,11 @@ def _draw(task: Task, starts: Starts | None, key: jax.Array) -> tuple[Noise, Nex
         key_action, key_env = jax.random.split(key)
         keys = jax.random.split(key_env, config.num_envs)
         draw = jax.vmap(
-            lambda k: autoreset.draw_next(env, config.reset, starts, k, draw_ahead)
+            lambda key, first: autoreset.draw_next(
+                env, config.reset, starts, key, draw_ahead, first
+            )
         )
-        return policy.noise(key_action, config.num_envs), draw(keys)
+        return policy.noise(key_action, config.num_envs), draw(keys, first)
 
     return jax.vmap(one_step)(jax.random.split(key, config.num_steps))
 
@@ -209,11 +236,29 @@ def episode_metrics(task: Task, stats: EpisodeStats) -> Metrics:
         "train/no_valid_action": reduce.total(
             stats.no_valid_action.astype(jnp.float32), axis_name
         ),
+        "train/unstable": reduce.total(stats.unstable.astype(jnp.float32), axis_name),
     }
-    metrics |= {
-        f"train/{name}": mean_over_ended(x) for name, x in stats.metrics.items()
-    }
+    for name, x in stats.metrics.items():
+        # A metric of the environment may have the name of one above.
+        prefix = "train/episode_" if f"train/{name}" in metrics else "train/"
+        metrics[prefix + name] = mean_over_ended(x)
     return metrics
+
+
+def is_all_unstable(stats: EpisodeStats, axis_name: AxisName) -> jax.Array:
+    """Return whether the environments as a whole cannot be learned from, bool [].
+
+    All of them were unstable at one step; a single environment, at every step.
+
+    Args:
+      stats: the episode statistics of a rollout, [T, N].
+      axis_name: the named axis over which environments are sharded, if any.
+    """
+    num_steps, num_envs = stats.unstable.shape
+    num_unstable = reduce.psum(jnp.sum(stats.unstable, axis=1), axis_name)
+    num_envs = reduce.psum(jnp.int32(num_envs), axis_name)
+    num_full_steps = jnp.sum(num_unstable == num_envs)
+    return num_full_steps >= jnp.where(num_envs == 1, num_steps, 1)
 
 
 def _distinct_starts(stats: EpisodeStats, config: Config) -> jax.Array:

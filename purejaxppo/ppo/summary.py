@@ -13,8 +13,8 @@ from purejaxppo.ppo.types import Metrics
 class Summary(struct.PyTreeNode):
     """Statistics of an update. float32 [].
 
-    `approx_kl` and `head_entropy` change the adaptive coefficients, the other fields
-    are checked by `status`. `logged` is only for the log and includes them all.
+    `approx_kl`, `stopped` and `head_entropy` change the adaptive coefficients, the
+    other fields are checked by `status`. `logged` is only for the log.
     """
 
     approx_kl: jax.Array  # of the last minibatch that had one
@@ -22,6 +22,8 @@ class Summary(struct.PyTreeNode):
     first_ratio_error: jax.Array  # of the first minibatch, before any optimiser step
     last_epoch_ratio_std: jax.Array
     num_nonfinite: jax.Array  # minibatches whose step was skipped
+    stopped: jax.Array  # bool, True if a limit ended the epochs early
+    rate_factor: jax.Array  # the learning rate's, see `Coefficients`
     logged: Metrics
 
 
@@ -48,6 +50,8 @@ def summarise(outcomes: Outcome, coefficients: Coefficients) -> Summary:
         first_ratio_error=measures.ratio.error[0, 0],
         last_epoch_ratio_std=_ratio_std(measures.ratio, last_epoch),
         num_nonfinite=jnp.sum(outcomes.nonfinite.astype(jnp.float32)),
+        stopped=jnp.any(outcomes.stopped),
+        rate_factor=coefficients.rate_factor,
         logged={},
     )
     averaged = measures.logged | outcomes.logged

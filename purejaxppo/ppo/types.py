@@ -66,6 +66,7 @@ class TrainState(struct.PyTreeNode):
     adaptive: Adaptive
     key: jax.Array
     update_count: jax.Array  # int32 []
+    still_updates: jax.Array  # int32 [], in a row, without a change of the policy
 
 
 class Transition(struct.PyTreeNode):

@@ -8,8 +8,8 @@ from purejaxppo.config import Config, Hypers
 from purejaxppo.ppo import coefficients as coefficients_lib
 from purejaxppo.ppo.batch import make_batch
 from purejaxppo.ppo.epochs import run_epochs
-from purejaxppo.ppo.rollout import episode_metrics, rollout
-from purejaxppo.ppo.status import update_status
+from purejaxppo.ppo.rollout import episode_metrics, is_all_unstable, rollout
+from purejaxppo.ppo.status import count_still, update_status
 from purejaxppo.ppo.summary import Summary, summarise
 from purejaxppo.ppo.types import Batch, Metrics, Task, TrainState
 
@@ -49,12 +49,22 @@ def update(
     )
     state, summary = optimise(task, state, batch, hypers, key_epochs)
     metrics = summary.logged | estimates | episode_metrics(task, episodes)
+    still_updates = count_still(
+        before.still_updates, summary, _policy_moves(task, before)
+    )
     metrics["status"] = update_status(
-        summary, _policy_moves(task, before), metrics["train/no_valid_action"]
+        summary,
+        still_updates,
+        metrics["train/no_valid_action"],
+        metrics["train/unstable"],
+        is_all_unstable(episodes, task.axis_name),
     )
     # Only now: the statistics that this rollout was sampled with served its update.
     state = state.replace(
-        obs_stats=obs_stats, key=key, update_count=state.update_count + 1
+        obs_stats=obs_stats,
+        key=key,
+        update_count=state.update_count + 1,
+        still_updates=still_updates,
     )
     return state, metrics
 
@@ -78,7 +88,12 @@ def optimise(
     after, outcomes = run_epochs(task, state, batch, coefficients, hypers, key)
     summary = summarise(outcomes, coefficients)
     adaptive = coefficients_lib.adapt(
-        task, state, hypers, summary.approx_kl, summary.head_entropy
+        task,
+        state,
+        hypers,
+        summary.approx_kl,
+        summary.stopped,
+        summary.head_entropy,
     )
     return after.replace(adaptive=adaptive), summary
 

@@ -18,6 +18,10 @@ Arrays = dict[str, np.ndarray]  # tree path, as `jax.tree_util.keystr` has it ->
 State = TypeVar("State")  # a pytree of arrays
 
 
+# Added to the name of an array of keys: the name of their implementation, as bytes.
+_IMPLEMENTATION = "#implementation"
+
+
 def _is_key(leaf: object) -> bool:
     dtype = getattr(leaf, "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
@@ -26,13 +30,30 @@ def _is_key(leaf: object) -> bool:
 def flatten(state: object) -> Arrays:
     """Copy a state to the host: tree path -> array, with typed keys as integers."""
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    arrays = {
-        jax.tree_util.keystr(path): np.asarray(
-            jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        )
-        for path, leaf in leaves
-    }
+    arrays = {}
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path)
+        if _is_key(leaf):
+            implementation = str(jax.random.key_impl(leaf)).encode()
+            arrays[name + _IMPLEMENTATION] = np.frombuffer(implementation, np.uint8)
+            leaf = jax.random.key_data(leaf)
+        arrays[name] = np.asarray(leaf)
     return {name: array for name, array in arrays.items() if array.size}
+
+
+def _name(implementation: np.ndarray | None) -> str | None:
+    """Decode the name of an implementation; None stands for the default one."""
+    return None if implementation is None else implementation.tobytes().decode()
+
+
+def _data_shape(
+    keys: jax.Array, implementation: np.ndarray | None
+) -> jax.ShapeDtypeStruct:
+    """Return shape and dtype of the data of keys, in that implementation."""
+    one = jax.eval_shape(
+        lambda: jax.random.key_data(jax.random.key(0, impl=_name(implementation)))
+    )
+    return jax.ShapeDtypeStruct((*keys.shape, *one.shape), one.dtype)
 
 
 def unflatten(arrays: Arrays, like: State, checkpoint: Path) -> State:
@@ -40,7 +61,8 @@ def unflatten(arrays: Arrays, like: State, checkpoint: Path) -> State:
 
     Args:
       arrays: tree path -> array.
-      like: a state of the same structure; only its shapes and dtypes are used.
+      like: a state of the same structure; only its shapes and dtypes are used. Keys
+        get the implementation that they were saved with.
       checkpoint: the path of the checkpoint, for the error.
 
     Raises:
@@ -50,7 +72,8 @@ def unflatten(arrays: Arrays, like: State, checkpoint: Path) -> State:
     restored = []
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path)
-        expected = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+        implementation = arrays.get(name + _IMPLEMENTATION) if _is_key(leaf) else None
+        expected = _data_shape(leaf, implementation) if _is_key(leaf) else leaf
         array = arrays.get(name)
         if array is None and 0 in expected.shape:
             array = np.empty(expected.shape, expected.dtype)
@@ -63,7 +86,7 @@ def unflatten(arrays: Arrays, like: State, checkpoint: Path) -> State:
             )
         array = jnp.asarray(array)
         if _is_key(leaf):
-            array = jax.random.wrap_key_data(array)
+            array = jax.random.wrap_key_data(array, impl=_name(implementation))
         restored.append(array)
     return jax.tree_util.tree_unflatten(treedef, restored)
 

@@ -88,6 +88,11 @@ def _delete(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def _is_step(name: str) -> bool:
+    # `str.isdigit` alone holds for other characters too, such as "²".
+    return name.isascii() and name.isdigit()
+
+
 def _path(folder: Path, step: int) -> Path:
     return folder / f"{step:08d}"
 
@@ -139,7 +144,7 @@ def steps(folder: Path) -> list[int]:
     return sorted(
         int(path.name)
         for path in folder.iterdir()
-        if path.name.isdigit() and (path / _DONE).exists()
+        if _is_step(path.name) and (path / _DONE).exists()
     )
 
 
@@ -242,5 +247,5 @@ def prune(folder: Path, keep: int, protect: set[int]) -> None:
     retained = {*steps(folder)[-keep:], *protect}
     for path in folder.iterdir():
         unfinished = path.suffix == _UNFINISHED
-        if unfinished or (path.name.isdigit() and int(path.name) not in retained):
+        if unfinished or (_is_step(path.name) and int(path.name) not in retained):
             _delete(path)

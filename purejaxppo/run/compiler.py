@@ -49,11 +49,11 @@ def use_compilation_cache() -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"]:
         return
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(root) / "purejaxppo"
     try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        path = Path(root) / "purejaxppo"
         path.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
         return  # training works without the cache
     if not os.access(path, os.W_OK):
         return
@@ -128,7 +128,7 @@ class Compiler:
             function, donate_argnums=donate, compiler_options=self._options
         )
         times = [time.monotonic()]
-        traced = jitted.trace(*args)
+        traced = jitted.trace(*jax.tree.map(_shape, args))
         times.append(time.monotonic())
         lowered = traced.lower()
         times.append(time.monotonic())
@@ -137,6 +137,17 @@ class Compiler:
         seconds = [b - a for a, b in itertools.pairwise(times)]
         self.ledger[name] = dict(zip(_PHASES, seconds, strict=True))
         return cast(Executable[*Args, Result], compiled)
+
+
+def _shape(x: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Return shape and dtype of an array.
+
+    Its sharding is left out, because it is part of the key of the compilation cache: a
+    state that was computed has one, a restored state has none, and a resumed run would
+    compile all programs a second time.
+    """
+    weak_type = getattr(x, "weak_type", False)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=weak_type)
 
 
 def ledger_lines(ledger: Ledger) -> list[str]:

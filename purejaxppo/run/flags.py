@@ -195,5 +195,7 @@ def _parse_pair(field: str, pair: str) -> tuple[str, object]:
         raise ConfigError(field, pair, "pairs of the form NAME=VALUE")
     try:
         return key, ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        if text in ("inf", "-inf"):  # which is how limits are switched off
+            return key, float(text)
         return key, text  # a plain word needs no quotes

@@ -4,6 +4,7 @@ The second signal ends the process at once, as does the first if there is nothin
 save.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -74,14 +75,17 @@ class Interrupt:
         if self.requested or not self.must_save:
             self._end()
         self.requested = True
-        self._say("interrupted: ending after this call; once more ends at once")
+        with contextlib.suppress(OSError, ValueError):  # the output is closed
+            self._say("interrupted: ending after this call; once more ends at once")
 
     def _end(self) -> None:
         # The timer is for a terminal stopped by Ctrl-S, on which writing blocks.
         threading.Timer(_EXIT_SECONDS, _exit).start()
-        self._say("interrupted")
-        self._close()
-        _exit()
+        try:
+            self._say("interrupted")
+            self._close()
+        finally:  # also when the output is closed
+            _exit()
 
 
 def _exit() -> None:

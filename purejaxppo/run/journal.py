@@ -8,9 +8,8 @@ from typing import TypedDict
 import numpy as np
 
 from purejaxppo import trees
-from purejaxppo.errors import TrainingStopped
 from purejaxppo.ppo.learner import Learner
-from purejaxppo.ppo.status import describe
+from purejaxppo.ppo.status import FATAL, describe
 from purejaxppo.ppo.types import Metrics
 from purejaxppo.run import best
 from purejaxppo.run.compiler import Ledger
@@ -142,8 +141,8 @@ class Journal:
 
     def log_updates(
         self, metrics: Metrics, first_update: int, num: int, seconds: float
-    ) -> None:
-        """Log a chunk of updates, and show its figures.
+    ) -> str:
+        """Log a chunk of updates, show its figures, and report its faults.
 
         Args:
           metrics: of at least `num` updates, [num, S], or [num] of one seed.
@@ -151,8 +150,9 @@ class Journal:
           num: number of updates.
           seconds: total time of these updates.
 
-        Raises:
-          TrainingStopped: with `strict`, at the first fault.
+        Returns:
+          why training must stop: the first fatal fault, with `strict` the first one;
+          "" if there is none.
         """
         per_update = seconds / num
         steps = num * self.config.batch_size * self.options.num_seeds
@@ -164,7 +164,7 @@ class Journal:
         rows = [{**row, **speed} for row in self._rows(metrics, first_update, times)]
         self._write(self.metrics, rows)
         self.progress.show(self._snapshot(rows[-1], per_update))
-        self._report_faults(rows)
+        return self._report_faults(rows)
 
     def log_evaluation(self, metrics: Metrics, update: int) -> None:
         """Log an evaluation, print its result, and update the best of each seed.
@@ -206,16 +206,20 @@ class Journal:
             worst_block=self.last_eval.get(self.worst_name),
         )
 
-    def _report_faults(self, rows: Sequence[Row]) -> None:
-        """Print each kind of fault once; with `strict` raise an error."""
+    def _report_faults(self, rows: Sequence[Row]) -> str:
+        """Print each kind of fault once; return the one that stops training, or ""."""
+        reason = ""
         for row in rows:
-            for sentence in describe(int(row["status"])):
+            status = int(row["status"])
+            stops = self.options.strict or bool(status & FATAL)
+            for sentence in describe(status):
                 text = f"update {row['update']}, seed {row['seed']}: {sentence}"
+                if stops and not reason:  # a fatal fault is the first of its update
+                    reason = text
                 if sentence not in self.faults:
                     self.faults.append(sentence)
                     self.progress.line(f"FAULT {text}")
-                if self.options.strict:
-                    raise TrainingStopped(text)
+        return reason
 
     # --- the end --------------------------------------------------------------------
 

@@ -19,12 +19,17 @@ from purejaxppo.config import Config, Hypers, Resolved
 from purejaxppo.env import EnvSpec
 from purejaxppo.errors import ConfigError
 from purejaxppo.ranges import field_names
-from purejaxppo.run.folder import Record, provenance, write_json
-from purejaxppo.run.options import Options
+from purejaxppo.run.folder import Record, check_path, provenance, write_json
+from purejaxppo.run.options import Options, validate_options
+from purejaxppo.validation import validate
 
 FORMAT = 2
 _CONFIG = "config.json"
+_GROUPS = ("config", "hypers", "sources", "versions", "machine")
 _Owner = TypeVar("_Owner", Config, Hypers, Options)
+
+# What was so before a field said it, where its default is something else.
+_BEFORE = {"reward_clip": math.inf}
 
 
 def _encode(owner: Config | Hypers | Options) -> Record:
@@ -40,9 +45,24 @@ def _decode(cls: type[_Owner], record: Record) -> _Owner:
     values: Record
     values = {n: _untag(x) if isinstance(x, dict) else x for n, x in record.items()}
     for field in dataclasses.fields(cls):
-        if field.name in values and isinstance(field.default, (float, tuple)):
-            values[field.name] = type(field.default)(values[field.name])
+        if field.name in values:
+            values[field.name] = _convert(field.default, values[field.name])
     return cls(**values)
+
+
+def _convert(default: object, value: object) -> object:
+    """Convert a value of JSON to the type of the default, if it can stand for one.
+
+    Any other value stays as it is, and is refused by the range of its field.
+    """
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(default, float) and not isinstance(value, bool):
+        if value in ("inf", "-inf", "nan"):
+            return float(value)
+        if isinstance(value, int) and abs(value) < 2**53:
+            return float(value)
+    return value
 
 
 def _tag(value: object) -> object:
@@ -110,15 +130,18 @@ def read(path: Path, field: str = "resume") -> Record:
     Raises:
       ConfigError: the folder holds no run, or a run of a later format.
     """
+    check_path(field, path)
     try:
         record = json.loads((path / _CONFIG).read_text())
         number, writer_version = (
             record.get("format", 1),
             record["versions"]["purejaxppo"],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if not all(isinstance(record[name], dict) for name in _GROUPS):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _not_a_run(path, field) from None
-    if number not in range(1, FORMAT + 1):
+    if isinstance(number, bool) or number not in range(1, FORMAT + 1):
         raise ConfigError(
             field,
             str(path),
@@ -139,17 +162,21 @@ def read_config(path: Path, field: str = "resume") -> tuple[Resolved, Options]:
 
     Raises:
       ConfigError: the folder is missing, holds no run, or holds a run that this version
-        of purejaxppo cannot read.
+        of purejaxppo cannot read, or a value that is not allowed.
     """
     record = read(path, field)
     try:
         _refuse_unknown_fields(record, path, field)
-        hypers = _decode(Hypers, record["hypers"])
+        hypers = _decode(Hypers, _BEFORE | record["hypers"])
         plain = record["config"] | {"hypers": hypers}
         config, options = _decode(Config, plain), _decode(Options, record["options"])
         sources = record["sources"]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _not_a_run(path, field) from None
+    validate(config)
+    validate_options(options)
+    if not all(isinstance(source, str) for source in sources.values()):
+        raise _not_a_run(path, field)
     return Resolved(config, sources), options
 
 

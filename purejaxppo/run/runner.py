@@ -18,10 +18,18 @@ from purejaxppo import trees
 from purejaxppo.config import Hypers, Resolved
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.demonstrations import Demonstrations
-from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.ppo.update import as_arrays
-from purejaxppo.run import checkpoint, compiler, demonstrations, folder, record, seeds
+from purejaxppo.presets import FLAG
+from purejaxppo.run import (
+    checkpoint,
+    compiler,
+    demonstrations,
+    folder,
+    preflight,
+    record,
+    seeds,
+)
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import Journal, Metadata
 from purejaxppo.run.options import Options
@@ -55,7 +63,7 @@ class Runner:
         """
         self.options, self.path, self.progress = options, path, progress
         self.config = resolved.config
-        self.learner = make_learner(self.config)
+        self.learner = preflight.make_learner(self.config, options)
         self.hypers = as_arrays(self.config.hypers)
         self.compile = compiler.Compiler(progress)
         self.journal = Journal(self.learner, options, path, progress)
@@ -124,7 +132,7 @@ class Runner:
         update = seeds.map_over_seeds(self.learner.update, num_seeds, 0, None)
 
         def chunk(state: TrainState, hypers: Hypers, num: jax.Array):
-            return seeds.run_chunk(update, state, hypers, num)
+            return seeds.run_chunk(update, state, hypers, num, self.options.strict)
 
         self.evaluation = self.compile.begin("evaluate", evaluate, shapes)
         num = jnp.zeros((), jnp.int32)
@@ -185,28 +193,33 @@ class Runner:
           the exit code.
 
         Raises:
-          TrainingStopped: with `strict`, at the first fault; the state is saved.
+          TrainingStopped: at a fatal fault; with `strict` at the first one, and then
+            the state that is saved is the one before the update with the fault.
         """
-        interrupt.must_save = True
         per_update = None
         while update < self.config.num_updates:
+            self.compile.wait(self.updates)  # an interrupt does not wait for it
+            interrupt.must_save = True
             length = self._chunk_length(update, per_update)
-            first = per_update is None
+            first, before = per_update is None, update
             state, metrics, seconds = self._run_chunk(state, length, first)
-            update, per_update = update + length, seconds / length
-            try:
-                self.journal.log_updates(metrics, update - length + 1, length, seconds)
-            except TrainingStopped:
-                self.save(state, update)
-                raise
-            if update in self.config.eval_points:
+            strict = self.options.strict
+            num = seeds.num_run(metrics, length) if strict else length
+            reason = self.journal.log_updates(metrics, before + 1, num, seconds)
+            update = before + (num - 1 if reason and strict else num)
+            per_update = seconds / num
+            if update in self.config.eval_points and update > before:
                 self.evaluate_and_log(state, update)
-            if interrupt.requested or self._save_is_due(update):
+            if reason or interrupt.requested or self._save_is_due(update):
                 self.save(state, update)
+                interrupt.must_save = False
+            if reason:
+                raise TrainingStopped(reason)
             if interrupt.requested and update < self.config.num_updates:
                 self.progress.line(f"saved; go on with --resume {self.path}")
                 return EXIT_INTERRUPTED
         self.save(state, update)
+        interrupt.must_save = False
         self.finish(state, update)
         return EXIT_OK
 
@@ -263,7 +276,8 @@ class Runner:
         steps = update * self.config.batch_size
         self.progress.line(f"resuming {self.path} at {steps:,} steps")
         if update < self.config.num_updates:
-            self.begin_compiling(shapes)
+            # Not for `shapes`: keys have the implementation that they were saved with.
+            self.begin_compiling(jax.eval_shape(lambda state: state, state))
         return self.train(state, update, interrupt)
 
 
@@ -288,7 +302,8 @@ def start(resolved: Resolved, options: Options, path: Path, command: list[str]) 
     folder.create(path)
     record.write(path, resolved, options, command, runner.learner.task.env.spec)
     progress.line(f"run {path}")
-    for sentence in advice(resolved.config):
+    given = [name for name, source in resolved.sources.items() if source == FLAG]
+    for sentence in advice(resolved.config, runner.learner.task.env.spec, given):
         progress.line(f"warning: {sentence}")
     return _run(runner, runner.run_from_start)
 

@@ -1,12 +1,14 @@
 """Functions of the learner mapped over seeds, and a chunk of several updates."""
 
 from collections.abc import Callable
-from typing import TypeVar, TypeVarTuple
+from typing import NamedTuple, TypeVar, TypeVarTuple
 
 import jax
 import jax.custom_batching
 import jax.numpy as jnp
+import numpy as np
 
+from purejaxppo import trees
 from purejaxppo.config import Hypers
 from purejaxppo.ppo.learner import Learner
 from purejaxppo.ppo.types import Metrics, TrainState
@@ -62,6 +64,7 @@ def run_chunk(
     state: TrainState,
     hypers: Hypers,
     num: jax.Array,
+    stop_at_fault: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Run several updates.
 
@@ -73,10 +76,12 @@ def run_chunk(
       state: the state before the first update.
       hypers: the hyperparameters.
       num: int32 [], the number of updates, at most MAX_CHUNK.
+      stop_at_fault: end with the first update that has a fault, and return the state
+        before it. This takes the memory of a second state.
 
     Returns:
       the last state, and the metrics of each update, [MAX_CHUNK, ...], which are zeros
-      after the first `num`.
+      after the updates that were run.
     """
     update = jax.jit(update)  # so that it is traced once, not for the shapes again
     shapes = jax.eval_shape(update, state, hypers)[1]
@@ -87,7 +92,43 @@ def run_chunk(
         state, new = update(state, hypers)
         return state, jax.tree.map(lambda m, x: m.at[i].set(x), metrics, new)
 
-    return jax.lax.fori_loop(0, num, body, (state, empty))
+    if not stop_at_fault:
+        return jax.lax.fori_loop(0, num, body, (state, empty))
+    start = _Loop(jnp.int32(0), jnp.zeros((), bool), state, state, empty)
+
+    def one_update(loop: _Loop) -> _Loop:
+        state, metrics = body(loop.count, (loop.state, loop.metrics))
+        has_fault = jnp.any(metrics["status"][loop.count] != 0)
+        return _Loop(loop.count + 1, has_fault, loop.state, state, metrics)
+
+    def must_continue(loop: _Loop) -> jax.Array:
+        return (loop.count < num) & ~loop.has_fault
+
+    end = jax.lax.while_loop(must_continue, one_update, start)
+    # Only here, for a selection inside the loop could change how an update is rounded.
+    return trees.where(end.has_fault, end.before, end.state), end.metrics
+
+
+class _Loop(NamedTuple):
+    """The carry of a loop over updates that ends at a fault."""
+
+    count: jax.Array  # int32 [], updates so far
+    has_fault: jax.Array  # bool [], of the last of them, in any seed
+    before: TrainState  # before the last of them
+    state: TrainState
+    metrics: Metrics  # [MAX_CHUNK, ...]
+
+
+def num_run(metrics: Metrics, num: int) -> int:
+    """Count the updates of a chunk that were run, the one with a fault included.
+
+    Args:
+      metrics: of `run_chunk` with `stop_at_fault`, on the host.
+      num: the number of updates that it was to run.
+    """
+    status = np.asarray(metrics["status"])[:num].reshape(num, -1)
+    faulty = np.flatnonzero(np.any(status != 0, axis=1))
+    return int(faulty[0]) + 1 if faulty.size else num
 
 
 def state_shapes(learner: Learner, options: Options) -> TrainState:

@@ -14,11 +14,16 @@ Row = Mapping[str, float]  # column -> number; update, steps and seed are intege
 
 
 class Table:
-    """A CSV file to which rows are appended; the first row defines the columns."""
+    """A CSV file to which rows are appended; the first row defines the columns.
+
+    A file of an earlier process may lack columns, because an older version wrote it:
+    the first rows that are appended add them, empty in the rows before.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self.columns: list[str] = []
+        self.may_add_columns = path.exists()
         if path.exists():
             with path.open(newline="") as file:
                 self.columns = next(csv.reader(file), [])
@@ -32,6 +37,11 @@ class Table:
         if not rows:
             return
         new = not self.columns
+        added = [name for name in rows[0] if name not in self.columns]
+        if added and not new and self.may_add_columns:
+            self.columns = self.columns + added
+            self._rewrite(self._read())
+        self.may_add_columns = False
         self.columns = self.columns or list(rows[0])
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(
@@ -45,16 +55,22 @@ class Table:
         """Delete the rows after an update, which a resumed run writes again."""
         if not self.path.exists():
             return
-        with self.path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if _is_whole(row)]
+        rows = [row for row in self._read() if _is_whole(row)]
         rows = [row for row in rows if int(row["update"]) <= update]
         if not rows:  # the header may be incomplete too
             self.path.unlink()
             self.columns = []
             return
+        self._rewrite(rows)
+
+    def _read(self) -> list[dict[str, str]]:
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
         temporary = self.path.with_suffix(".tmp")
         with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
+            writer = csv.DictWriter(file, self.columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
         temporary.replace(self.path)

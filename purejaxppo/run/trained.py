@@ -11,13 +11,13 @@ import numpy as np
 
 from purejaxppo import trees
 from purejaxppo.env import Action, State
-from purejaxppo.errors import ConfigError
+from purejaxppo.errors import ConfigError, whole_number
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Carries
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run import best, checkpoint, folder, record, seeds
+from purejaxppo.run import best, checkpoint, folder, preflight, record, seeds
 from purejaxppo.run.journal import Metadata
 from purejaxppo.run.options import Options
 
@@ -99,6 +99,7 @@ def load_policy(
         raise ConfigError(
             "seed_index", seed_index, f"a number from 0 to {options.num_seeds - 1}"
         )
+    preflight.check_precision()
     learner = make_learner(resolved.config)
     record.check_env_version(path, learner.task.env.spec, "run")
     shapes = seeds.state_shapes(learner, options)
@@ -158,8 +159,8 @@ def evaluate(
       PurejaxppoError: there is no such run, seed or checkpoint, or `episodes` is below
         1.
     """
-    if episodes is not None and episodes < 1:
-        raise ConfigError("episodes", episodes, "a whole number of at least 1")
+    if episodes is not None:
+        whole_number("episodes", episodes, 1, 2**16 - 1)
     loaded = load_policy(run, which, seed_index)
     learner = loaded.learner
     if episodes is not None:

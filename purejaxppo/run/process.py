@@ -1,0 +1,45 @@
+"""The process of a command: signals during its imports, and its exit.
+
+This module imports nothing slow, because commands call it before their other imports.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from purejaxppo.errors import EXIT_OK
+from purejaxppo.run.interrupt import Interrupt
+
+
+def end_on_signals() -> None:
+    """End the process on SIGINT and SIGTERM, with exit code 130 and no traceback.
+
+    A run replaces this by an `Interrupt` of its own while it trains.
+    """
+    Interrupt(_say).__enter__()
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a command, and end the process with its exit code.
+
+    The process does not wait for threads: a compilation whose result is not needed any
+    more can take minutes. A standard output that is closed, by `head` for example, is
+    no error.
+    """
+    try:
+        code = main()
+    except SystemExit as error:  # by tyro, after --help and after an unknown flag
+        code = error.code if isinstance(error.code, int) else EXIT_OK
+    except BrokenPipeError:
+        code = EXIT_OK
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
