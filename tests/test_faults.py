@@ -1,4 +1,4 @@
-"""A few cases of the campaign of faults, and that it counts a loss where there is one."""
+"""A few cases of the campaign of faults, and losses that are planted for it to count."""
 
 import io
 import shutil
