@@ -1,4 +1,4 @@
-"""A few cases of the campaign of faults, and losses that are planted for it to count."""
+"""A few cases of the campaign of faults, and planted losses that it has to count."""
 
 import io
 import shutil
