@@ -1,7 +1,8 @@
 """Files of an interrupted run, damaged one by one, and what resuming makes of it.
 
 `damages` draws them; `try_damage` resumes the damaged run in this process. All is well
-if the run is refused, or if it says what is damaged and ends with the same numbers.
+if the run is refused, or if it says what is damaged and ends with the same numbers; rows
+of a damaged table cannot come back.
 """
 
 import contextlib
@@ -159,21 +160,22 @@ def try_damage(case: Damage, folder: Path, runs: Runs) -> tuple[int, list[str]]:
     if code != EXIT_OK:
         return 1, [f"other: exit code {code}"]
     warned = bool(_lines(said, path) - healthy)
-    wrong = list(_losses(differences(path, runs.whole), warned))
+    wrong = list(_losses(differences(path, runs.whole), warned, case))
     if before == _first_row(runs.half) and before != _first_row(path):
         wrong.append("lost: it was trained from the start again")
     return 1, wrong
 
 
-def _losses(found: list[str], warned: bool) -> Iterator[str]:
-    """Say which differences are losses: a row may be missing, if the run says so.
+def _losses(found: list[str], warned: bool, case: Damage) -> Iterator[str]:
+    """Say which differences are losses: rows of a damaged table are none, if said.
 
     Args:
       found: see `fault_runs.differences`.
       warned: whether the run said more than one that is undamaged.
+      case: the damage.
     """
     for sentence in found:
         if not warned:
             yield f"silent: {sentence}"
-        elif not sentence.endswith("are missing"):
+        elif sentence.partition(":")[0] not in case.files:
             yield f"lost: {sentence}"

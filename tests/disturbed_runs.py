@@ -4,7 +4,7 @@ A case is one run that is disturbed several times; `try_case` says what it lost.
 """
 
 import contextlib
-import os
+import ctypes
 import random
 import resource
 import signal
@@ -31,6 +31,7 @@ SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM")
 MOMENTS = ("starting", "compiling", "training", "saving")
 _KILLS_A_RUN = 3
 _SAVE_SECONDS = 0.05  # about what it takes to write a checkpoint
+_NEW_MOUNTS = 0x20000  # CLONE_NEWNS
 _AT_ONCE = 30.0  # seconds from a signal to the end, on a machine that is busy
 
 
@@ -170,25 +171,35 @@ def _come_to_an_end(path: Path, runs: Runs) -> Iterator[str]:
 
 def full_disks(seed: int, tries: int) -> list[FullDisk]:
     """Draw runs that find no room: for a file, and where we may mount, on a disk."""
-    draw, kinds = (
-        random.Random(seed),
-        ["file", "disk"] if os.geteuid() == 0 else ["file"],
-    )
+    draw, kinds = random.Random(seed), ["file", "disk"] if _may_mount() else ["file"]
     names = {"file": "a file may not grow", "disk": "a disk is full"}
     kinds = [kinds[i % len(kinds)] for i in range(tries)]
     return [FullDisk(names[kind], kind, draw.random()) for kind in kinds]
 
 
+def _may_mount() -> bool:
+    try:
+        return not subprocess.run(
+            ["unshare", "--mount", "true"], check=False
+        ).returncode
+    except OSError:
+        return False
+
+
 @contextlib.contextmanager
 def _disk(folder: Path, size: int) -> Iterator[None]:
-    """Mount a file system of so many bytes; leaves nothing mounted."""
+    """Mount a file system of so many bytes, for this process and those it starts."""
+    # However this process ends, a mount of its own namespace ends with it.
+    if ctypes.CDLL(None).unshare(_NEW_MOUNTS):
+        raise OSError("no namespace of its own for mounts")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     subprocess.run(mount, check=True)
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def _size_of_a_file(whole: Path, draw: random.Random) -> int:

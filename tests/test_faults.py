@@ -1,4 +1,4 @@
-"""A few cases of the campaign of faults, and that it counts every loss."""
+"""A few cases of the campaign of faults, and planted losses that it has to count."""
 
 import io
 import shutil
@@ -145,12 +145,16 @@ def resuming(monkeypatch, runs, said="", change=lambda path: None, keep=True):
     monkeypatch.setattr(damaged_runs, "_healthy_lines", lambda _: {"resuming"})
 
 
-CASE = Damage("done of the newest", ("checkpoints/00000020/done",), "emptied", 0.5)
+CASE = Damage("metrics.csv", ("metrics.csv",), "a bit flipped", 0.99)
 
 
-def drop_a_row(path: Path) -> None:
-    rows = (path / "metrics.csv").read_text().splitlines(keepends=True)
-    (path / "metrics.csv").write_text("".join(rows[:-1]))
+def drop_a_row(path: Path, table: str = "metrics.csv") -> None:
+    rows = (path / table).read_text().splitlines(keepends=True)
+    (path / table).write_text("".join(rows[:-1]))
+
+
+def drop_an_evaluation(path: Path) -> None:
+    drop_a_row(path, "evals.csv")
 
 
 @pytest.mark.parametrize(
@@ -161,24 +165,19 @@ def drop_a_row(path: Path) -> None:
         ("resuming", plant, True, ["silent: checkpoint"]),
         ("damaged", plant, True, ["lost: checkpoint"]),
         ("resuming", drop_a_row, True, ["silent: metrics.csv"]),
-        ("3 rows are lost", drop_a_row, True, []),
+        ("a row is lost", drop_a_row, True, []),
+        ("a row is lost", drop_an_evaluation, True, ["lost: evals.csv"]),
         ("anew", lambda path: None, False, ["lost: it was trained from the start"]),
     ],
 )
 def test_what_a_damage_did_is_counted(
     said, change, keep, expected, runs, tmp_path, monkeypatch
 ):
-    case = CASE._replace(files=(newest_done(runs),))
     resuming(monkeypatch, runs, said, change, keep)
-    tries, wrong = try_damage(case, tmp_path, runs)
+    tries, wrong = try_damage(CASE, tmp_path, runs)
     assert tries == 1
     assert len(wrong) == len(expected)
     assert all(w.startswith(e) for w, e in zip(wrong, expected, strict=True))
-
-
-def newest_done(runs: Runs) -> str:
-    step = checkpoint.steps(runs.half / "checkpoints")[-1]
-    return f"checkpoints/{step:08d}/done"
 
 
 @pytest.mark.parametrize(
@@ -192,8 +191,7 @@ def newest_done(runs: Runs) -> str:
 def test_a_refusal_must_be_said(code, said, expected, runs, tmp_path, monkeypatch):
     resuming(monkeypatch, runs)
     monkeypatch.setattr(damaged_runs, "resume", lambda _: (code, said))
-    case = CASE._replace(files=(newest_done(runs),))
-    assert try_damage(case, tmp_path, runs) == (1, expected)
+    assert try_damage(CASE, tmp_path, runs) == (1, expected)
 
 
 def test_a_traceback_is_counted(runs, tmp_path, monkeypatch):
@@ -202,8 +200,7 @@ def test_a_traceback_is_counted(runs, tmp_path, monkeypatch):
 
     resuming(monkeypatch, runs)
     monkeypatch.setattr(damaged_runs, "resume", resume)
-    case = CASE._replace(files=(newest_done(runs),))
-    assert try_damage(case, tmp_path, runs)[1] == ["traceback: KeyError: 'format'"]
+    assert try_damage(CASE, tmp_path, runs)[1] == ["traceback: KeyError: 'format'"]
 
 
 def test_a_run_that_lost_a_row_counts_as_lost(runs, copy, monkeypatch):
