@@ -1,8 +1,8 @@
 """Files of an interrupted run, damaged one by one, and what resuming makes of it.
 
 `damages` draws them; `try_damage` resumes the damaged run in this process. All is well
-if the run is refused, or if it says what is damaged and ends with the same numbers; rows
-of a damaged table cannot come back.
+if the run is refused, or if it says what is damaged and ends with the same numbers
+(rows of a damaged table cannot come back).
 """
 
 import contextlib
