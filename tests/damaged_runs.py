@@ -132,7 +132,7 @@ def _healthy_lines(runs: Runs) -> set[str]:
 def _first_row(path: Path) -> str:
     """The first row of the table, in which the clock is that of the first start."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return (path / "metrics.csv").read_text().splitlines()[1]
+        return (path / "metrics.csv").read_text(errors="replace").splitlines()[1]
     return ""
 
 
