@@ -1,8 +1,8 @@
 """Files of an interrupted run, damaged one by one, and what resuming makes of it.
 
 `damages` draws them; `try_damage` resumes the damaged run in this process. All is well
-if the run is refused, or if it says what is damaged and ends with the same numbers; rows
-of a damaged table cannot come back.
+if the run is refused, or if it says what is damaged and ends with the same numbers
+(rows of a damaged table cannot come back).
 """
 
 import contextlib
@@ -132,7 +132,7 @@ def _healthy_lines(runs: Runs) -> set[str]:
 def _first_row(path: Path) -> str:
     """The first row of the table, in which the clock is that of the first start."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return (path / "metrics.csv").read_text().splitlines()[1]
+        return (path / "metrics.csv").read_text(errors="replace").splitlines()[1]
     return ""
 
 
