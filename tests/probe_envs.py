@@ -219,6 +219,7 @@ class Faulty:
       length: steps of an episode.
       start: the same at a start, in the first entry of its observation.
       privileged: observations are a dictionary, and faults are the critic's alone.
+      limit: the time limit in steps, None for none.
 
     `data` holds the steps of the episode and the index of its fault, for a test to set.
     """
@@ -229,10 +230,11 @@ class Faulty:
     length: int = 5
     start: str = "none"
     privileged: bool = False
+    limit: int | None = None
 
     @property
     def spec(self) -> EnvSpec:
-        return EnvSpec("faulty", {"move": Discrete(2)}, success="success")
+        return EnvSpec("faulty", {"move": Discrete(2)}, self.limit, "success")
 
     def _observe(self, numbers: jax.Array) -> jax.Array | dict[str, jax.Array]:
         if not self.privileged:

@@ -136,7 +136,8 @@ def healthy(request):
     changes = {"core": "gru", "sequence_length": 4, "anchor": True} if recurrent else {}
     if recurrent:
         changes |= {"num_demonstrations": 2, "cloning_steps": 1, "kl_coef": 0.1}
-    return _learner(Faulty(privileged=recurrent), **changes)
+    limit = 20 if recurrent else None  # without one there are no demonstrations
+    return _learner(Faulty(privileged=recurrent, limit=limit), **changes)
 
 
 def _poisoned(state, fault, env_index):
