@@ -83,7 +83,7 @@ def optimise(
       key: the random key of the order of samples.
 
     Returns:
-      the state with new parameters, optimiser state and adaptive factors, and a summary.
+      the state with new parameters, optimiser state and adaptive factors; a summary.
     """
     coefficients = coefficients_lib.coefficients(task, state, hypers)
     after, outcomes = run_epochs(task, state, batch, coefficients, hypers, key)
