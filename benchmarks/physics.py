@@ -25,9 +25,7 @@ def replay(prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
     state = prepared.state
     ctrl, mocap_pos = prepared.compile("replay", _collect(prepared), state)(state)
     physics = state.episodes.state.data.physics
-    start = np.concatenate(
-        [np.asarray(physics.time)[:, None], physics.qpos, physics.qvel], axis=1
-    )
+    start = np.column_stack([physics.time, physics.qpos, physics.qvel])
     shape = (len(ctrl), len(start), 4)
     quat = np.broadcast_to(np.reshape(physics.mocap_quat, (1, len(start), 4)), shape)
     control = np.concatenate([ctrl, np.asarray(mocap_pos)[:, :, 0], quat], axis=-1)

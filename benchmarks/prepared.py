@@ -21,6 +21,11 @@ def run_to_end(f: Callable[..., Any], *args: Any) -> Any:
     return jax.block_until_ready(f(*args))
 
 
+def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace lists, which data files have, by the tuples that `Config` has."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
 class Prepared(NamedTuple):
     """A learner, its compiled update, and the state to measure from.
 

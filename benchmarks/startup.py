@@ -78,7 +78,5 @@ def measure(flags: list[str], rounds: int) -> Json:
 def _summary(runs: list[Json]) -> Json:
     """Summarise each time, and keep what the last run compiled."""
     times = [name for name in runs[0] if name.startswith("seconds")]
-    return {
-        **{name: median_and_spread([run[name] for run in runs]) for name in times},
-        "compile_seconds": runs[-1]["compile_seconds"],
-    }
+    spreads = {name: median_and_spread([run[name] for run in runs]) for name in times}
+    return {**spreads, "compile_seconds": runs[-1]["compile_seconds"]}

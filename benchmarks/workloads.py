@@ -5,10 +5,13 @@ result. Parts that measure us run in a process of their own (`benchmarks.harness
 those against peers start workers (`benchmarks.harness.compare`).
 """
 
+import itertools
 import json
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import startup
@@ -21,6 +24,7 @@ ROUNDS, QUICK_ROUNDS = 15, 2
 STARTS = 5  # of the command line
 PART_TIMEOUT = 3600.0  # seconds
 Figures = dict[str, Any]
+_DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 
 
 class Options(NamedTuple):
@@ -65,10 +69,6 @@ def _answer(part: str, request: Figures, options: Options, cache: str) -> Figure
     }
     with options.progress.phase(f"measuring {part}"):
         return answer_of([*command, json.dumps(request)], PART_TIMEOUT, variables)
-
-
-QUICK = {"num_envs": 8, "num_steps": 8, "eval_blocks": 1, "eval_episodes": 2}
-QUICK |= {"total_timesteps": 128, "num_evals": 0}
 
 
 def ours(case: Figures, quick: Figures) -> Part:
@@ -123,73 +123,40 @@ def against(race: Race) -> Part:
 
 def start_up(options: Options) -> Figures:
     """Start the command line, cold and with its cache."""
-    flags = ["--env", "hammer", "--total-timesteps", "65536", "--num-evals", "1"]
-    if options.quick:
-        sizes = {"num-envs": 8, "num-steps": 8, "total-timesteps": 640}
-        sizes |= {"num-demonstrations": 1, "cloning-steps": 10}
-        flags += [word for n, v in sizes.items() for word in (f"--{n}", str(v))]
+    flags = _DATA["startup"]["quick" if options.quick else "flags"].split()
     with options.progress.phase("starting the command line, cold, then cached"):
         return startup.measure(flags, 1 if options.quick else STARTS)
 
 
-def on_accelerator(engine: str, num_envs: int) -> Part:
-    """Measure the hammer without demonstrations: speed does not depend on them.
-
-    Every minibatch is run, whatever the KL of a policy that knows nothing.
-    """
-    case = {
-        "env": "hammer",
-        "env_kwargs": {"engine": engine},
-        "num_envs": num_envs,
-        "num_steps": 16,
-        "total_timesteps": 1_600 * num_envs,
-        "num_demonstrations": 0,
-        "critic_warmup": 0,
-        "anchor": False,
-        "kl_coef": 0.0,
-        "normalize_observations": "running",
-        "target_kl": 1e9,
-    }
-    return ours(case, QUICK | {"env_kwargs": {"engine": "mujoco"}})
+def _workload(workload: Figures) -> Workload:
+    """Make the workload of an entry of workloads.toml: a configuration of ours."""
+    quick = _DATA["quick"] | workload.get("quick", {})
+    by_name = workload.get("by_name", False)
+    return Workload(workload["about"], (ours(workload["case"], quick),), by_name)
 
 
-_LESS_CLONING = {"num_demonstrations": 1, "cloning_steps": 10, "critic_warmup": 1}
+def _on_accelerators() -> dict[str, Workload]:
+    """Make a workload of each engine and number of environments."""
+    shape = _DATA["accelerator"]
+    found = {}
+    for engine, num_envs in itertools.product(shape["engines"], shape["num_envs"]):
+        steps = num_envs * shape["steps_of_each"]
+        sizes = {"num_envs": num_envs, "total_timesteps": steps}
+        case = shape["case"] | sizes | {"env_kwargs": {"engine": engine}}
+        about = shape["about"].format(engine=engine, num_envs=num_envs)
+        name = f"gpu-{engine}-{num_envs}"
+        found[name] = _workload(shape | {"about": about, "case": case})
+    return found
+
 
 WORKLOADS: dict[str, Workload] = {
-    "hammer": Workload(
-        "The hammer as the command line trains it, C MuJoCo inside the jitted scan.",
-        (ours({"env": "hammer"}, QUICK | _LESS_CLONING),),
-    ),
-    "scheduler": Workload(
-        "Masked discrete actions; integers and no physics.",
-        (ours({"env": "scheduler"}, QUICK),),
-    ),
-    "lifecycle": Workload(
-        "A recurrent core and four heads, of which an op makes some matter.",
-        (ours({"env": "lifecycle"}, QUICK),),
-    ),
-    "deck": Workload(
-        "A card game, and k of n cards without replacement.",
-        (ours({"env": "deck"}, QUICK),),
-    ),
+    **{name: _workload(workload) for name, workload in _DATA["workloads"].items()},
     **{
         name: Workload(race.about, (*our_side(race), against(race)))
         for name, race in RACES.items()
     },
-    "startup": Workload(
-        "`python -m purejaxppo.train --env hammer`, to the end of its first update.",
-        (start_up,),
-    ),
-    # No GPU has run these yet.
-    **{
-        f"gpu-{engine}-{num_envs}": Workload(
-            f"The hammer on an accelerator by {engine}, {num_envs:,} environments.",
-            (on_accelerator(engine, num_envs),),
-            by_name=True,
-        )
-        for engine in ("warp", "mjx")
-        for num_envs in (1024, 2048, 4096, 8192, 16384, 32768)
-    },
+    "startup": Workload(_DATA["startup"]["about"], (start_up,)),
+    **_on_accelerators(),
 }
 
 

@@ -1,7 +1,8 @@
-"""`python -m purejaxppo.train`: flags to configuration to run.
+"""`python -m purejaxppo.train`: start or resume a run from the command line.
 
-Defaults, then the environment's preset, then `--preset`, then flags: a flag always
-wins, and `--print-config` says where every value comes from.
+Values come from the defaults, then the environment's "default" preset, then
+`--preset`, then flags; later ones replace earlier ones. `--print-config` prints the
+source of each value.
 """
 
 from purejaxppo.run import process
@@ -40,7 +41,7 @@ from purejaxppo.validation import validate
 
 
 def parse(argv: list[str]) -> tuple[Resolved, Options]:
-    """Configuration, with the origin of its values, and options of a new run.
+    """Parse the command line of a new run: configuration, sources, and options.
 
     Raises:
       ConfigError: a value that cannot be used.
@@ -64,7 +65,7 @@ def parse(argv: list[str]) -> tuple[Resolved, Options]:
 
 
 def _changes(base: Config, values: Mapping[str, object]) -> dict[str, object]:
-    """The values that differ from those of `base`; of dictionaries, the entries."""
+    """Return the values that differ from `base`; for dictionaries, the entries."""
     changed = {}
     for name, value in values.items():
         old = value_of(base, name)
@@ -76,14 +77,14 @@ def _changes(base: Config, values: Mapping[str, object]) -> dict[str, object]:
 
 
 def parse_resumed(argv: list[str], run: Path) -> tuple[Resolved, Options]:
-    """Configuration and options of a run; flags may only change how it is kept.
+    """Parse the command line of a resumed run. Flags cannot change its training.
 
     Args:
       argv: the words of the command line.
       run: folder of the run.
 
     Raises:
-      ConfigError: no run there, or a flag that says other than the run.
+      ConfigError: there is no run, or a flag differs from the run.
       SystemExit: 2 on an unknown flag, 0 after --help.
     """
     resolved, own = record.read_config(run)
@@ -103,7 +104,7 @@ def parse_resumed(argv: list[str], run: Path) -> tuple[Resolved, Options]:
 
 
 def describe(resolved: Resolved, options: Options) -> str:
-    """A table: every value, and where it comes from."""
+    """Format a table of all values and their sources."""
     config, sources = resolved
     rows = [
         (name, _show(value_of(config, name)), sources.get(name, presets.DEFAULT))

@@ -219,6 +219,7 @@ class Faulty:
       length: steps of an episode.
       start: the same at a start, in the first entry of its observation.
       privileged: observations are a dictionary, and faults are the critic's alone.
+      limit: the time limit in steps, None for none.
 
     `data` holds the steps of the episode and the index of its fault, for a test to set.
     """
@@ -229,10 +230,11 @@ class Faulty:
     length: int = 5
     start: str = "none"
     privileged: bool = False
+    limit: int | None = None
 
     @property
     def spec(self) -> EnvSpec:
-        return EnvSpec("faulty", {"move": Discrete(2)}, success="success")
+        return EnvSpec("faulty", {"move": Discrete(2)}, self.limit, "success")
 
     def _observe(self, numbers: jax.Array) -> jax.Array | dict[str, jax.Array]:
         if not self.privileged:
@@ -253,7 +255,9 @@ class Faulty:
         fault = jnp.where(count == self.at, faults[index], 0.0)
         in_obs = index < _FAULT_NAMES.index("reward_nan")
         right = action["move"].astype(jnp.float32)
-        obs = jnp.stack([jnp.where(in_obs, fault, 0.0), count / jnp.float32(5.0)])
+        obs = jnp.stack(
+            [jnp.where(in_obs, fault, 0.0), count.astype(jnp.float32) / 5.0]
+        )
         return state.replace(
             data={"count": count, "fault": index},
             obs=self._observe(obs),

@@ -91,7 +91,7 @@ def test_starts_too_large_to_be_drawn_ahead_are_the_same(monkeypatch):
         )
 
     ahead = play()
-    monkeypatch.setattr(autoreset, "_MOST_BYTES", 0)
+    monkeypatch.setattr(autoreset, "_MAX_BYTES", 0)
     assert not autoreset.can_draw_ahead(learner.task.env, 1)
     assert_trees_equal(play(), ahead)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import jax
 import pytest
+from bad_config_files import make_run
 
 from purejaxppo import evaluate
-from purejaxppo.errors import EXIT_OK, EXIT_USAGE, ConfigError
+from purejaxppo.errors import EXIT_USAGE, ConfigError
 from purejaxppo.run import checkpoint, compiler, folder
 
 TESTS = Path(__file__).parent
@@ -61,21 +62,29 @@ def test_numbers_of_64_bits_are_refused(tmp_path):
     assert result.stderr.startswith("JAX_ENABLE_X64: got True; allowed is False")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+    make_run(tmp_path / "run")
+    words = ["purejaxppo.evaluate", str(tmp_path / "run"), *FLAGS[:2]]
+    result = command(*words, JAX_ENABLE_X64="1")
+    assert result.returncode == EXIT_USAGE
+    assert result.stderr.startswith("JAX_ENABLE_X64: got True; allowed is False")
 
 
-def test_a_path_that_the_locale_cannot_spell(tmp_path):
-    """A run, its resume and its evaluation in the C locale, and then in UTF-8."""
-    run = str(tmp_path / "zażółć")
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (["purejaxppo.train", *FLAGS, "--run-dir"], "run_dir"),
+        (["purejaxppo.train", "--resume"], "resume"),
+        (["purejaxppo.evaluate"], "run"),
+    ],
+)
+def test_a_path_that_the_locale_cannot_read_is_refused(words, field, tmp_path):
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    for words, variables in (
-        (["purejaxppo.train", *FLAGS, "--run-dir", run, "--print-config"], plain),
-        (["purejaxppo.train", *FLAGS, "--run-dir", run], plain),
-        (["purejaxppo.evaluate", run, *FLAGS[:2]], plain),
-        (["purejaxppo.train", "--resume", run, *FLAGS[:2]], {"PYTHONUTF8": "1"}),
-        (["purejaxppo.train", "--resume", run, "--print-config"], {"PYTHONUTF8": "1"}),
-    ):
-        result = command(*words, **variables)
-        assert result.returncode == EXIT_OK, result.stderr
+    result = command(*words, str(tmp_path / "za\u017c\u00f3\u0142\u0107"), **plain)
+    assert result.returncode == EXIT_USAGE
+    assert result.stderr.startswith(f"{field}: got ")
+    assert "allowed is a path that this locale can read" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_many_episodes_are_refused(tmp_path):

@@ -73,14 +73,11 @@ def _failing(row: dict[str, Any]) -> Iterator[None]:
 
 
 def _start(
-    stack: contextlib.ExitStack,
-    competitor: Competitor,
-    config: Config,
-    timeouts: Timeouts,
+    stack: contextlib.ExitStack, command: list[str], timeout: float
 ) -> tuple[Program, dict[str, Any]]:
     """Start a worker, and wait until it is ready: its versions, compile seconds."""
-    program = stack.enter_context(running(competitor.command(config)))
-    ready = ask(program, None, timeouts["ready"])
+    program = stack.enter_context(running(command))
+    ready = ask(program, None, timeout)
     if not ready.get("ready"):
         raise ProgramFailed(f"said {json.dumps(ready)[:200]} before it was ready")
     return program, {name: ready.get(name) for name in ("versions", "compile_seconds")}
@@ -123,8 +120,9 @@ def race(
         programs = {}
         for name, competitor in competitors.items():
             with progress.phase(f"starting {name}"), _failing(rows[name]):
-                program, rows[name] = _start(stack, competitor, config, timeouts)
-                programs[name] = program
+                command = competitor.command(config)
+                started = _start(stack, command, timeouts["ready"])
+                programs[name], rows[name] = started
         tasks = {n: _task(p, rows[n], timeouts) for n, p in programs.items()}
         with progress.phase(f"{rounds} rounds of {', '.join(tasks) or 'nobody'}"):
             rates = timing.interleave(tasks, rounds, warm_up=False)
@@ -167,7 +165,9 @@ def train(
         with _failing(rows[name]):
             for seed in seeds:
                 with progress.phase(f"training {name}, seed {seed}"):
-                    runs.append(_train(competitor, {**config, "seed": seed}, timeouts))
+                    # It is not timed in blocks here: the shortest warm-up will do.
+                    own = {**config, "seed": seed, "block_seconds": 0.0}
+                    runs.append(_train(competitor.command(own), timeouts))
             rows[name] = {
                 "returns": [run["return"] for run in runs],
                 "steps": runs[0]["steps"],
@@ -176,11 +176,7 @@ def train(
     return rows
 
 
-def _train(
-    competitor: Competitor, config: Config, timeouts: Timeouts
-) -> dict[str, Any]:
+def _train(command: list[str], timeouts: Timeouts) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
-        # It is not timed in blocks here: the shortest warm-up will do.
-        config = {**config, "block_seconds": 0.0}
-        program, _ = _start(stack, competitor, config, timeouts)
+        program, _ = _start(stack, command, timeouts["ready"])
         return ask(program, "train", timeouts["train"], ("return", "steps", "seconds"))

@@ -13,6 +13,7 @@ from typing import Any
 import purejaxppo  # noqa: F401 (first: it prepares XLA)
 from benchmarks import stages
 from benchmarks.peers import ours
+from benchmarks.prepared import with_tuples
 from purejaxppo.config import Config
 
 Json = dict[str, Any]
@@ -32,8 +33,7 @@ def config_of(
     """
     if common is not None:
         return ours.make_config(common)
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return Config.preset(env, preset, **values)
+    return Config.preset(env, preset, **with_tuples(values))
 
 
 def main() -> None:

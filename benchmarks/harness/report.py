@@ -79,6 +79,9 @@ def everything() -> list[str]:
         if found := record.load(f"learning_{name}"):
             command = f"`{found.get('command_today', found['command'])}`"
             lines += section(study["title"], "", found, command)
+    if found := record.load("faults"):
+        command = "`python -m benchmarks.faults`"
+        lines += section("Faults: kills, damages and bad input", "", found, command)
     for name, workload in WORKLOADS.items():
         if found := record.load(record.file_of(name)):
             command = f"`python -m benchmarks {name}`"

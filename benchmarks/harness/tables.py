@@ -241,6 +241,15 @@ def memory(figures: Figures) -> Table:
     return Table(rows, [f"How many of {seeds} seeds end with 95 % success or more."])
 
 
+def faults(figures: Figures) -> Table:
+    """Tabulate how often each fault was tried, and how many cases went wrong."""
+    rows = [["", "tries", "lost", "silent", "traceback", "other"]]
+    for kind, found in figures["faults"].items():
+        for name, counts in found["rows"].items():
+            rows.append([f"{kind}: {name}", *(f"{counts[n]:,}" for n in rows[0][1:])])
+    return Table(rows, [])
+
+
 def tables_of(figures: Figures) -> Iterator[Table]:
     """Make every table that these figures allow."""
     if "end_to_end" in figures.get("steps_per_second", {}):
@@ -250,6 +259,7 @@ def tables_of(figures: Figures) -> Iterator[Table]:
         "targets": startup,
         "frames": curves,
         "updates": memory,
+        "faults": faults,
     }
     yield from (make(figures) for key, make in makers.items() if key in figures)
     if "players" in figures:

@@ -14,49 +14,35 @@ an interrupt leaves whole seeds.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from benchmarks.harness import record, report
 from benchmarks.learning import curves, matches, memory
 
 Json = dict[str, Any]
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Read the arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.learning", description="What policies learn."
-    )
-    flag = parser.add_argument
-    flag("study", choices=(*curves.CURVES, *matches.MATCHES, "memory"))
-    flag("--seeds", type=int, default=5)
-    flag("--no-write", action="store_true", help="only print")
-    flag("--flags", nargs=argparse.REMAINDER, default=[], help="of purejaxppo.train")
-    return parser.parse_args(argv)
-
-
-def measure(name: str, num_seeds: int, flags: list[str]) -> Iterator[Json]:
-    """Measure a study; yield results after each seed that is a run of its own.
-
-    Args:
-      name: of the study.
-      num_seeds: trainings of each kind.
-      flags: of the command line; `memory` has none.
-    """
-    if name in curves.CURVES:
-        yield from curves.measure(curves.CURVES[name], num_seeds, flags)
-    elif name in matches.MATCHES:
-        yield from matches.measure(matches.MATCHES[name], num_seeds, flags)
-    else:
-        yield memory.measure(num_seeds)
+# Name -> (seeds, flags of the command line) -> results, after each seed that is a run.
+STUDIES: dict[str, Callable[[int, list[str]], Iterable[Json]]] = {
+    **{n: partial(curves.measure, curve) for n, curve in curves.CURVES.items()},
+    **{n: partial(matches.measure, match) for n, match in matches.MATCHES.items()},
+    "memory": lambda num_seeds, flags: [memory.measure(num_seeds)],
+}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure a study, and print and write its results."""
-    arguments = parse(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.learning", description="What policies learn."
+    )
+    flag = parser.add_argument
+    flag("study", choices=STUDIES)
+    flag("--seeds", type=int, default=5)
+    flag("--no-write", action="store_true", help="only print")
+    flag("--flags", nargs=argparse.REMAINDER, default=[], help="of purejaxppo.train")
+    arguments = parser.parse_args(argv)
     name = arguments.study
-    for results in measure(name, arguments.seeds, arguments.flags):
+    for results in STUDIES[name](arguments.seeds, arguments.flags):
         print(report.as_text(name, results), flush=True)
         if not arguments.no_write:
             record.write(f"learning_{name}", results)

@@ -34,12 +34,11 @@ CURVES = {name: Curve(**study) for name, study in STUDIES["curves"].items()}
 
 def points_of(rows: list[dict[str, str]], study: Curve) -> list[Point]:
     """Read a run's evaluations, rounded: in float32, 19 of 20 is 0.94999999."""
+    names = ("episode_success", "episode_hammered", "mean_return")
     columns = {
         "mean": f"eval/episode_{study.metric}",
         "worst_block": f"eval/min_block_{study.metric}",
-        "episode_success": "eval/episode_success",
-        "episode_hammered": "eval/episode_hammered",
-        "mean_return": "eval/mean_return",
+        **{name: f"eval/{name}" for name in names},
     }
     return [
         {

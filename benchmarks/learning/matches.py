@@ -80,7 +80,6 @@ def play(loaded: TrainedPolicy, env: Env, keys: jax.Array) -> Outcome:
       keys: [E], one for each episode.
     """
     policy, state = loaded.learner.task.policy, loaded.state
-
     parameters = state.params, state.obs_stats
 
     def run(keys: jax.Array) -> Outcome:

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo.config import Config, Hypers
+from benchmarks.learning.runs import STUDIES
+from benchmarks.prepared import with_tuples
+from purejaxppo.config import Config, with_overrides
 from purejaxppo.env import Action, Discrete, EnvSpec, State
 from purejaxppo.ppo.learner import make_train
 
@@ -61,25 +63,10 @@ def cue_config(delay: int, core: Core, total_timesteps: int) -> Config:
       core: kind of memory.
       total_timesteps: environment steps of a seed.
     """
-    return Config(
-        env="cue",
-        core=core,
-        core_size=64,
-        num_envs=NUM_ENVS,
-        num_steps=2 * (delay + 1),
-        num_epochs=1,
-        num_minibatches=8,
-        hidden_sizes=(64,),
-        critic_hidden_sizes=(64,),
-        total_timesteps=total_timesteps,
-        num_evals=10,
-        eval_blocks=5,
-        eval_episodes=40,
-        learning_rate_schedule="linear",
-        # The one action that counts is paid at once: a longer lambda would only hand
-        # its reward to the others. What is long is the way back through the core.
-        hypers=Hypers(learning_rate=2e-3, gae_lambda=0.0, gamma=1.0, entropy_coef=0.01),
-    )
+    sizes = {"num_envs": NUM_ENVS, "num_steps": 2 * (delay + 1)}
+    sizes |= {"total_timesteps": total_timesteps, "core": core}
+    values = STUDIES["others"]["memory"]["config"] | sizes
+    return with_overrides(Config(env="cue"), with_tuples(values))
 
 
 def solved(cases: list[Json]) -> dict[str, dict[str, int]]:

@@ -73,13 +73,8 @@ class AsBrax(envs.Env):
     def observation_size(self) -> int:
         return jax.eval_shape(self.inner.reset, jax.random.key(0)).obs.shape[-1]
 
-    @property
-    def action_size(self) -> int:
-        return self.size
-
-    @property
-    def backend(self) -> str:
-        return "ours"
+    action_size = property(lambda self: self.size)
+    backend = property(lambda self: "ours")
 
 
 class Training(NamedTuple):
@@ -175,17 +170,14 @@ def make(config: worker.Json) -> worker.Task:
         sizes = {"num_timesteps": updates * steps, "num_evals": 2}  # one epoch
         return compile_epoch(partial(ppo.train, brax_env, **sizes, **arguments))
 
-    training: Training | None = None
+    latest: list[Training] = []  # one: the training as far as it has come
 
     def prepare(updates: int) -> Callable[[], None]:
-        nonlocal training
         compiled = prepared(updates)
-        training = compiled._replace(state=training.state) if training else compiled
+        latest[:] = [compiled._replace(state=x.state) for x in latest] or [compiled]
 
         def block() -> None:
-            nonlocal training
-            assert training is not None
-            training = train_epoch(training)
+            latest[0] = train_epoch(latest[0])
 
         return block
 
@@ -211,7 +203,7 @@ def make(config: worker.Json) -> worker.Task:
         prepare=prepare,
         steps_per_unit=steps,
         versions=worker.versions("brax", "jax", "jaxlib", "mujoco", "mujoco-mjx"),
-        evaluate=lambda: mean_return(training) if training else None,
+        evaluate=lambda: mean_return(latest[0]) if latest else None,
         train=train,
     )
 

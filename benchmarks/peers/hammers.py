@@ -58,11 +58,10 @@ class EnvPoolVector(VecEnv):
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [getattr(self.pool, attr_name, None)] * self.num_envs
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+    def _missing(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 
-    def env_method(self, method_name: str, *args: Any, **kwargs: Any) -> list[Any]:
-        raise NotImplementedError
+    set_attr = env_method = _missing
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         return [False] * self.num_envs

@@ -1,27 +1,17 @@
 """What workers written in JAX share: compiled blocks, each going on from the last."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from benchmarks.peers import worker
 
 
-class Training(NamedTuple):
-    """A training that can be timed block by block.
-
-    Attributes:
-      prepare: see `worker.Task`.
-      state: () -> where it is now.
-    """
-
-    prepare: Callable[[int], Callable[[], None]]
-    state: Callable[[], Any]
-
-
-def in_blocks(run: Callable[[Any, int], tuple[Any, Any]], state: Any) -> Training:
-    """Make a training that starts at `state`.
+def in_blocks(
+    run: Callable[[Any, int], tuple[Any, Any]], state: Any
+) -> tuple[worker.Prepare, Callable[[], Any]]:
+    """Make a training that starts at `state`: its `prepare`, and () -> its state.
 
     Args:
       run: (state, number of units) -> (state, output), traceable; the number is
@@ -38,7 +28,7 @@ def in_blocks(run: Callable[[Any, int], tuple[Any, Any]], state: Any) -> Trainin
 
         return block
 
-    return Training(prepare, lambda: latest[0])
+    return prepare, lambda: latest[0]
 
 
 def train(

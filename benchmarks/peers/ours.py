@@ -45,7 +45,7 @@ def make(config: worker.Json) -> worker.Task:
     learner, hypers = make_learner(settings), settings.hypers
     key = jax.random.key(config.get("seed", 0))
     state, _ = jax.jit(learner.init)(key, hypers)
-    training = in_jax.in_blocks(
+    prepare, latest = in_jax.in_blocks(
         lambda state, num: run_updates(learner.task, state, hypers, num), state
     )
     evaluation = jax.jit(learner.evaluate)
@@ -58,10 +58,10 @@ def make(config: worker.Json) -> worker.Task:
         return in_jax.train(lambda key: run(key, hypers), key, mean_return, steps)
 
     return worker.Task(
-        prepare=training.prepare,
+        prepare=prepare,
         steps_per_unit=settings.batch_size,
         versions=versions(),
-        evaluate=lambda: mean_return(training.state()),
+        evaluate=lambda: mean_return(latest()),
         train=train,
     )
 

@@ -46,7 +46,7 @@ def make(config: worker.Json) -> worker.Task:
 
     key = jax.random.key(config.get("seed", 0))
     return worker.Task(
-        prepare=in_jax.in_blocks(run, (prepared.state, key)).prepare,
+        prepare=in_jax.in_blocks(run, (prepared.state, key))[0],
         steps_per_unit=settings.batch_size * settings.epochs,
         versions=ours.versions(),
     )

@@ -7,14 +7,12 @@ package, one environment in one thread). A unit is num_envs x num_steps steps.
 # pyright: reportMissingImports=false
 
 import functools
-from collections.abc import Callable
+import itertools
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers import worker
-
-Prepare = Callable[[int], Callable[[], None]]
 
 
 def random_actions(config: worker.Json, num_steps: int) -> np.ndarray:
@@ -24,7 +22,7 @@ def random_actions(config: worker.Json, num_steps: int) -> np.ndarray:
     return rng.uniform(-1.0, 1.0, shape).astype(np.float32)
 
 
-def ours(config: worker.Json) -> Prepare:
+def ours(config: worker.Json) -> worker.Prepare:
     """Step as a rollout does, as often, with its restarts of episodes."""
     import jax
 
@@ -39,46 +37,40 @@ def ours(config: worker.Json) -> Prepare:
     def run(episodes: Any, num: int) -> Any:
         return jax.lax.scan(step, episodes, jax.random.split(key, num))
 
-    return in_jax.in_blocks(run, prepared.state.episodes).prepare
+    return in_jax.in_blocks(run, prepared.state.episodes)[0]
 
 
-def envpool(config: worker.Json) -> Prepare:
+def envpool(config: worker.Json) -> worker.Prepare:
     import envpool
 
     sizes = {"num_envs": config["num_envs"], "seed": config.get("seed", 0)}
     pool = envpool.make_gymnasium("MetaWorld/Hammer-v3", **sizes)
-    actions = random_actions(config, config["num_steps"])
-    pool.reset()
-
-    def unit() -> None:
-        for action in actions:
-            pool.step(action)
-
-    return repeated(unit)
+    # It resets what has ended itself.
+    return stepped(pool, random_actions(config, config["num_steps"]), resets=False)
 
 
-def metaworld(config: worker.Json) -> Prepare:
+def metaworld(config: worker.Json) -> worker.Prepare:
     from benchmarks.peers.hammers import official
 
-    env = official(config.get("seed", 0))
     actions = random_actions(config, config["num_steps"]).reshape(-1, 4)
+    return stepped(official(config.get("seed", 0)), actions, resets=True)
+
+
+def stepped(env: Any, actions: np.ndarray, resets: bool) -> worker.Prepare:
+    """Make blocks that step through the actions a number of times.
+
+    Args:
+      env: of gymnasium's protocol.
+      actions: one for each step of a unit.
+      resets: whether to reset it when an episode has ended.
+    """
     env.reset()
 
-    def unit() -> None:
-        for action in actions:
-            _, _, terminated, truncated, _ = env.step(action)
-            if terminated or truncated:
-                env.reset()
-
-    return repeated(unit)
-
-
-def repeated(unit: Callable[[], None]) -> Prepare:
-    """Make blocks that call `unit` a number of times."""
-
     def block(num: int) -> None:
-        for _ in range(num):
-            unit()
+        for _, action in itertools.product(range(num), actions):
+            _, _, terminated, truncated, _ = env.step(action)
+            if resets and (terminated or truncated):
+                env.reset()
 
     return lambda num: functools.partial(block, num)
 

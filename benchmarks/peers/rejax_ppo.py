@@ -42,12 +42,9 @@ def mean_return(algorithm: Any, state: Any, key: jax.Array) -> jax.Array:
 
     def act(obs: jax.Array, _: jax.Array) -> jax.Array:
         actor = algorithm.actor
-        distribution = actor.apply(
-            state.actor_ts.params, obs[None], method="_action_dist"
-        )
-        if algorithm.discrete:
-            return distribution.mode()[0]
-        return jnp.clip(distribution.mode()[0], *actor.action_range)
+        params = state.actor_ts.params
+        mode = actor.apply(params, obs[None], method="_action_dist").mode()[0]
+        return mode if algorithm.discrete else jnp.clip(mode, *actor.action_range)
 
     env, params = algorithm.env, algorithm.env_params
     _, returns = evaluate(act, key, env, params, EVAL_EPISODES)
@@ -70,15 +67,15 @@ def make(config: worker.Json) -> worker.Task:
     def run_all(key: jax.Array) -> Any:
         return run(algorithm.init_state(key), num_updates)
 
-    training = in_jax.in_blocks(run, jax.jit(algorithm.init_state)(key_init))
+    prepare, latest = in_jax.in_blocks(run, jax.jit(algorithm.init_state)(key_init))
     evaluation = jax.jit(lambda state: mean_return(algorithm, state, key_evaluation))
     score = lambda state: float(evaluation(state))  # noqa: E731
     steps = num_updates * batch_size
     return worker.Task(
-        prepare=training.prepare,
+        prepare=prepare,
         steps_per_unit=batch_size,
         versions=worker.versions("rejax", "jax", "jaxlib", "flax", "gymnax"),
-        evaluate=lambda: score(training.state()),
+        evaluate=lambda: score(latest()),
         train=lambda: in_jax.train(run_all, key_init, score, steps),
     )
 

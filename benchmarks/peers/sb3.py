@@ -78,8 +78,7 @@ def make_model(config: worker.Json) -> Any:
 
 
 def make(config: worker.Json) -> worker.Task:
-    changes = {"ppo": "sb3", "vector": "gymnasium", **config.get("sb3", {})}
-    config = config | changes
+    config = {"ppo": "sb3", "vector": "gymnasium", **config, **config.get("sb3", {})}
     batch_size = config["num_envs"] * config["num_steps"]
     num_updates = config["total_steps"] // batch_size
 
@@ -98,9 +97,8 @@ def make(config: worker.Json) -> worker.Task:
         return float(mean)
 
     def train() -> worker.Json:
-        fresh = make_model(config)
-        steps = num_updates * batch_size
-        return worker.trained(lambda: learn(fresh, num_updates), mean_return, steps)
+        run = functools.partial(learn, make_model(config), num_updates)
+        return worker.trained(run, mean_return, num_updates * batch_size)
 
     model = make_model(config)
     return worker.Task(

@@ -9,6 +9,7 @@ it is faster than foreach, and both are faster than the loop.
 import itertools
 import math
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -89,17 +90,20 @@ def loss_of(model: ActorCritic, samples: Samples, config: worker.Json) -> Any:
     return policy_loss + config["value_coef"] * value_loss - entropy_bonus
 
 
-def update(model: ActorCritic, optimiser: Any, batch: Samples, config: worker.Json):
+def train(
+    model: ActorCritic, optimiser: Any, batch: Samples, config: worker.Json, epochs: int
+) -> None:
     """Train for several epochs on a batch, in a new random order each.
 
     Args:
       model: policy and critic, which are changed.
       optimiser: of their parameters.
       batch: the samples of a rollout, [B, ...].
-      config: epochs, minibatches, clip range, norm limit and coefficients.
+      config: minibatches, clip range, norm limit and coefficients.
+      epochs: how many.
     """
     size = len(batch.obs) // config["num_minibatches"]
-    for _ in range(config["num_epochs"]):
+    for _ in range(epochs):
         for index in torch.randperm(len(batch.obs)).split(size):
             minibatch = Samples(*(x[index] for x in batch))
             optimiser.zero_grad(set_to_none=True)
@@ -115,17 +119,14 @@ def make(config: worker.Json) -> worker.Task:
     rate = config["learning_rate"]
     optimiser = torch.optim.Adam(model.parameters(), lr=rate, eps=1e-5, fused=True)
     batch = sample_batch(model, config["num_envs"] * config["num_steps"])
+    epochs = config["num_epochs"]
 
-    def prepare(num_updates: int):
-        def run() -> None:
-            for _ in range(num_updates):
-                update(model, optimiser, batch, config)
-
-        return run
+    def prepare(num: int) -> Callable[[], None]:
+        return lambda: train(model, optimiser, batch, config, num * epochs)
 
     return worker.Task(
         prepare=prepare,
-        steps_per_unit=len(batch.obs) * config["num_epochs"],
+        steps_per_unit=len(batch.obs) * epochs,
         versions=worker.versions("torch", "numpy"),
         compiles=False,
     )

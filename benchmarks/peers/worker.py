@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 Json = dict[str, Any]
+Prepare = Callable[[int], Callable[[], None]]
 BLOCK_SECONDS = 2.0
 
 
@@ -50,7 +51,7 @@ class Task(NamedTuple):
       train: () -> the answer to `train`, its seconds without compiling.
     """
 
-    prepare: Callable[[int], Callable[[], None]]
+    prepare: Prepare
     steps_per_unit: int
     versions: dict[str, str | None]
     compiles: bool = True

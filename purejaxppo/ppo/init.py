@@ -1,4 +1,4 @@
-"""The state that training begins with: episodes, parameters, a cloned policy."""
+"""The first state of training: episodes, parameters, a cloned policy."""
 
 import dataclasses
 from typing import NamedTuple
@@ -32,7 +32,7 @@ def _init_keys(key: jax.Array) -> InitKeys:
 
 
 def collect(task: Task, key: jax.Array) -> Demonstrations:
-    """The demonstrations that `init` would collect with that key."""
+    """Collect the demonstrations that `init` would collect with that key."""
     return imitation.collect(task, _init_keys(key).demonstrations)
 
 
@@ -42,13 +42,13 @@ def init(
     hypers: Hypers | None = None,
     demonstrations: Demonstrations | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """The first state. Collects demonstrations and clones them where asked to.
+    """Make the first state. If configured, collect demonstrations and clone them.
 
     Args:
-      task: what is trained.
-      key: of everything random in the whole of training.
-      hypers: the numbers of PPO; None: those of the configuration.
-      demonstrations: to clone instead of collecting them.
+      task: environment, policy and configuration.
+      key: the random key of the whole training.
+      hypers: the hyperparameters; None for those of the configuration.
+      demonstrations: demonstrations to clone; None to collect them.
 
     Returns:
       the state before the first update, and the metrics of cloning. Steps that cannot
@@ -107,13 +107,13 @@ def _first_statistics(
 ) -> Statistics | None:
     """Return the statistics of observations under the initial policy.
 
-    Otherwise the first rollout would be normalised by nothing. The observations of
-    resets are not enough: many elements do not vary between resets, others vary far
-    less than later. So this is a whole rollout, whose other results are discarded; its
-    T * N steps are not part of total_timesteps. Training starts at the same episodes.
+    Without them the first rollout would not be normalised. The observations of resets
+    are not enough: many elements do not vary between resets, others vary far less than
+    later. So this is a whole rollout, whose other results are discarded; its T * N
+    steps are not part of total_timesteps. Training starts at the same episodes.
 
     Args:
-      task: what is trained.
+      task: environment, policy and configuration.
       state: the state before the first update, with empty statistics.
       key: the key of the rollout.
     """

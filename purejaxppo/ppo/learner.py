@@ -28,10 +28,10 @@ from purejaxppo.validation import advice, validate, validate_heads
 def make_task(
     config: Config, env: Env | None = None, axis_name: AxisName = None
 ) -> Task:
-    """Validate the configuration, build environment and policy.
+    """Validate the configuration; make the environment and the policy.
 
     Args:
-      config: the static configuration; not changed.
+      config: the static configuration.
       env: an environment to use instead of the one that `config.env` names.
       axis_name: the named axis over which environments are sharded, if any.
 
@@ -45,12 +45,12 @@ def make_task(
 
 
 def evaluate(task: Task, state: TrainState, deterministic: bool = True) -> Metrics:
-    """Figures of the policy on the fixed seed blocks of evaluation.
+    """Evaluate the policy on the fixed blocks of seeds.
 
     Args:
-      task: environment, policy, and the blocks' configuration.
-      state: its parameters and observation statistics.
-      deterministic: the mode of the policy, or samples from it.
+      task: environment, policy and the configuration of the blocks.
+      state: the state with the policy's parameters and observation statistics.
+      deterministic: take the mode of the policy; if False, sample.
     """
     return evaluation.evaluate(
         task, state.params, state.obs_stats, deterministic=deterministic
@@ -78,7 +78,7 @@ class Learner(NamedTuple):
 def make_learner(
     config: Config, env: Env | None = None, axis_name: AxisName = None
 ) -> Learner:
-    """Validate, build environment and policy, bind.
+    """Validate the configuration, and bind the functions of PPO to its task.
 
     Args:
       config, env, axis_name: see `make_task`.
@@ -97,7 +97,7 @@ def make_learner(
 
 
 class Train(Protocol):
-    """What `make_train` returns: pure, so jit it, vmap it over keys or hypers."""
+    """The function that `make_train` returns. It is pure, so it can be vmapped."""
 
     def __call__(
         self,
@@ -108,11 +108,11 @@ class Train(Protocol):
 
 
 def make_train(config: Config, env: Env | None = None) -> Train:
-    """Build `train(key, hypers=config.hypers) -> (TrainState, metrics)`.
+    """Make `train(key, hypers=config.hypers) -> (TrainState, metrics)`.
 
-    `train` is pure: jit it, vmap it over keys, vmap it over any leaf of `hypers`.
-    Its metrics are those of every update, [num_updates], and under names that start
-    with "eval" those of every evaluation, [num_evals]; "cloning/..." are scalars.
+    `train` is pure: it can be jitted, and vmapped over keys and over any leaf of
+    `hypers`. Metrics of updates are [num_updates], metrics of evaluations, whose names
+    begin with "eval", are [num_evals], and "cloning/..." are scalars.
 
     A pure function cannot stop: after a demonstrator that never succeeds
     "cloning/demonstrations" and "cloning/samples" are 0, and PPO starts from a random
@@ -140,7 +140,7 @@ def make_train(config: Config, env: Env | None = None) -> Train:
 
 
 def _train(task: Task, state: TrainState, hypers: Hypers) -> tuple[TrainState, Metrics]:
-    """All updates, with an evaluation after each of the points of the configuration."""
+    """Run all updates, and an evaluation at each of the configuration's points."""
     num_updates, points = task.config.num_updates, task.config.eval_points
     if not points:
         return run_updates(task, state, hypers, num_updates)
@@ -150,7 +150,8 @@ def _train(task: Task, state: TrainState, hypers: Hypers) -> tuple[TrainState, M
         state, metrics = run_updates(task, state, hypers, gap)
         return state, (metrics, evaluate(task, state))
 
-    # Updates that do not fill a gap come first: the last evaluation is the end.
+    # The remainder of the division comes first, so that the last evaluation comes after
+    # the last update.
     state, lead = run_updates(task, state, hypers, num_updates - gap * len(points))
     state, (rest, evals) = jax.lax.scan(until_eval, state, length=len(points))
     metrics = jax.tree.map(lambda a, b: jnp.concatenate([a, b.reshape(-1)]), lead, rest)

@@ -15,10 +15,11 @@ from purejaxppo.ppo.types import Batch, Metrics, Task, TrainState
 
 
 def as_arrays(hypers: Hypers) -> Hypers:
-    """Every hyperparameter as a float32 array: a weak type would compile twice.
+    """Convert all hyperparameters to float32 arrays, so that none has a weak type.
 
-    Behind a barrier, so that XLA never sees a constant: it would fold one, a division
-    into a product say, and round otherwise than where the same number is an argument.
+    An optimisation barrier hides their values from XLA. With constants it would
+    simplify operations, for example a division to a product, and round differently than
+    with the same numbers as arguments.
     """
     hypers = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hypers)
     return jax.lax.optimization_barrier(hypers)
@@ -27,12 +28,12 @@ def as_arrays(hypers: Hypers) -> Hypers:
 def update(
     task: Task, state: TrainState, hypers: Hypers | None = None
 ) -> tuple[TrainState, Metrics]:
-    """One update: roll out, estimate advantages, optimise, measure.
+    """Run one update: collect a rollout, estimate advantages, optimise, log.
 
     Args:
-      task: what is trained.
-      state: from `init` or the update before.
-      hypers: the numbers of PPO; None: those of the configuration.
+      task: environment, policy and configuration.
+      state: the state from `init` or from the previous update.
+      hypers: the hyperparameters; None for those of the configuration.
 
     Returns:
       the state for the next update, and the metrics of this one.
@@ -59,7 +60,7 @@ def update(
         metrics["train/unstable"],
         is_all_unstable(episodes, task.axis_name),
     )
-    # Only now: the statistics that this rollout was sampled with served its update.
+    # Only now, because the loss must normalise observations as the rollout did.
     state = state.replace(
         obs_stats=obs_stats,
         key=key,
@@ -72,17 +73,17 @@ def update(
 def optimise(
     task: Task, state: TrainState, batch: Batch, hypers: Hypers, key: jax.Array
 ) -> tuple[TrainState, Summary]:
-    """The epochs of one update, and what follows from them for the next.
+    """Run the epochs of one update, and adapt the coefficients of the next.
 
     Args:
-      task: what is trained.
-      state: after the rollout.
-      batch: what is learned from, [L, M].
-      hypers: the numbers of PPO, as arrays.
-      key: of the order of samples.
+      task: environment, policy and configuration.
+      state: the state after the rollout.
+      batch: the training batch, [L, M].
+      hypers: the hyperparameters, as arrays.
+      key: the random key of the order of samples.
 
     Returns:
-      the state with new parameters, optimiser and adaptive factors, and a summary.
+      the state with new parameters, optimiser state and adaptive factors; a summary.
     """
     coefficients = coefficients_lib.coefficients(task, state, hypers)
     after, outcomes = run_epochs(task, state, batch, coefficients, hypers, key)
@@ -99,8 +100,11 @@ def optimise(
 
 
 def _policy_moves(task: Task, state: TrainState) -> jax.Array:
-    """Whether ratios should leave 1 in this update: not while the critic warms up, and
-    not where a single step follows the only look at them."""
+    """Return whether the ratio should differ from 1 at the end of this update.
+
+    It cannot during the critic's warm-up, nor if an update has a single optimiser step,
+    because the ratio is measured before each step.
+    """
     warm = state.update_count >= task.config.critic_warmup
     return warm & (_steps_per_update(task.config) > 1)
 
@@ -113,13 +117,13 @@ def _steps_per_update(config: Config) -> int:
 def run_updates(
     task: Task, state: TrainState, hypers: Hypers, num_updates: int
 ) -> tuple[TrainState, Metrics]:
-    """Scan the update.
+    """Run several updates in a scan.
 
     Args:
-      task: what is trained.
-      state: before the first of these updates.
-      hypers: the numbers of PPO.
-      num_updates: how many.
+      task: environment, policy and configuration.
+      state: the state before the first of these updates.
+      hypers: the hyperparameters.
+      num_updates: the number of updates.
 
     Returns:
       the state after them, and the metrics of each, [num_updates].

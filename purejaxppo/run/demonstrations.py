@@ -235,4 +235,4 @@ def _first_demonstrations(demonstrations: Demonstrations, num: int) -> Demonstra
             num,
             f"a number from 1 to {len(usable)}, the demonstrations of the file",
         )
-    return trees.take(demonstrations, usable[:num])
+    return trees.take(demonstrations, jnp.asarray(usable[:num]))

@@ -31,12 +31,28 @@ _PACKAGES = (
 ).split()
 
 
+def check_path(field: str, path: Path) -> None:
+    """Check that a path can be written in UTF-8, which the checkpoints' writer needs.
+
+    In the C locale Python reads other characters as bytes that have no encoding.
+
+    Raises:
+      ConfigError: it cannot.
+    """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        allowed = "a path that this locale can read; PYTHONUTF8=1 in front of the "
+        raise ConfigError(field, str(path), f"{allowed}command reads any") from None
+
+
 def create(path: Path) -> None:
     """Make the folder of a new run.
 
     Raises:
       ConfigError: the folder is not empty, or cannot be written.
     """
+    check_path("run_dir", path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         # A start that was killed at once leaves no more than these files.

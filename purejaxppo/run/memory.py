@@ -7,13 +7,15 @@ would fit. Nothing is computed: sizes are those of `jax.eval_shape`.
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from purejaxppo.config import value_of
+from purejaxppo.env import State
 from purejaxppo.errors import ConfigError
 from purejaxppo.policy.heads import PolicyInput
+from purejaxppo.policy.policy import Policy
 from purejaxppo.ppo.learner import Learner
 from purejaxppo.run.options import Options
 
@@ -66,7 +68,7 @@ def _needed(learner: Learner, options: Options) -> dict[str, int]:
     needed = {
         "num_envs": seeds * config.num_envs * _bytes(state),
         "num_envs, num_steps": parallel * config.batch_size * sample,
-        networks: seeds * copies * _parameter_bytes(learner),
+        networks: seeds * copies * _parameter_bytes(learner.task.policy, state),
         "eval_episodes, eval_blocks": (
             config.eval_episodes * config.eval_blocks * _bytes(state)
         ),
@@ -80,18 +82,21 @@ def _needed(learner: Learner, options: Options) -> dict[str, int]:
     return needed
 
 
-def _parameter_bytes(learner: Learner) -> int:
-    def init(key: jax.Array) -> object:
-        state = jax.tree.map(lambda x: x[None], learner.task.env.reset(key))
-        inputs = PolicyInput(
-            obs=state.obs,
-            start=jnp.ones((1,), bool),
-            action_mask=state.action_mask,
-            active=state.active,
-        )
-        return learner.task.policy.init(key, inputs)
+def _parameter_bytes(policy: Policy, state: State) -> int:
+    """Return the bytes of the networks, from the shapes of one environment's state."""
 
-    return _bytes(jax.eval_shape(init, jax.random.key(0)))
+    def batched(tree: object) -> Any:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), tree
+        )
+
+    inputs = PolicyInput(
+        obs=batched(state.obs),
+        start=batched(state.terminated),
+        action_mask=batched(state.action_mask),
+        active=batched(state.active),
+    )
+    return _bytes(jax.eval_shape(policy.init, jax.random.key(0), inputs))
 
 
 def _bytes(tree: object) -> int:

@@ -23,12 +23,21 @@ def make_learner(config: Config, options: Options) -> Learner:
     Raises:
       ConfigError: a value that cannot be used; before anything compiles.
     """
-    if jax.dtypes.canonicalize_dtype("float64") != "float32":
-        allowed = "False, because checkpoints and environments hold numbers of 32 bits"
-        raise ConfigError("JAX_ENABLE_X64", True, allowed)
+    check_precision()
     validate(config)
     env = make_env(config.env, **config.env_kwargs)
     check_signature(config.env, env)
     made = learner.make_learner(config, env)
     check_memory(made, options)
     return made
+
+
+def check_precision() -> None:
+    """Check that JAX's numbers have 32 bits, as those of checkpoints.
+
+    Raises:
+      ConfigError: JAX is set to 64 bits.
+    """
+    if jax.dtypes.canonicalize_dtype("float64") != "float32":
+        allowed = "False, because checkpoints and environments hold numbers of 32 bits"
+        raise ConfigError("JAX_ENABLE_X64", True, allowed)

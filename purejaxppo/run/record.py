@@ -20,7 +20,13 @@ from purejaxppo.env import EnvSpec
 from purejaxppo.errors import CheckpointError, ConfigError
 from purejaxppo.ranges import field_names
 from purejaxppo.run import checkpoint, files
-from purejaxppo.run.folder import CHECKPOINTS, Record, provenance, write_json
+from purejaxppo.run.folder import (
+    CHECKPOINTS,
+    Record,
+    check_path,
+    provenance,
+    write_json,
+)
 from purejaxppo.run.options import Options, validate_options
 from purejaxppo.validation import validate
 
@@ -131,6 +137,7 @@ def read(path: Path, field: str = "resume") -> Record:
     Raises:
       ConfigError: the folder holds no run, or a run of a later format.
     """
+    check_path(field, path)
     try:
         record = json.loads((path / _CONFIG).read_text())
         number, writer_version = (

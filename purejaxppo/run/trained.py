@@ -17,7 +17,7 @@ from purejaxppo.policy.policy import Carries
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run import best, checkpoint, folder, record, seeds
+from purejaxppo.run import best, checkpoint, folder, preflight, record, seeds
 from purejaxppo.run.journal import Metadata
 from purejaxppo.run.options import Options
 from purejaxppo.run.trust import Trust, check_imports
@@ -110,6 +110,7 @@ def load_policy(
         raise ConfigError(
             "seed_index", seed_index, f"a number from 0 to {options.num_seeds - 1}"
         )
+    preflight.check_precision()
     check_imports(resolved.config, Trust(env, distribution, trust_env), path)
     record.check_unchanged(path, "run")
     made = None if isinstance(env, str) else env
