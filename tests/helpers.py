@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from purejaxppo.config import Config, Hypers
-from purejaxppo.run import checkpoint, files
+from purejaxppo.run import checkpoint, files, process
 
 # An update compiles three times as fast; arrays as small as ours lose nothing by it.
 QUICK = {"xla_backend_optimization_level": 0}
@@ -109,3 +112,16 @@ def forget_checksum(run: Path) -> None:
         content = json.dumps(meta).encode()
         (path / "meta.json").write_bytes(content)
         (path / "done").write_text(files.checksum(content))
+
+
+def run_command(module: str, *arguments: str) -> int:
+    """Run a command as `python -m` does, but in this process; return its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *arguments])
+        # They handle signals for the whole process, and end it.
+        patch.setattr(process, "end_on_signals", lambda: None)
+        patch.setattr(process, "run", lambda main: sys.exit(main()))
+        with pytest.raises(SystemExit) as info:
+            runpy.run_module(module, run_name="__main__")
+    assert isinstance(info.value.code, int)
+    return info.value.code

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from helpers import forget_checksum
+from helpers import forget_checksum, run_command
 
 from purejaxppo import config, evaluate, hypers, load_policy, train
 from purejaxppo.config import Config, Hypers
@@ -426,15 +425,10 @@ def test_the_command_evaluates_a_run(finished_run, tmp_path):
     ],
 )
 def test_the_command_refuses_what_it_cannot_evaluate(
-    finished_run, flags, sentence, capsys, monkeypatch
+    finished_run, flags, sentence, capsys
 ):
-    """The module as `python -m` runs it, but in this process."""
-    monkeypatch.setattr(
-        sys, "argv", ["evaluate", str(finished_run), *ENV, *flags.split()]
-    )
-    with pytest.raises(SystemExit) as info:
-        runpy.run_module(EVALUATE, run_name="__main__")
-    assert info.value.code == EXIT_USAGE
+    code = run_command(EVALUATE, str(finished_run), *ENV, *flags.split())
+    assert code == EXIT_USAGE
     assert sentence in capsys.readouterr().err
 
 

@@ -2,13 +2,12 @@
 
 import json
 import os
-import runpy
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import forget_checksum
+from helpers import forget_checksum, run_command
 from probe_envs import make
 
 from purejaxppo import evaluate, load_policy, registry, train
@@ -25,17 +24,9 @@ def rewrite(run: Path, group: str, **values: object) -> None:
     (run / "config.json").write_text(json.dumps(record))
 
 
-def evaluate_command(run: Path, *flags: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["evaluate", str(run), *flags])
-        with pytest.raises(SystemExit) as info:
-            runpy.run_module("purejaxppo.evaluate", run_name="__main__")
-    return info.value.code
-
-
 DOORS = {
     "resume": lambda run: train.main(["--resume", str(run)]),
-    "evaluate": evaluate_command,
+    "evaluate": lambda run: run_command("purejaxppo.evaluate", str(run)),
     "load_policy": load_policy,
     "evaluate()": evaluate,
 }
@@ -87,7 +78,9 @@ def test_a_command_as_the_environment_is_not_run(killed, tmp_path, capsys):
 def test_the_user_may_repeat_or_trust_the_factory(killed, flags, capsys):
     assert train.main(["--resume", str(killed), *flags]) == EXIT_OK
     assert "resuming" in capsys.readouterr().err
-    assert evaluate_command(killed, *flags, "--episodes", "1") == EXIT_OK
+    assert (
+        run_command("purejaxppo.evaluate", killed, *flags, "--episodes", "1") == EXIT_OK
+    )
 
 
 @pytest.mark.usefixtures("quick_programs")
