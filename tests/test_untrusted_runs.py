@@ -78,9 +78,8 @@ def test_a_command_as_the_environment_is_not_run(killed, tmp_path, capsys):
 def test_the_user_may_repeat_or_trust_the_factory(killed, flags, capsys):
     assert train.main(["--resume", str(killed), *flags]) == EXIT_OK
     assert "resuming" in capsys.readouterr().err
-    assert (
-        run_command("purejaxppo.evaluate", killed, *flags, "--episodes", "1") == EXIT_OK
-    )
+    words = [str(killed), *flags, "--episodes", "1"]
+    assert run_command("purejaxppo.evaluate", *words) == EXIT_OK
 
 
 @pytest.mark.usefixtures("quick_programs")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from purejaxppo.check.actions import random_action
 from purejaxppo.env import Box, Choice, Custom, Discrete, Env, EnvSpec, Head, State
-from purejaxppo.errors import ConfigError, PurejaxppoError, summary, whole_number
+from purejaxppo.errors import ConfigError, PurejaxppoError, summary
 from purejaxppo.policy import custom
 
 FLAGS = ("terminated", "truncated")
@@ -45,9 +45,11 @@ def check_spec(name: str, spec: EnvSpec) -> None:
     for head_name, head in spec.heads.items():
         _check_head(f"{name}.spec.heads.{head_name}", head, earlier)
         earlier[head_name] = head
-    if spec.max_episode_steps is not None:
-        field = f"{name}.spec.max_episode_steps"
-        whole_number(field, spec.max_episode_steps, 1, 2**31 - 1)
+    limit = spec.max_episode_steps
+    is_whole = isinstance(limit, int) and not isinstance(limit, bool)
+    if limit is not None and not (is_whole and 1 <= limit < 2**31):
+        allowed = "None or a whole number above 0 and below 2**31"
+        raise ConfigError(f"{name}.spec.max_episode_steps", limit, allowed)
 
 
 def _check_head(field: str, head: Head, earlier: Mapping[str, Head]) -> None:
