@@ -543,11 +543,13 @@ def test_a_missing_dependency_is_not_called_a_typo(tmp_path, monkeypatch):
         make_env("needs_more:make")
 
 
-def test_a_fault_inside_a_factory_is_not_hidden(tmp_path, monkeypatch):
+def test_a_fault_inside_a_factory_is_said_with_its_place(tmp_path, monkeypatch):
     (tmp_path / "faulty.py").write_text("def make():\n    return None + 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(TypeError, match="unsupported operand"):
+    sentence = r"TypeError: unsupported operand .* at .*faulty\.py:2\)"
+    with pytest.raises(ConfigError, match=sentence) as info:
         make_env("faulty:make")
+    assert isinstance(info.value.__cause__, TypeError)
 
 
 def test_environments_by_module_and_factory():

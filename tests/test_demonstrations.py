@@ -151,7 +151,8 @@ def test_what_is_no_file_is_refused(tmp_path):
         ("fails", "an environment whose demonstrator succeeds: none of 12 attempts"),
         ("nan", "demonstrator has only finite numbers in action/move"),
         ("far", r"demonstrator has action/move within \[-1, 1\]"),
-        ("blind", "demonstrator has only finite numbers in obs"),
+        # An episode with an observation that cannot be used is no success.
+        ("blind", "an environment whose demonstrator succeeds: none of 12 attempts"),
     ],
 )
 def test_what_a_bad_demonstrator_shows_is_refused(kind, sentence):

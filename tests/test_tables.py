@@ -93,6 +93,7 @@ def test_configuration_comes_back_exactly(tmp_path):
         learning_rate=1 / 3,
         target_kl=math.inf,
         head_entropy_floor={"op": -math.inf, "slot": 0.5},
+        head_entropy_coef={"slot": 0.1},
     )
     kwargs = {"a": (1, (2.5, "x")), "b": [1, None], "c": {"d": math.inf}, "e": True}
     config = Config(

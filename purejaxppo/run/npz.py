@@ -35,9 +35,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
     Raises:
       Unreadable: the file is missing, damaged, or no .npz file.
     """
-    if not path.is_file():  # a pipe or device may have no end
-        raise Unreadable("there is no such file")
     try:
+        if not path.is_file():  # a pipe or device may have no end
+            raise Unreadable("there is no such file")
         with path.open("rb") as file:
             return _read_archive(file)
     except OSError:
