@@ -49,9 +49,9 @@ def tried_here(request: dict[str, object]) -> list[dict[str, object]]:
     return answers[1::2]
 
 
-@pytest.mark.parametrize("kind", ["kills", "full disks"])
-def test_a_disturbed_run_loses_nothing(kind, runs):
-    (answer,) = tried_here(request_of(kind, 1, runs))
+def test_a_killed_run_loses_nothing(runs):
+    """Full disks are in `test_storage`."""
+    (answer,) = tried_here(request_of("kills", 1, runs))
     assert answer == {"tries": 1, "wrong": []}
 
 
