@@ -55,6 +55,30 @@ def key() -> jax.Array:
     return jax.random.key(0)
 
 
+@pytest.fixture(scope="session")
+def demonstration():
+    """States and actions of the hammer, the same for the tests of all engines."""
+    from hammer_worlds import worlds  # only where it is used: it imports MuJoCo
+
+    return worlds().demonstration
+
+
+@pytest.fixture(scope="session")
+def c_step():
+    """The step of the C engine that other engines are compared with."""
+    from hammer_worlds import worlds
+
+    return worlds().c_step
+
+
+@pytest.fixture
+def compilation_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs of the command line are cached for this session of tests alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line and the benchmarks compile as `quick_jit` does."""

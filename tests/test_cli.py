@@ -37,9 +37,7 @@ SMALL = (
 ).split()
 
 
-@pytest.fixture(autouse=True)
-def compilation_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+pytestmark = pytest.mark.usefixtures("compilation_cache")
 
 
 @pytest.mark.parametrize(

@@ -40,16 +40,6 @@ def env():
     return worlds().env
 
 
-@pytest.fixture(scope="module")
-def demonstration():
-    return worlds().demonstration
-
-
-@pytest.fixture(scope="module")
-def c_step():
-    return worlds().c_step
-
-
 # The C engine
 
 

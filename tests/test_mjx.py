@@ -13,22 +13,11 @@ from hammer_worlds import (
     at,
     control,
     largest,
-    worlds,
 )
 from helpers import quick_jit
 
 from purejaxppo.envs.hammer import env as hammer
 from purejaxppo.numerics import import_mjx, permissive_numerics
-
-
-@pytest.fixture(scope="module")
-def demonstration():
-    return worlds().demonstration
-
-
-@pytest.fixture(scope="module")
-def c_step():
-    return worlds().c_step
 
 
 @pytest.fixture(scope="module")

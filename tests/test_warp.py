@@ -28,16 +28,6 @@ def env():
 
 
 @pytest.fixture(scope="module")
-def demonstration():
-    return worlds().demonstration
-
-
-@pytest.fixture(scope="module")
-def c_step():
-    return worlds().c_step
-
-
-@pytest.fixture(scope="module")
 def warp_env():
     return hammer.make(engine="warp")
 

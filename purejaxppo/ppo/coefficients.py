@@ -82,10 +82,8 @@ def coefficients(task: Task, state: TrainState, hypers: Hypers) -> Coefficients:
         factor = schedule(config.entropy_schedule, progress, final)
         return head_value(hypers, "entropy_coef", head) * factor
 
-    scales, rate_scale = (
-        state.adaptive.entropy_scale,
-        state.adaptive.learning_rate_scale,
-    )
+    scales = state.adaptive.entropy_scale
+    rate_scale = state.adaptive.learning_rate_scale
     return Coefficients(
         learning_rate=hypers.learning_rate * rate * rate_scale,
         rate_factor=rate * rate_scale,

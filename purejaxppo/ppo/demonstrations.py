@@ -7,9 +7,7 @@ from flax import struct
 from purejaxppo.env import Action, Box, Choice, Custom, Head, Obs
 from purejaxppo.policy import heads as heads_lib
 from purejaxppo.policy.heads import Heads, PolicyInput
-
-# Squares and sums of larger observations overflow in float32 statistics.
-LARGEST = 1e8
+from purejaxppo.quarantine import MAX_MAGNITUDE
 
 
 class Demonstrations(struct.PyTreeNode):
@@ -70,8 +68,8 @@ def _finite(
 def _bounded(
     name: str, x: jax.Array, demonstrations: Demonstrations
 ) -> dict[str, jax.Array]:
-    bad = _any(jnp.abs(x) > LARGEST, demonstrations)
-    return {f"numbers below {LARGEST:g} in {name}": bad}
+    bad = _any(jnp.abs(x) > MAX_MAGNITUDE, demonstrations)
+    return {f"numbers below {MAX_MAGNITUDE:g} in {name}": bad}
 
 
 def _action_faults(

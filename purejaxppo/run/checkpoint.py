@@ -18,7 +18,6 @@ for 2.4 MB saved and pruned), and orbax never calls fsync.
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -63,13 +62,6 @@ def _checksums(folder: Path) -> dict[str, str]:
         path.relative_to(folder).as_posix(): files.checksum(path.read_bytes())
         for path in paths
     }
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with files.open_new(path) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _delete(path: Path) -> None:
@@ -150,9 +142,9 @@ def _write(path: Path, step: int, state: object, metadata: Metadata) -> None:
         "checksums": _checksums(path / _STATE),
     }
     content = json.dumps(meta, indent=1).encode()
-    _write_synced(path / _META, content)
+    files.write_synced(path / _META, content)
     files.sync(path)
-    _write_synced(path / _DONE, files.checksum(content).encode())
+    files.write_synced(path / _DONE, files.checksum(content).encode())
 
 
 def steps(folder: Path) -> list[int]:

@@ -39,14 +39,19 @@ def open_new(path: Path) -> BinaryIO:
     return open(os.open(path, flags, 0o666), "wb")
 
 
+def write_synced(path: Path, content: bytes) -> None:
+    """Create a file with this content, and flush it to the disk."""
+    with open_new(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write a file as a whole: after a kill or an error the old one is still there."""
     temporary = path.with_suffix(".tmp")
     try:
-        with open_new(temporary) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, content)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
