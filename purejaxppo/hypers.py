@@ -62,7 +62,7 @@ class ExplorationHypers:
     """Hyperparameters of the entropy bonus."""
 
     entropy_coef: Annotated[float, _SIGNED_WEIGHT] = 0.0
-    """Weight of the entropy bonus."""
+    """Weight of each head's entropy, averaged over the steps where any head acts."""
     entropy_coef_final: Annotated[float, _WEIGHT] = 1.0
     """Final entropy coefficient as a fraction of the first."""
     entropy_floor: Annotated[float, _FLOOR] = -math.inf

@@ -134,11 +134,11 @@ def _resume(argv: list[str], run: Path, given: Mapping[str, str]) -> int:
     if options.print_config:
         print(describe(resolved, options))
         return EXIT_OK
-    from purejaxppo.run import runner
+    from purejaxppo.run import launch
     from purejaxppo.run.trust import Trust
 
     trust = Trust(given.get("env"), given.get("distribution"), options.trust_env)
-    return runner.resume(resolved, options, run, trust)
+    return launch.resume(resolved, options, run, trust)
 
 
 def _start(argv: list[str]) -> int:
@@ -147,13 +147,13 @@ def _start(argv: list[str]) -> int:
     if options.print_config:
         print(describe(resolved, options))
         return EXIT_OK
-    from purejaxppo.run import runner
+    from purejaxppo.run import launch
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
     name = resolved.config.env.replace(":", ".")
     path = Path(options.run_dir or f"runs/{name}-{stamp}")
     command = ["python", "-m", "purejaxppo.train", *argv]
-    return runner.start(resolved, options, path, command)
+    return launch.start(resolved, options, path, command)
 
 
 def _main(argv: list[str]) -> int:

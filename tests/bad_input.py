@@ -23,7 +23,7 @@ from purejaxppo.config import Config
 from purejaxppo.errors import EXIT_USAGE
 from purejaxppo.hypers import Hypers
 from purejaxppo.ranges import Number, Range, Whole, ranges_of
-from purejaxppo.run import runner
+from purejaxppo.run import launch
 from purejaxppo.run.options import Options
 
 _PROBE = (
@@ -239,7 +239,7 @@ def answer(argv: list[str], says: str) -> list[str]:
       says: what the sentence has to contain.
     """
     output, errors, wrong = io.StringIO(), io.StringIO(), []
-    begins = mock.patch.object(runner, "_run", side_effect=Accepted)
+    begins = mock.patch.object(launch, "_run", side_effect=Accepted)
     try:
         with begins, contextlib.redirect_stdout(output):
             with contextlib.redirect_stderr(errors):

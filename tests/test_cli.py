@@ -310,7 +310,7 @@ def test_a_run_leaves_configuration_metrics_and_summary(finished_run):
     assert set(needed) <= set(rows[0])
     summary = json.loads((finished_run / "summary.json").read_text())
     assert set(summary["compile_seconds"]) == {
-        *("init", "update", "evaluate", "evaluate_noisy")
+        *("init", "update", "evaluate", "evaluate_stochastic")
     }
     assert "eval_stochastic/mean_return" in summary["stochastic"]
 

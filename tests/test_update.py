@@ -36,7 +36,7 @@ from purejaxppo.ppo.batch import (
 )
 from purejaxppo.ppo.coefficients import coefficients, init_adaptive
 from purejaxppo.ppo.learner import make_learner
-from purejaxppo.ppo.minibatch import minibatch_loss, valid_counts
+from purejaxppo.ppo.minibatch import average_num_valid, minibatch_loss
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.status import (
     STILL_UPDATES,
@@ -704,14 +704,35 @@ def _whole(**changes):
     return small_config(num_steps=16, num_minibatches=1, **changes)
 
 
-def _measure(setup, batch, config, axis_name=None):
+def _measure(setup, batch, config, axis_name=None, hypers=_RATE):
     """What that batch measures as one minibatch."""
     task, params = setup.learner.task, setup.state.params
     task = task._replace(config=config, axis_name=axis_name)
-    hypers = as_arrays(_RATE)
+    hypers = as_arrays(hypers)
     coefs = coefficients(task, setup.state, hypers)
-    expected = valid_counts(task, params, batch)
-    return minibatch_loss(params, task, batch, expected, coefs, hypers)[1]
+    num_valid = average_num_valid(task, params, batch)
+    return minibatch_loss(params, task, batch, num_valid, coefs, hypers)[1]
+
+
+def test_the_entropy_of_a_rare_head_is_averaged_over_all_valid_samples(setup):
+    """One denominator for all heads: a rare head is not pushed harder than others."""
+    some = jnp.zeros_like(setup.batch.entropy, bool).at[0, :2].set(True)
+    batch = _with_active(setup.batch, cards=some)
+    without, with_bonus = (
+        _measure(setup, batch, _whole(), hypers=_RATE.replace(**changes))
+        for changes in (
+            {"entropy_coef": 0.0},
+            {"entropy_coef": 0.0, "head_entropy_coef": {"cards": 3.0}},
+        )
+    )
+    bonus = float(without.loss - with_bonus.loss)
+    terms = setup.learner.task.policy.log_prob(setup.state.params, batch.stored)
+    assert int(terms.active["cards"].sum()) == 2
+    valid = jnp.any(jnp.stack(list(terms.active.values())), axis=0)
+    # By hand: the entropies of the two picks, over the samples of the joint policy.
+    expected = 3.0 * float(terms.entropy["cards"].sum()) / int(valid.sum())
+    assert int(valid.sum()) > 32
+    np.testing.assert_allclose(bonus, expected, rtol=1e-4)
 
 
 def _named(measures):

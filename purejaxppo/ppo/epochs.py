@@ -15,12 +15,7 @@ from purejaxppo.policy.networks import head_parameters
 from purejaxppo.policy.policy import Params
 from purejaxppo.ppo import optim, reduce, shuffle
 from purejaxppo.ppo.coefficients import Coefficients
-from purejaxppo.ppo.minibatch import (
-    Measures,
-    ValidCounts,
-    minibatch_loss,
-    valid_counts,
-)
+from purejaxppo.ppo.minibatch import Measures, average_num_valid, minibatch_loss
 from purejaxppo.ppo.types import Batch, Metrics, Task, TrainState
 
 # Spinning Up and Stable-Baselines3 stop at this multiple of target_kl.
@@ -50,7 +45,7 @@ class UpdateInputs(NamedTuple):
 
     task: Task
     batch: Batch
-    expected: ValidCounts
+    num_valid: jax.Array  # float32 [], valid samples per minibatch on average
     coefficients: Coefficients
     hypers: Hypers
 
@@ -85,8 +80,8 @@ def run_epochs(
       the state with new parameters and optimiser, and the outcome of every minibatch,
       [epochs, minibatches].
     """
-    expected = valid_counts(task, state.params, batch)
-    inputs = UpdateInputs(task, batch, expected, coefficients, hypers)
+    num_valid = average_num_valid(task, state.params, batch)
+    inputs = UpdateInputs(task, batch, num_valid, coefficients, hypers)
     epoch_state = EpochState(state.params, state.opt_state, jnp.zeros((), bool))
     accumulate = task.config.accumulate_gradients
     epoch: Epoch = accumulated_epoch if accumulate else minibatch_epoch
@@ -175,7 +170,7 @@ def _gradient(
         params,
         inputs.task,
         minibatch,
-        inputs.expected,
+        inputs.num_valid,
         inputs.coefficients,
         inputs.hypers,
     )

@@ -47,18 +47,11 @@ class Measures(struct.PyTreeNode):
     logged: Metrics
 
 
-class ValidCounts(struct.PyTreeNode):
-    """Average number of valid samples per minibatch. float32 []."""
-
-    joint: jax.Array  # samples in which any head was active
-    heads: dict[str, jax.Array]  # head -> samples in which that head was active
-
-
 def minibatch_loss(
     params: Params,
     task: Task,
     batch: Batch,
-    expected: ValidCounts,
+    num_valid: jax.Array,
     coefficients: Coefficients,
     hypers: Hypers,
 ) -> tuple[jax.Array, Measures]:
@@ -68,11 +61,16 @@ def minibatch_loss(
     minibatch. So the mean of the minibatch gradients is the gradient of the batch,
     however the samples are split into minibatches.
 
+    The entropy of every head is averaged over the samples of the joint policy, as the
+    policy loss is, and it is 0 where the head is inactive. If it were averaged over the
+    head's own samples, a head that is rarely active would be pushed harder than the
+    others, by the inverse of its share of the samples.
+
     Args:
       params: the parameters, for which the gradient is taken.
       task: the policy, its configuration, and the axis to reduce over.
       batch: the minibatch, [L, M].
-      expected: the result of `valid_counts`.
+      num_valid: the result of `average_num_valid`, float32 [].
       coefficients: coefficients of entropy and KL anchor in this update.
       hypers: clip ranges and the coefficient of the value loss.
     """
@@ -88,7 +86,7 @@ def minibatch_loss(
         advantages = normalize.standardized(advantages, axis_name)
 
     def mean_over_valid(x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(valid, x, 0.0)) / expected.joint
+        return jnp.sum(jnp.where(valid, x, 0.0)) / num_valid
 
     loss_policy = mean_over_valid(
         losses.policy_loss(log_ratio, advantages, hypers.clip_eps, hypers.dual_clip)
@@ -97,7 +95,7 @@ def minibatch_loss(
         losses.value_loss(value, batch.value, batch.returns, hypers.value_clip)
     )
     entropy_bonus = sum(
-        coefficients.entropy[name] * jnp.sum(entropy) / expected.heads[name]
+        coefficients.entropy[name] * mean_over_valid(entropy)
         for name, entropy in terms.entropy.items()
     )
     loss = loss_policy + hypers.value_coef * loss_value - entropy_bonus
@@ -197,8 +195,8 @@ def _head_metrics(
     return metrics
 
 
-def valid_counts(task: Task, params: Params, batch: Batch) -> ValidCounts:
-    """Count the valid samples per minibatch, on average, per head and for any head.
+def average_num_valid(task: Task, params: Params, batch: Batch) -> jax.Array:
+    """Count the samples in which any head was active, per minibatch, on average.
 
     Activity depends only on the stored inputs and actions, so XLA removes the
     computation of the network.
@@ -207,14 +205,13 @@ def valid_counts(task: Task, params: Params, batch: Batch) -> ValidCounts:
       task: the policy, and the number of minibatches per batch.
       params: any parameters of the policy.
       batch: the whole batch, [L, M].
+
+    Returns:
+      the number, float32 []. It is positive: without an active head the means that it
+      divides are 0, not 0 / 0.
     """
     terms = task.policy.log_prob(params, batch.stored)
+    active = any_active(terms).astype(jnp.float32)
+    share = reduce.mean(active, axis_name=task.axis_name)
     size = batch.advantages.size / task.config.num_minibatches
-
-    def count(x: jax.Array) -> jax.Array:
-        share = reduce.mean(x.astype(jnp.float32), axis_name=task.axis_name)
-        # A positive number, so that a head that is never active gives 0, not 0 / 0.
-        return jnp.maximum(share * size, 1e-6)
-
-    heads = {name: count(active) for name, active in terms.active.items()}
-    return ValidCounts(joint=count(any_active(terms)), heads=heads)
+    return jnp.maximum(share * size, 1e-6)

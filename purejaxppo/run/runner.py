@@ -5,7 +5,6 @@ length of the chunks and after any number of interruptions.
 """
 
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
@@ -16,38 +15,26 @@ import numpy as np
 
 from purejaxppo import trees
 from purejaxppo.config import Hypers, Resolved
-from purejaxppo.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    ConfigError,
-    StorageError,
-    TrainingStopped,
-)
+from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.demonstrations import Demonstrations
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.ppo.update import as_arrays
-from purejaxppo.presets import FLAG
 from purejaxppo.run import (
     checkpoint,
     compiler,
     demonstrations,
-    files,
     folder,
     preflight,
-    record,
     seeds,
 )
 from purejaxppo.run.interrupt import Interrupt
-from purejaxppo.run.journal import METRICS, Journal, Metadata
+from purejaxppo.run.journal import Journal, Metadata
 from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress
 from purejaxppo.run.saving import Saver, write_persistently
-from purejaxppo.run.tables import Table
-from purejaxppo.run.trust import Trust, check_imports
-from purejaxppo.validation import advice
 
 _CHUNK_SECONDS = 2.0  # target duration of a chunk of updates
-_SUMMARY = "summary.json"
+SUMMARY = "summary.json"
 
 
 class Runner:
@@ -239,13 +226,13 @@ class Runner:
             return self.learner.evaluate(state, deterministic=False)
 
         function = seeds.map_over_seeds(evaluate_stochastic, self.options.num_seeds, 0)
-        metrics = self.compile("evaluate_noisy", function, state)(state)
+        metrics = self.compile("evaluate_stochastic", function, state)(state)
         for line in compiler.ledger_lines(self.compile.ledger):
             self.progress.line(line)
         self.journal.report_end()
         summary = self.journal.summary(update, self.compile.ledger)
         summary["stochastic"] = {n: np.asarray(x).tolist() for n, x in metrics.items()}
-        path = self.path / _SUMMARY
+        path = self.path / SUMMARY
         write_persistently(lambda: folder.write_json(path, summary), self.path)
 
     def run_from_start(self, interrupt: Interrupt) -> int:
@@ -278,101 +265,3 @@ class Runner:
             # Not for `shapes`: keys have the implementation that they were saved with.
             self.begin_compiling(jax.eval_shape(lambda state: state, state))
         return self.train(state, update, interrupt)
-
-
-def start(resolved: Resolved, options: Options, path: Path, command: list[str]) -> int:
-    """Train in a new folder.
-
-    Args:
-      resolved: the configuration.
-      options: the options of the run.
-      path: the run's folder, new or empty.
-      command: the command line, which is recorded.
-
-    Returns:
-      the exit code.
-
-    Raises:
-      PurejaxppoError: an invalid input, before anything compiles; or with `strict` a
-        fault.
-    """
-    progress = Progress()
-    runner = Runner(resolved, options, path, progress)
-    folder.create(path)
-    with files.lock(path, "run_dir", progress.line):
-        try:
-            record.write(path, resolved, options, command, runner.learner.task.env.spec)
-        except OSError as error:
-            folder.remove_unused(path)
-            raise StorageError(path, error) from None
-        progress.line(f"run {path}")
-        given = [name for name, source in resolved.sources.items() if source == FLAG]
-        for sentence in advice(resolved.config, runner.learner.task.env.spec, given):
-            progress.line(f"warning: {sentence}")
-        return _run(runner, runner.run_from_start)
-
-
-def resume(resolved: Resolved, options: Options, path: Path, trust: Trust) -> int:
-    """Continue a run; its results are bit for bit those of an uninterrupted run.
-
-    Args:
-      resolved: the run's configuration.
-      options: the run's options, of which `RESUMABLE` may have been changed.
-      path: the run's folder.
-      trust: what the user allows the run to import.
-
-    Returns:
-      the exit code.
-
-    Raises:
-      PurejaxppoError: no usable checkpoint; or with `strict` a fault.
-    """
-    progress = Progress()
-    if (path / _SUMMARY).exists():
-        progress.line(f"{path} is finished; nothing to resume")
-        return EXIT_OK
-    check_imports(resolved.config, trust, path)
-    with files.lock(path, "resume", progress.line):
-        return _resume(resolved, options, path, progress)
-
-
-def _resume(
-    resolved: Resolved, options: Options, path: Path, progress: Progress
-) -> int:
-    """Continue a run whose lock is held."""
-    record.check_unchanged(path)
-    changes = folder.changed_since(record.read(path))
-    if changes:
-        progress.line(
-            "resuming with another machine, other versions or other flags, so the last "
-            "bits of all numbers may differ: " + "; ".join(changes)
-        )
-    runner = Runner(resolved, options, path, progress)
-    record.check_env_version(path, runner.learner.task.env.spec)
-    if checkpoint.steps(runner.saver.checkpoints):
-        return _run(runner, runner.run_from_checkpoint)
-    num_rows = Table(path / METRICS).rows
-    if num_rows and not options.overwrite:
-        raise ConfigError(
-            "resume",
-            str(path),
-            f"a run with a finished checkpoint: this one has {num_rows} rows in "
-            f"{METRICS}, but no finished checkpoint; --overwrite starts it anew",
-        )
-    reason = "has lost its checkpoints" if num_rows else "was killed before its first"
-    reason += "" if num_rows else " checkpoint"
-    progress.line(f"{path} {reason}; starting it anew")
-    return _run(runner, runner.run_from_start)
-
-
-def _run(runner: Runner, train: Callable[[Interrupt], int]) -> int:
-    compiler.use_compilation_cache()
-    progress = runner.progress
-    with Interrupt(progress.line, progress.close) as interrupt:
-        try:
-            return train(interrupt)
-        except OSError as error:  # of the journal or the demonstrations
-            raise StorageError(runner.path, error) from None
-        finally:
-            progress.close()
-            runner.journal.close()
