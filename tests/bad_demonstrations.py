@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import quick_jit, small_config
+from helpers import small_config
 from probe_envs import HeadsProbe
 
 from purejaxppo.env import Action, Box, EnvSpec, State
@@ -62,7 +62,7 @@ class Bad(NamedTuple):
 @functools.cache
 def sound_file() -> bytes:
     """As a run writes it."""
-    collected = quick_jit(make_learner(CONFIG, ENV).collect)(jax.random.key(0))
+    collected = jax.jit(make_learner(CONFIG, ENV).collect)(jax.random.key(0))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / demonstrations.FILE
         demonstrations.save(path, collected, ENV)

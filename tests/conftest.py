@@ -4,20 +4,21 @@ Rank and dtype promotion are errors, as are warnings (pyproject.toml). Code of o
 that cannot bear it is wrapped where it is called.
 """
 
-import gc
+import os
 import shutil
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import jax
 import pytest
-from helpers import QUICK, TINY
+from helpers import QUICK_FLAGS, TINY
 
 import purejaxppo  # noqa: F401 (prepares XLA, before any test starts it)
 from purejaxppo import train
-from purejaxppo.run.compiler import Compiler
 
+# Before XLA reads it, which is when the first program compiles. The commands that tests
+# start have it too.
+os.environ.setdefault("XLA_FLAGS", QUICK_FLAGS)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -30,9 +31,10 @@ elif jax.default_backend() != "gpu":
 
 # The slowest first: one that starts last leaves a core idle until it ends.
 _SLOW_FILES = (
-    *("ratio_contract", "resume", "cli", "learning", "scheduler", "custom_heads"),
-    *("benchmarks", "hammer_learning", "deck", "check", "lifecycle", "train"),
-    *("update", "readme", "mjx", "imitation", "engines", "distributions"),
+    *("ratio_contract", "resume", "benchmarks", "faults", "train", "hammer_learning"),
+    *("custom_heads", "update", "imitation", "cli", "check", "learning", "deck"),
+    *("lifecycle", "scheduler", "interrupted_start", "mjx", "storage", "quarantine"),
+    *("hammer", "distributions", "readme", "strict"),
 )
 
 
@@ -40,14 +42,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files by how long they take; within a file nothing changes."""
     rank = {f"test_{name}": place for place, name in enumerate(_SLOW_FILES)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_the_heap_out_of_garbage_collection():
-    """Traced programs stay alive: each collection would walk over all of them."""
-    yield
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture
@@ -79,32 +73,16 @@ def compilation_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.fixture
-def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line and the benchmarks compile as `quick_jit` does."""
-    monkeypatch.setattr(Compiler.__init__, "__defaults__", (QUICK,))
-
-
-@pytest.fixture
-def quick_programs() -> Iterator[None]:
-    """Code under test that calls `jax.jit` itself compiles quickly, to slower code."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 6 updates. Do not change it; copy it with `killed`."""
     path = tmp_path_factory.mktemp("tiny") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Compiler.__init__, "__defaults__", (QUICK,))
-        assert train.main([*TINY, "--run-dir", str(path)]) == 0
+    assert train.main([*TINY, "--run-dir", str(path)]) == 0
     return path
 
 
 @pytest.fixture
-def killed(tiny_run: Path, tmp_path: Path, quick_compiler: None) -> Path:
+def killed(tiny_run: Path, tmp_path: Path) -> Path:
     """A copy of the tiny run, as if it had been killed at its end."""
     path = tmp_path / "run"
     shutil.copytree(tiny_run, path)

@@ -1,4 +1,4 @@
-"""What several tests share: quick compilation, small configurations, comparisons."""
+"""What several tests share: XLA's options, small configurations, comparisons."""
 
 import dataclasses
 import json
@@ -17,21 +17,28 @@ import pytest
 from purejaxppo.config import Config, Hypers
 from purejaxppo.run import checkpoint, files, process
 
-# An update compiles three times as fast; arrays as small as ours lose nothing by it.
-QUICK = {"xla_backend_optimization_level": 0}
+# Options of XLA, and the values with which a program compiles in a third of the time.
+# Programs of tests run once, on small arrays, so that slower code costs them nothing.
+QUICK: dict[str, int | bool] = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+_DEFAULT = {
+    "xla_backend_optimization_level": 3,
+    "xla_cpu_parallel_codegen_split_count": 32,
+}
 if version("jaxlib") < "0.11":  # from there on XLA refuses the flag
     QUICK["xla_cpu_use_fusion_emitters"] = False
-
+    _DEFAULT["xla_cpu_use_fusion_emitters"] = True
+QUICK_FLAGS = " ".join(f"--{name}={str(x).lower()}" for name, x in QUICK.items())
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def quick_jit(
-    function: Callable[Arguments, Result], static_argnums: int | None = None
-) -> Callable[Arguments, Result]:
-    """`jax.jit` for what runs once: optimised less, and so compiled faster."""
-    return jax.jit(function, compiler_options=QUICK, static_argnums=static_argnums)
+def users_jit(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """`jax.jit` with XLA's own options, as in a user's process: for comparing bits."""
+    return jax.jit(function, compiler_options=_DEFAULT)
 
 
 def small_config(**changes: object) -> Config:

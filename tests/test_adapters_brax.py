@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit
 
 from purejaxppo import autoreset
 from purejaxppo.adapters import brax as adapter
@@ -53,12 +52,12 @@ def test_steps_as_brax_does(pendulum):
     """Reset and steps, pushed to one side until the pole falls, against Brax's own."""
     brax = pendulum.brax
 
-    @quick_jit
+    @jax.jit
     def reset(key):
         with permissive_numerics():
             return pendulum.reset(key), brax.reset(jax.random.key_data(key))
 
-    @quick_jit
+    @jax.jit
     def step(state, inner, action):
         with permissive_numerics():
             return pendulum.step(state, {"action": action}), brax.step(inner, action)
@@ -82,7 +81,7 @@ def test_steps_as_brax_does(pendulum):
 def test_the_time_limit_truncates_and_keeps_the_last_observation():
     env = make_env(FACTORY, name="fast", max_episode_steps=3)
 
-    @quick_jit
+    @jax.jit
     def play(key):
         limit = env.spec.max_episode_steps
         episode = autoreset.init(env, "fresh", limit, False, key)

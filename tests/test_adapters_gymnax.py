@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit, small_config
+from helpers import small_config
 
 from purejaxppo import autoreset
 from purejaxppo.check import check_env
@@ -52,7 +52,7 @@ def cartpole(request):
 def _play(env, actions):
     """Reset with key 0, then those actions; the states after each, [T, ...]."""
 
-    @quick_jit
+    @jax.jit
     def play(actions):
         def step(state, action):
             state = env.step(state, {"action": action})
@@ -131,7 +131,7 @@ def test_episodes_from_one_start_have_luck_of_their_own():
     env = make_env("gymnax:BernoulliBandit-misc")
     limit, action = 8, {"action": jnp.int32(0)}
 
-    @quick_jit
+    @jax.jit
     def play(key):
         starts = autoreset.draw_starts(env, "pool", 1, key)
         episode = autoreset.init(env, "pool", limit, False, key)
@@ -186,7 +186,7 @@ def test_cartpole_is_learnt():
         critic_hidden_sizes=(32,),
         learning_rate=3e-3,
     )
-    train = quick_jit(jax.vmap(make_train(config)))
+    train = jax.jit(jax.vmap(make_train(config)))
     _, metrics = train(jax.random.split(jax.random.key(0)))
     # NaN where no episode ended in an update.
     returns = np.asarray(metrics["train/episode_return"])

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit
 from probe_envs import Counter, Dice, HeadsProbe, Probe
 
 from purejaxppo import autoreset
@@ -22,7 +21,7 @@ def _play(
     """Steps [T, N] and the episodes after each."""
     limit = autoreset.time_limit(env, train_steps)
 
-    @quick_jit
+    @jax.jit
     def run(key):
         key_init, key_starts, key_steps = jax.random.split(key, 3)
         starts = autoreset.draw_starts(env, kind, num_starts, key_starts)
@@ -137,7 +136,7 @@ def test_states_with_keys_and_masks_reset_whole():
     env = HeadsProbe()
     action = env.demonstrator(env.reset(jax.random.key(1)))
 
-    @quick_jit
+    @jax.jit
     def run(key):
         starts = autoreset.draw_starts(env, "pool", 3, key)
         episode = autoreset.init(env, "pool", 7, False, key)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers import quick_jit, small_config
+from helpers import small_config
 from probe_envs import HeadsProbe
 
 from benchmarks import stages
@@ -20,7 +20,6 @@ from purejaxppo.ppo.learner import make_learner
 from purejaxppo.run.trained import TrainedPolicy
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_hammer_is_taken_apart_into_rates_of_the_same_work():
     config = Config.preset(
         "hammer",
@@ -46,7 +45,6 @@ def test_hammer_is_taken_apart_into_rates_of_the_same_work():
     assert tables.stages(results).rows[-1][0] == "end to end"
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_an_environment_without_physics_is_stepped_with_allowed_actions():
     prepared = prepare(small_config(num_steps=16), HeadsProbe())
     _, (reward, terminated, _) = stages.physics_alone(prepared)()
@@ -54,7 +52,6 @@ def test_an_environment_without_physics_is_stepped_with_allowed_actions():
     assert 0 < terminated.mean() < 1  # episodes end, and new ones begin
 
 
-@pytest.mark.usefixtures("quick_programs")
 def test_memory_reports_every_kind_and_seed(monkeypatch):
     monkeypatch.setattr(memory, "NUM_ENVS", 16)
     monkeypatch.setattr(memory, "CORES", ("none", "gru"))
@@ -75,11 +72,10 @@ def untrained(path, which):
     """A policy as it starts, of the environment in the run's path."""
     config = small_config(env=path.parent.name, reset="fresh")
     learner = make_learner(config)
-    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    state, _ = jax.jit(learner.init)(jax.random.key(0))
     return TrainedPolicy(learner, state, lambda: None, 0)
 
 
-@pytest.mark.usefixtures("quick_programs")
 def test_a_policy_is_compared_with_baselines_on_the_same_episodes(monkeypatch):
     match = matches.MATCHES["scheduler"]
     families = {family: {"family": family} for family in ("light", "tight")}

@@ -24,13 +24,11 @@ _SOUND = [
 ]
 
 
-@pytest.mark.usefixtures("quick_programs")
 @pytest.mark.parametrize("env", _SOUND, ids=lambda env: env.spec.name)
 def test_probes_keep_the_contract(env):
     check_env(env)
 
 
-@pytest.mark.usefixtures("quick_programs")
 @pytest.mark.parametrize("name", REGISTRY)
 def test_registered_environments_keep_the_contract(name):
     check_env(make_env(name))
@@ -226,7 +224,6 @@ _PLAYED = {
 }
 
 
-@pytest.mark.usefixtures("quick_programs")
 @pytest.mark.parametrize("case", _PLAYED)
 def test_breaches_that_playing_shows(case):
     env, sentence = _PLAYED[case]
@@ -235,13 +232,11 @@ def test_breaches_that_playing_shows(case):
     assert sentence in str(error.value)
 
 
-@pytest.mark.usefixtures("quick_programs")
 def test_an_environment_may_always_start_alike():
     env = Broken(_ENV, reset=lambda key: _ENV.reset(jax.random.key(0)))
     check_env(env, num_steps=4, random_start=False)
 
 
-@pytest.mark.usefixtures("quick_programs")
 def test_empty_masks_of_heads_that_do_not_matter_are_allowed():
     def asleep(state):
         return {name: jnp.zeros((), bool) for name in state.active}

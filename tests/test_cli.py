@@ -440,7 +440,6 @@ def test_evaluation_of_a_run_repeats_what_training_said(finished_run):
     assert action["move"].shape == ()
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_strict_stops_at_the_first_fault(tmp_path, capsys):
     flags = [*SMALL, "--run-dir", str(tmp_path / "run"), "--learning-rate", "0"]
     assert train.main([*flags, "--strict"]) == EXIT_STRICT
@@ -512,7 +511,6 @@ def test_a_screen_that_goes_away_does_not_end_the_run(tmp_path):
     assert (tmp_path / "run" / "summary.json").exists()
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_demonstrations_file_is_what_was_cloned(tmp_path):
     flags = [*SMALL, "--env-kwargs", "kind=endless", "--num-demonstrations", "3"]
     flags += ["--cloning-steps", "5"]

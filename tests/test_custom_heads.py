@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit, small_config
+from helpers import small_config
 from probe_envs import HeadsProbe, Probe
 
 from purejaxppo.check import check_env
@@ -51,7 +51,7 @@ def _theirs(name, function):
 @pytest.mark.parametrize("name", _CONTINUOUS)
 def test_log_prob_is_that_of_the_distribution_itself(name, key):
     dist = _dist(name)
-    action = quick_jit(dist.sample)(dist.noise(key, (3, 2)))
+    action = jax.jit(dist.sample)(dist.noise(key, (3, 2)))
     assert (action.shape, action.dtype) == ((3, 2), jnp.float32)
     expected = _theirs(name, lambda d: d.log_prob(action))
     expected = expected if expected.ndim == 1 else expected.sum(axis=-1)
@@ -64,7 +64,7 @@ def test_samples_have_the_mean_of_the_distribution(name, key):
     keys = dist.noise(key, (20_000, 3, 2))
     assert keys.shape == (20_000, 3)
     assert jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
-    samples = np.asarray(quick_jit(jax.vmap(dist.sample))(keys))
+    samples = np.asarray(jax.jit(jax.vmap(dist.sample))(keys))
     if name == "tanh_normal":  # no formula: that of the normal before tanh
         samples, expected = np.arctanh(np.clip(samples, -0.999999, 0.999999)), _MEAN
         samples = np.median(samples, axis=0)
@@ -133,9 +133,9 @@ def test_a_sample_that_rounds_to_an_end_is_replaced(strength, key):
     keys = dist.noise(key, (500, 3, 2))
     with permissive_numerics():
         raw = factory(_MEAN, _STD)
-        drawn = quick_jit(jax.vmap(lambda k: raw.sample(seed=k)))(keys[:, 0])
+        drawn = jax.jit(jax.vmap(lambda k: raw.sample(seed=k)))(keys[:, 0])
         assert not bool(jnp.all(jnp.isfinite(jax.vmap(raw.log_prob)(drawn))))
-    samples = quick_jit(jax.vmap(dist.sample))(keys)
+    samples = jax.jit(jax.vmap(dist.sample))(keys)
     assert bool(jnp.all(jnp.isfinite(jax.vmap(dist.log_prob)(samples))))
 
 
@@ -156,7 +156,6 @@ def test_an_action_outside_of_the_support_has_no_gradient():
 # --- as a head -------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("quick_programs")
 def test_the_environments_contract_holds_with_a_custom_head():
     env = HeadsProbe(("op", "switches"))
     check_env(env)
@@ -265,7 +264,7 @@ def _train(env, **changes):
             **changes,
         }
     )
-    _, metrics = quick_jit(make_train(config, env))(jax.random.key(0))
+    _, metrics = jax.jit(make_train(config, env))(jax.random.key(0))
     assert not np.any(np.asarray(metrics["status"]) & int(UpdateStatus.RATIO))
     assert not np.any(np.asarray(metrics["status"]) & int(UpdateStatus.NONFINITE))
     return metrics

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit, small_config
+from helpers import small_config
 
 from benchmarks.learning import matches
 from purejaxppo.check import check_env
@@ -53,7 +53,7 @@ def fight(foe=0, **changes):
 
 @functools.cache
 def _step():
-    return quick_jit(functools.partial(rules.step, limits=LIMITS))
+    return jax.jit(functools.partial(rules.step, limits=LIMITS))
 
 
 def act(run, kind=None, picks=NONE, chance=None):
@@ -243,7 +243,7 @@ def random_play(choice, num_steps=96, num_envs=64):
         state = jax.vmap(made.reset)(jax.random.split(key_reset, num_envs))
         return jax.lax.scan(step, state, jax.random.split(key_steps, num_steps))[1]
 
-    states, action = quick_jit(run)(jax.random.key(3))
+    states, action = jax.jit(run)(jax.random.key(3))
     # An episode is up to the first state in which it ended, and that one too.
     ended = np.cumsum(np.asarray(states.terminated), axis=0)
     seen = np.concatenate([np.zeros((1, num_envs)), ended[:-1]]) == 0
@@ -283,8 +283,8 @@ def test_masks_are_what_step_accepts():
     pairs = pairs.reshape(-1, 2)
     fight = jax.vmap(jax.vmap(accepted, (None, 0, None)), (0, None, None))
     prompt = jax.vmap(jax.vmap(accepted, (None, None, 0)), (0, None, None))
-    fought = np.asarray(quick_jit(fight)(flat, kinds, jnp.asarray(NONE, jnp.int32)))
-    taken = np.asarray(quick_jit(prompt)(flat, jnp.int32(0), pairs))
+    fought = np.asarray(jax.jit(fight)(flat, kinds, jnp.asarray(NONE, jnp.int32)))
+    taken = np.asarray(jax.jit(prompt)(flat, jnp.int32(0), pairs))
     play, pick = (np.asarray(flat.active[name]) for name in (env.PLAY, env.PICK))
     np.testing.assert_array_equal(
         fought[play], np.asarray(flat.action_mask[env.PLAY])[play]
@@ -300,7 +300,7 @@ def test_masks_are_what_step_accepts():
 def test_an_inactive_head_changes_nothing():
     made, states, action, _, going = random_play("policy")
     inactive = {name: ~np.asarray(states.active[name]) & going for name in action}
-    step = quick_jit(jax.vmap(made.step))
+    step = jax.jit(jax.vmap(made.step))
     for name, other in ((env.PLAY, 3), (env.PICK, 0)):
         where = np.nonzero(inactive[name])
         state, taken = jax.tree.map(lambda x, w=where: x[w][:40], (states, action))
@@ -324,7 +324,7 @@ def test_chance_takes_each_kind_on_offer_as_often_whatever_the_policy_says():
         after = made.step(one, {env.PLAY: jnp.int32(0), env.PICK: picks}).data.run
         return after.draw + after.hand - state.data.run.draw
 
-    f = quick_jit(jax.vmap(taken, (0, None)))
+    f = jax.jit(jax.vmap(taken, (0, None)))
     added = [np.asarray(f(data, jnp.asarray(p, jnp.int32))) for p in (NONE, (0, 1))]
     np.testing.assert_array_equal(*added)
     assert np.all(np.sort(added[0], axis=1)[:, -3:] == [0, 1, 2])
@@ -373,7 +373,7 @@ def test_invalid_actions_are_counted():
     made = make_env("deck")
     run = fight(hand=pile(strike=1), energy=1)
     state = made.start(run, jax.random.key(0))
-    step = quick_jit(made.step)
+    step = jax.jit(made.step)
 
     def fractions(state, play, picks=NONE):
         action = {env.PLAY: jnp.int32(play), env.PICK: jnp.asarray(picks, jnp.int32)}
@@ -392,7 +392,7 @@ def test_invalid_actions_are_counted():
 def test_episodes_end_whatever_is_done():
     """Nothing but ended turns: at most the turns of one combat."""
     made = env.Deck("policy", rules.Limits(foe_attack=(0, 0, 0, 0)))
-    figures = quick_jit(
+    figures = jax.jit(
         lambda keys: baselines.play_baseline(
             made,
             lambda *_: {env.PLAY: jnp.int32(77), env.PICK: jnp.zeros((2,), jnp.int32)},
@@ -444,7 +444,7 @@ def scores():
             for name, baseline in baselines.BASELINES.items()
         }
 
-    return jax.tree.map(np.asarray, quick_jit(play)(keys))
+    return jax.tree.map(np.asarray, jax.jit(play)(keys))
 
 
 def test_the_deck_matters_and_so_does_play(scores):
@@ -461,7 +461,6 @@ def test_baselines_choose_what_is_allowed(scores):
 # --- as an environment -------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("quick_programs")
 def test_random_choice_keeps_the_contract():
     """The default is in the registry, and so in test_check.py."""
     check_env(make_env("deck", choice="random"), num_steps=80)
@@ -511,7 +510,7 @@ def test_ppo_improves_and_reports_the_heads_that_were_active(choice):
         critic_hidden_sizes=(32,),
         reset="fresh",
     )
-    _, metrics = quick_jit(make_train(config))(jax.random.key(0))
+    _, metrics = jax.jit(make_train(config))(jax.random.key(0))
     returns = np.asarray(metrics["train/episode_return"])
     assert np.nanmean(returns[-5:]) > np.nanmean(returns[:2]) + 0.15
     assert not np.any(np.asarray(metrics["train/invalid_frac"]) > 0)
@@ -552,11 +551,10 @@ def test_benchmark_trains_two_agents_and_lets_three_play(monkeypatch):
     ]
 
 
-@pytest.mark.usefixtures("quick_programs")
 def test_benchmark_plays_a_policy_where_chance_takes_cards():
     """A policy as it starts, with the heads of one environment, in the other."""
     learner = make_learner(small_config(env="deck"))
-    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    state, _ = jax.jit(learner.init)(jax.random.key(0))
     play = functools.partial(matches.play, TrainedPolicy(learner, state, print, 0))
     games = {"deck": {"choice": "random"}}
     figures = matches.scores(MATCH._replace(episodes=4), games, play)["games"]["deck"]

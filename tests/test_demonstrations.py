@@ -8,7 +8,7 @@ import bad_demonstrations
 import jax
 import numpy as np
 import pytest
-from helpers import assert_trees_equal, quick_jit, small_config
+from helpers import assert_trees_equal, small_config
 from probe_envs import make
 
 from purejaxppo.errors import ConfigError
@@ -158,12 +158,12 @@ def test_what_is_no_file_is_refused(tmp_path):
 def test_what_a_bad_demonstrator_shows_is_refused(kind, sentence):
     env = bad_demonstrations.BadDemonstrator(kind)
     config = small_config(num_demonstrations=4)
-    collected = quick_jit(make_learner(config, env).collect)(jax.random.key(0))
+    collected = jax.jit(make_learner(config, env).collect)(jax.random.key(0))
     with pytest.raises(ConfigError, match=sentence):
         demonstrations.check_collected(collected, env)
     # Of several seeds, one is enough.
     sound = bad_demonstrations.BadDemonstrator("sound")
-    others = quick_jit(make_learner(config, sound).collect)(jax.random.key(0))
+    others = jax.jit(make_learner(config, sound).collect)(jax.random.key(0))
     demonstrations.check_collected(others, sound)
     both = jax.tree.map(lambda *x: np.stack(x), others, collected)
     with pytest.raises(ConfigError, match=sentence):

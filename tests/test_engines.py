@@ -23,7 +23,6 @@ from hammer_worlds import (
     same_bits,
     worlds,
 )
-from helpers import quick_jit
 
 from purejaxppo.config import Config
 from purejaxppo.envs.hammer import env as hammer
@@ -303,7 +302,7 @@ def test_the_solver_is_nearly_run_to_its_end(env, demonstration, monkeypatch):
     assert env.engine.model.opt.iterations < strict.engine.model.opt.iterations
     states, actions = jax.tree.map(lambda x: x[np.array(MOMENTS)], demonstration)
     after = [
-        quick_jit(jax.vmap(jax.vmap(e.step)))(states, {"arm": actions})
+        jax.jit(jax.vmap(jax.vmap(e.step)))(states, {"arm": actions})
         for e in (env, strict)
     ]
     near, exact = (np.asarray(state.data.physics.qpos) for state in after)

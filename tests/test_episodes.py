@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_equal, quick_jit
+from helpers import assert_trees_equal
 from probe_envs import Counter, Lottery, Probe
 
 from purejaxppo import episodes
@@ -26,7 +26,7 @@ def test_figures_by_hand_and_nothing_after_the_end(num):
     keys = _keys(num)
     luck = np.asarray(jax.vmap(Lottery().reset)(keys).data[:, 0])
     length = 1 + np.floor(4 * luck)
-    play = quick_jit(lambda keys: episodes.play_baseline(Lottery(), _first, keys))
+    play = jax.jit(lambda keys: episodes.play_baseline(Lottery(), _first, keys))
     figures = play(keys)
     np.testing.assert_allclose(figures["return"], luck * length, rtol=1e-6)
     np.testing.assert_array_equal(figures["length"], length)
@@ -54,7 +54,7 @@ def test_an_episode_is_the_same_alone_and_among_others():
             move = 2.0 * action["move"].astype(jnp.float32) - 1.0
             return after.replace(reward=move, terminated=ends)
 
-    play = quick_jit(lambda keys: episodes.play_baseline(Paid(), chance, keys))
+    play = jax.jit(lambda keys: episodes.play_baseline(Paid(), chance, keys))
     keys = _keys(9)
     figures = play(keys)
     assert len(set(np.asarray(figures["return"]).tolist())) > 2

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_equal, quick_jit, small_config
+from helpers import assert_trees_equal, small_config
 from probe_envs import Lottery, Probe
 
 from purejaxppo.policy.policy import make_policy
@@ -21,7 +21,7 @@ def _lottery(**changes):
     policy = make_policy(Lottery().spec.heads, config)
     state = jax.vmap(Lottery().reset)(jax.random.split(jax.random.key(0), 2))
     inputs = policy_input(_Episodes(state, jnp.ones((2,), bool)), None)
-    params = quick_jit(policy.init)(jax.random.key(1), inputs)
+    params = jax.jit(policy.init)(jax.random.key(1), inputs)
     return config, policy, params
 
 
@@ -33,7 +33,7 @@ class _Episodes:
 @pytest.fixture(scope="module")
 def lottery():
     config, policy, params = _lottery()
-    run = quick_jit(
+    run = jax.jit(
         lambda params: evaluation.evaluate(
             Task(Lottery(), policy, config), params, None
         )
@@ -96,19 +96,19 @@ def trained():
 
     config = small_config(init_std=0.3)
     learner = make_learner(config, Drift())
-    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    state, _ = jax.jit(learner.init)(jax.random.key(0))
     loud = jax.tree.map(lambda x: 20.0 * x, state.params)
     samples = jnp.asarray([[99.0], [103.0]])
     stats = normalize.update(state.obs_stats, samples)
     state = state.replace(params=loud, obs_stats=stats)
-    return learner, state, quick_jit(learner.evaluate, static_argnums=1)
+    return learner, state, jax.jit(learner.evaluate, static_argnums=1)
 
 
 def test_same_episodes_whatever_training_did_with_its_key(trained):
     learner, state, evaluate = trained
     first = evaluate(state, True)
     assert_trees_equal(first, evaluate(state, True))
-    other, _ = quick_jit(learner.init)(jax.random.key(7))
+    other, _ = jax.jit(learner.init)(jax.random.key(7))
     moved = state.replace(
         key=other.key,
         episodes=other.episodes,

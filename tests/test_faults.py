@@ -22,10 +22,8 @@ from purejaxppo.run import arrays, checkpoint
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Runs:
-    """The runs that faults are tried on, whose programs are compiled quickly."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
-        yield prepare(tmp_path_factory.mktemp("faults"))
+    """The runs that faults are tried on."""
+    return prepare(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_equal, quick_jit
+from helpers import assert_trees_equal
 
 from purejaxppo.envs.hammer import env as hammer
 from purejaxppo.envs.physics import ffi
@@ -194,7 +194,7 @@ def _states(num_steps: int):
         state = jax.vmap(env.reset)(jax.random.split(key, 3))
         return jax.lax.scan(step, state, length=num_steps)[1]
 
-    return quick_jit(jax.vmap(run))(jax.random.split(jax.random.key(5), 2))
+    return jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(5), 2))
 
 
 def test_the_hammer_has_the_same_states_with_an_untested_jaxlib(request):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_close, quick_jit, small_config
+from helpers import assert_trees_close, small_config
 
 from purejaxppo.env import Box, Choice, Discrete
 from purejaxppo.policy import heads as heads_lib
@@ -70,7 +70,7 @@ def _evaluate(action, inputs, heads=_HEADS):
     return heads_lib.evaluate_actions(heads, _outputs(), inputs, action, _CONFIG)
 
 
-@pytest.mark.parametrize("run", [lambda f: f, quick_jit], ids=["plain", "jit"])
+@pytest.mark.parametrize("run", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_joint_log_prob_is_the_sum_over_heads_that_mattered(run):
     action = _action(op=[0, 1, 2, 2], slot=[1, 0, 1, 1], leaf=[0, 1, 0, 1])
     terms = run(lambda a: _evaluate(a, _inputs()))(action)
@@ -112,7 +112,7 @@ def test_unused_action_does_not_leak_into_the_gradient():
     action["aim"] = jnp.full((_NUM, 2), jnp.nan)
     inputs = _inputs(active={"aim": [False]})
 
-    @quick_jit
+    @jax.jit
     @jax.grad
     def gradient(outputs):
         terms = heads_lib.evaluate_actions(_HEADS, outputs, inputs, action, _CONFIG)
@@ -145,7 +145,7 @@ def test_choose_respects_masks_and_rows(deterministic, key):
     }
     inputs = _inputs(masks, num=num)
 
-    @quick_jit
+    @jax.jit
     def run(key):
         noise = None
         if not deterministic:
@@ -222,7 +222,7 @@ def test_leading_axes_are_free():
     def fold(tree):
         return jax.tree.map(lambda x: x.reshape((2, 2, *x.shape[1:])), tree)
 
-    folded = quick_jit(
+    folded = jax.jit(
         lambda outputs: heads_lib.evaluate_actions(
             _HEADS, outputs, fold(inputs), fold(action), _CONFIG
         )

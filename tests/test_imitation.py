@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from bad_demonstrations import BadDemonstrator
-from helpers import assert_trees_equal, quick_jit, small_config
+from helpers import assert_trees_equal, small_config
 from probe_envs import Counter, Probe
 
 from purejaxppo import autoreset, make_train
@@ -55,7 +55,7 @@ class Quest:
 
 def _collect(env, key=0, **changes):
     config = small_config(**changes)
-    return quick_jit(lambda key: imitation.collect(Task(env, None, config), key))(
+    return jax.jit(lambda key: imitation.collect(Task(env, None, config), key))(
         jax.random.key(key)
     )
 
@@ -139,8 +139,8 @@ def _cloned(env, **changes):
         **{"cloning_learning_rate": 0.02, "cloning_steps": 150, **changes},
     )
     learner = make_learner(config, env)
-    state, metrics = quick_jit(learner.init)(jax.random.key(0))
-    return learner, state, metrics, quick_jit(learner.evaluate)(state)
+    state, metrics = jax.jit(learner.init)(jax.random.key(0))
+    return learner, state, metrics, jax.jit(learner.evaluate)(state)
 
 
 @pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
@@ -186,7 +186,7 @@ def test_no_demonstrator_makes_cloning_nan_and_metrics_say_what_was_left_out(
         normalize_observations="fixed",
     )
     train = make_train(config, BadDemonstrator(kind))
-    state, metrics = quick_jit(train)(jax.random.key(0))
+    state, metrics = jax.jit(train)(jax.random.key(0))
     for leaf in jax.tree.leaves((state.params, state.obs_stats)):
         assert np.all(np.isfinite(leaf))
     for name in ("cloning/first_loss", "cloning/last_loss"):
@@ -215,7 +215,7 @@ def anchored():
         num_minibatches=2,
         critic_warmup=1,
     )
-    return env, learner, state, quick_jit(learner.update)
+    return env, learner, state, jax.jit(learner.update)
 
 
 def test_the_anchor_draws_the_policy_back(anchored):
@@ -252,7 +252,7 @@ def test_reference_keeps_a_memory_of_its_own(anchored):
     env, learner, state, _ = anchored
     moved = state.replace(params=jax.tree.map(lambda x: 1.5 * x + 0.1, state.params))
 
-    @quick_jit
+    @jax.jit
     def run(state):
         starts = autoreset.draw_starts(env, "pool", 8, jax.random.key(1))
         _, transitions, _, _ = rollout(learner.task, state, starts, jax.random.key(2))

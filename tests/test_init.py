@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from helpers import quick_jit, small_config
+from helpers import small_config
 from probe_envs import HeadsProbe, Probe
 
 from purejaxppo.ppo import normalize
@@ -13,7 +13,7 @@ from purejaxppo.ppo.rollout import policy_input
 
 def _first_state(env, **changes):
     learner = make_learner(small_config(**changes), env)
-    return quick_jit(learner.init)(jax.random.key(0))[0]
+    return jax.jit(learner.init)(jax.random.key(0))[0]
 
 
 @pytest.mark.parametrize("changes", [{}, {"reset": "cached", "core": "gru"}])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit, small_config
+from helpers import small_config
 from probe_envs import HeadsProbe, Probe
 
 from purejaxppo.policy.heads import PolicyInput
@@ -34,7 +34,7 @@ def _train(env, num_updates=40, **changes):
             **changes,
         }
     )
-    state, metrics = quick_jit(make_train(config, env))(jax.random.key(0))
+    state, metrics = jax.jit(make_train(config, env))(jax.random.key(0))
     learner = make_learner(config, env)
 
     def value(*obs):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit, small_config
+from helpers import small_config
 
 from benchmarks.learning import matches
 from purejaxppo.config import Config
@@ -57,7 +57,7 @@ def random_play(num_envs=64):
         state = jax.vmap(made.reset)(jax.random.split(key_reset, num_envs))
         return jax.lax.scan(step, state, jax.random.split(key_steps, 25))
 
-    last, (states, actions) = quick_jit(run)(jax.random.key(3))
+    last, (states, actions) = jax.jit(run)(jax.random.key(3))
     return made, states, actions, last
 
 
@@ -97,7 +97,7 @@ def test_germination_takes_the_blueprints_numbers():
 def test_duds_are_as_frequent_as_the_blueprint_says():
     keys = jax.random.split(jax.random.key(0), 4000)
     put = functools.partial(rules.germinate, rules.empty(LIMITS), limits=LIMITS)
-    every = quick_jit(jax.vmap(put, (None, None, 0)))
+    every = jax.jit(jax.vmap(put, (None, None, 0)))
     for index, kind in enumerate(LIMITS.blueprints):
         vigour = np.asarray(every(jnp.int32(0), jnp.int32(index), keys).vigour[:, 0])
         assert np.mean(vigour < 0) == pytest.approx(kind.duds, abs=0.03)
@@ -118,7 +118,7 @@ def test_the_mature_pay_and_leave_their_slot():
 def test_growth_is_the_rate_on_average():
     seeds = bed((0.5, 1.0, 0.0, 0.25), _OLD, _NONE)
     keys = jax.random.split(jax.random.key(1), 4000)
-    after, _ = quick_jit(jax.vmap(rules.grow, (None, 0)))(seeds, keys)
+    after, _ = jax.jit(jax.vmap(rules.grow, (None, 0)))(seeds, keys)
     assert float(jnp.mean(after.progress[:, 0])) == pytest.approx(0.25, abs=0.01)
     assert float(jnp.std(after.progress[:, 0])) == pytest.approx(
         0.5 / 12**0.5, abs=0.01
@@ -130,7 +130,7 @@ def test_readings_are_noise_around_the_truth():
     seeds = bed(_OLD, _NONE, _DUD)
     keys = jax.random.split(jax.random.key(2), 4000)
     read = jax.vmap(functools.partial(rules.readings, seeds, limits=LIMITS))
-    shown = np.asarray(quick_jit(read)(keys))
+    shown = np.asarray(jax.jit(read)(keys))
     np.testing.assert_allclose(
         shown.mean(0), [[0.8, 0, -0.4], [0.6, 0, 0.2]], atol=0.06
     )
@@ -142,7 +142,7 @@ def test_readings_are_noise_around_the_truth():
 def test_an_episode_by_hand():
     """A germinated seed costs its price, a culled one too; then nothing happens."""
     made = make_env("lifecycle", num_slots=2, noise=0.0)
-    step = quick_jit(made.step)
+    step = jax.jit(made.step)
     state = made.reset(jax.random.key(5))
     np.testing.assert_array_equal(state.obs["actor"], np.zeros(9))
     state = step(state, action(env.GERMINATE, slot=1, blueprint=2))
@@ -186,7 +186,7 @@ def test_masks_are_what_step_accepts():
         return after.data.counts["invalid"] == state.data.counts["invalid"]
 
     each = jax.vmap(jax.vmap(accepted, (None, None, 0, 0)), (None, 0, None, None))
-    each = quick_jit(jax.vmap(each, (0, None, None, None)))
+    each = jax.jit(jax.vmap(each, (0, None, None, None)))
     ops, pairs = jnp.arange(4), jnp.arange(len(limits.pairs))
     by_pair = np.asarray(each(flat, ops, jnp.zeros_like(pairs), pairs))
     slots = jnp.arange(limits.num_slots)
@@ -205,7 +205,7 @@ def test_masks_are_what_step_accepts():
 def test_heads_that_are_inactive_change_nothing_and_active_ones_do():
     made, states, actions, _ = random_play()
     flat, chosen = sample(states), sample(actions)
-    step = quick_jit(jax.vmap(made.step))
+    step = jax.jit(jax.vmap(made.step))
     spec = made.spec.heads
     after = step(flat, chosen)
     for name in HEADS[1:]:
@@ -251,7 +251,7 @@ def test_an_invalid_action_is_a_counted_no_op(wrong):
 
 @functools.cache
 def jitted_step():
-    return quick_jit(make_env("lifecycle").step)
+    return jax.jit(make_env("lifecycle").step)
 
 
 # --- random play against another way to count --------------------------------------
@@ -306,7 +306,7 @@ def scores():
             for name, baseline in baselines.BASELINES.items()
         }
 
-    figures = quick_jit(play)(keys)
+    figures = jax.jit(play)(keys)
     return jax.tree.map(lambda x: float(np.mean(x)), figures)
 
 
@@ -391,7 +391,7 @@ def test_recurrent_ppo_improves_over_an_untrained_policy():
         core_size=16,
         reset="fresh",
     )
-    _, metrics = quick_jit(make_train(config))(jax.random.key(0))
+    _, metrics = jax.jit(make_train(config))(jax.random.key(0))
     returns = np.asarray(metrics["train/episode_return"])
     assert returns[-5:].mean() > returns[:5].mean() + 0.15
     assert returns[-5:].mean() > 0.02  # who only waits gets 0
@@ -404,14 +404,13 @@ def test_recurrent_ppo_improves_over_an_untrained_policy():
 MATCH = matches.MATCHES["lifecycle"]
 
 
-@pytest.mark.usefixtures("quick_programs")
 def test_benchmark_plays_policies_with_and_without_memory(monkeypatch):
     def untrained(path, which):
         assert which == "latest"
         core = {"default": "gru", "feedforward": "none"}[path.name]
         config = small_config(env="lifecycle", core=core, reset="fresh")
         learner = make_learner(config)
-        state, _ = quick_jit(learner.init)(jax.random.key(0))
+        state, _ = jax.jit(learner.init)(jax.random.key(0))
         return TrainedPolicy(learner, state, lambda: None, 0)
 
     monkeypatch.setattr(matches, "train", lambda *_: {"command": "none"})

@@ -14,7 +14,6 @@ from hammer_worlds import (
     control,
     largest,
 )
-from helpers import quick_jit
 
 from purejaxppo.envs.hammer import env as hammer
 from purejaxppo.numerics import import_mjx, permissive_numerics
@@ -28,7 +27,7 @@ def mjx_env():
 @pytest.fixture(scope="module")
 def mjx_step(mjx_env):
     """The one MJX program of the tests: a step of NUM_WORLDS environments."""
-    return quick_jit(jax.vmap(mjx_env.step))
+    return jax.jit(jax.vmap(mjx_env.step))
 
 
 def test_no_chain_of_bodies_is_fused_into_one_kernel(mjx_env):

@@ -10,7 +10,6 @@ import pytest
 from helpers import (
     assert_trees_close,
     assert_trees_equal,
-    quick_jit,
     small_config,
     trees_differ,
 )
@@ -37,7 +36,7 @@ def _first(tree):
 @functools.cache
 def _policy(**changes):
     policy = make_policy(_HEADS, small_config(**changes))
-    params = quick_jit(policy.init)(jax.random.key(1), _first(_inputs(1, 3)))
+    params = jax.jit(policy.init)(jax.random.key(1), _first(_inputs(1, 3)))
     return policy, params
 
 
@@ -111,7 +110,7 @@ def _start(num_steps, num):
 def recurrent(request):
     policy, params = _policy(core=request.param)
     loud = jax.tree.map(lambda x: 3.0 * x, params)
-    return policy, loud, quick_jit(policy.value)
+    return policy, loud, jax.jit(policy.value)
 
 
 def test_a_sequence_is_its_steps(recurrent):
@@ -167,18 +166,18 @@ def _dict_inputs(num):
 def test_actor_and_critic_see_their_own_part():
     policy = make_policy(_HEADS, small_config())
     inputs = _dict_inputs(6)
-    params = quick_jit(policy.init)(jax.random.key(0), _first(inputs))
+    params = jax.jit(policy.init)(jax.random.key(0), _first(inputs))
     loud = jax.tree.map(lambda x: 10.0 * x, params)
     carry = policy.initial_carry(6)
 
     def moved(name):
         return inputs.replace(obs={**inputs.obs, name: inputs.obs[name] + 1.0})
 
-    @quick_jit
+    @jax.jit
     def mode(inputs):
         return policy.mode(loud, _first(inputs), carry)[0]["move"]
 
-    @quick_jit
+    @jax.jit
     def value(inputs):
         return policy.value(loud, inputs, ())[0]
 
@@ -198,7 +197,7 @@ def test_shared_trunk_has_no_critic_network():
 def test_gradients_of_policy_and_critic_do_not_mix():
     policy, params = _policy()
     inputs = _inputs(1, 4)
-    total = quick_jit(jax.grad(lambda p: jnp.sum(policy.value(p, inputs, ())[0])))
+    total = jax.jit(jax.grad(lambda p: jnp.sum(policy.value(p, inputs, ())[0])))
     grad = total(params)
     assert_trees_equal(grad.policy, _zeros(grad.policy))
     for name, branch in grad.critic.items():
@@ -213,7 +212,7 @@ def _zeros(tree):
 def test_every_activation_runs(activation):
     policy = make_policy(_HEADS, small_config(activation=activation))
     params = _policy()[1]
-    value, _ = quick_jit(policy.value)(params, _inputs(1, 4), ())
+    value, _ = jax.jit(policy.value)(params, _inputs(1, 4), ())
     assert value.shape == (1, 4)
     assert bool(jnp.all(jnp.isfinite(value)))
 
@@ -223,8 +222,8 @@ def test_sample_is_re_evaluable_and_the_mode_is_its_centre(key):
     inputs = _first(_inputs(1, 5))
     carry = policy.initial_carry(5)
     noise = policy.noise(key, 5)
-    action, stored, terms, _ = quick_jit(policy.sample)(params, inputs, carry, noise)
+    action, stored, terms, _ = jax.jit(policy.sample)(params, inputs, carry, noise)
     assert_trees_close(action, stored.action)
     stored = jax.tree.map(lambda x: x[None], stored)
-    again = quick_jit(policy.log_prob)(params, stored)
+    again = jax.jit(policy.log_prob)(params, stored)
     assert_trees_close(again, jax.tree.map(lambda x: x[None], terms), rtol=1e-5)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_close, assert_trees_equal, quick_jit
+from helpers import assert_trees_close, assert_trees_equal
 
 from purejaxppo.ppo import normalize
 
@@ -22,7 +22,7 @@ def _example(samples):
 
 
 def _merged(samples, cuts, weight=None):
-    update = quick_jit(normalize.update)
+    update = jax.jit(normalize.update)
     stats = normalize.init(_example(samples))
     for low, high in zip([0, *cuts], [*cuts, 60], strict=True):
         part = jax.tree.map(lambda x, low=low, high=high: x[low:high], samples)

@@ -7,9 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
-from helpers import QUICK
 
 from benchmarks.harness.compare import REQUIREMENTS
 from benchmarks.peers import ours, ours_update, worker
@@ -132,18 +130,6 @@ def test_ours_reads_the_shared_keys():
     assert (config.reset, config.hypers.adam_eps) == ("fresh", 1e-8)
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Whatever is jitted compiles with less care."""
-    real = jax.jit
-
-    def jit(function, **kwargs):
-        return real(function, **{**kwargs, "compiler_options": QUICK})
-
-    monkeypatch.setattr(jax, "jit", jit)
-
-
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("peer", [ours, ours_update])
 def test_ours_runs_blocks(peer):
     config = {

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit
 from probe_envs import Probe
 
 pytestmark = pytest.mark.filterwarnings("ignore:JAXopt is no longer:DeprecationWarning")
@@ -27,7 +26,7 @@ def test_our_environments_under_braxs_wrappers(brax_ppo):
     wrapped = training.wrap(env, episode_length=5)
     action = jnp.ones((3, 1), jnp.float32)
     with permissive_numerics():
-        reset, step = quick_jit(wrapped.reset), quick_jit(wrapped.step)
+        reset, step = jax.jit(wrapped.reset), jax.jit(wrapped.step)
         state = reset(jax.random.split(jax.random.PRNGKey(0), 3))
         seen = []
         for _ in range(4):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit, small_config, trees_differ
+from helpers import small_config, trees_differ
 from probe_envs import FAULTS, Faulty, Probe
 
 from purejaxppo import autoreset, episodes, train
@@ -28,7 +28,7 @@ _RIGHT = {"move": jnp.int32(1)}
 def _steps(env, num_steps, kind="fresh", limit=None):
     """The first episode, the episodes after each step, and the steps, [T]."""
 
-    @quick_jit
+    @jax.jit
     def run(key):
         key_init, key_starts, key_steps = jax.random.split(key, 3)
         starts = autoreset.draw_starts(env, kind, 2, key_starts)
@@ -124,8 +124,8 @@ def _learner(env, **changes):
         **changes,
     )
     learner = make_learner(config, env)
-    state, _ = quick_jit(learner.init)(jax.random.key(0))
-    hypers, update = as_arrays(config.hypers), quick_jit(learner.update)
+    state, _ = jax.jit(learner.init)(jax.random.key(0))
+    hypers, update = as_arrays(config.hypers), jax.jit(learner.update)
     return state, lambda state: update(state, hypers)
 
 
@@ -279,7 +279,7 @@ class Shown(Faulty):
 def test_broken_attempts_are_not_demonstrations(fault, start, at):
     env = Shown(fault, share=0.3, at=at, start=start)
     config = small_config(num_demonstrations=8)
-    collect = quick_jit(lambda key: imitation.collect(Task(env, None, config), key))
+    collect = jax.jit(lambda key: imitation.collect(Task(env, None, config), key))
     shown = collect(jax.random.key(1))
     # 20 attempts, of which six are broken or so.
     np.testing.assert_array_equal(jnp.sum(shown.valid, axis=1), [5] * 8)

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import QUICK
 
 from benchmarks.harness import report
 
@@ -17,11 +16,10 @@ RESEARCH, ENVIRONMENT = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL
 
 
 def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """A user's script, but compiled with less care: in a third of the time."""
-    flags = " ".join(f"--{n}={str(v).lower()}" for n, v in QUICK.items())
+    """A user's script."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=folder,
         capture_output=True,
         text=True,

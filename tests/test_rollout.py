@@ -7,7 +7,7 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_equal, quick_jit, small_config
+from helpers import assert_trees_equal, small_config
 from probe_envs import Counter, Dice
 
 from purejaxppo import autoreset
@@ -83,10 +83,10 @@ def _primitives(jaxpr):
 def test_starts_too_large_to_be_drawn_ahead_are_the_same(monkeypatch):
     config = small_config(reset="fresh", num_steps=6)
     learner = make_learner(config, Counter())
-    state, _ = quick_jit(learner.init)(jax.random.key(0))
+    state, _ = jax.jit(learner.init)(jax.random.key(0))
 
     def play():
-        return quick_jit(lambda state, key: rollout(learner.task, state, None, key))(
+        return jax.jit(lambda state, key: rollout(learner.task, state, None, key))(
             state, jax.random.key(1)
         )
 

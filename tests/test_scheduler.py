@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit, small_config
+from helpers import small_config
 
 from purejaxppo.check import check_env
 from purejaxppo.config import Config, with_overrides
@@ -37,7 +37,7 @@ def shop(*jobs, limits=SMALL):
 
 def act(small, state, *actions):
     """The states after each of those actions."""
-    step, states = quick_jit(small.step), []
+    step, states = jax.jit(small.step), []
     for action in actions:
         state = step(state, {env.HEAD: jnp.int32(action)})
         states.append(state)
@@ -61,7 +61,7 @@ def random_play(family="mix", num_steps=90, num_envs=32):
         state = jax.vmap(made.reset)(jax.random.split(key_reset, num_envs))
         return jax.lax.scan(step, state, jax.random.split(key_steps, num_steps))[1]
 
-    states, action = quick_jit(run)(jax.random.key(3))
+    states, action = jax.jit(run)(jax.random.key(3))
     return made, states, action
 
 
@@ -173,7 +173,7 @@ def test_mask_is_what_step_accepts(family):
 
     actions = jnp.arange(num_actions, dtype=jnp.int32)
     f = jax.vmap(jax.vmap(accepted, (None, 0)), (0, None))
-    got = quick_jit(f)(flat, actions)
+    got = jax.jit(f)(flat, actions)
     np.testing.assert_array_equal(got, flat.action_mask[env.HEAD])
     assert np.all(got[:, 0])
     assert 0.05 < np.mean(got[:, 1:]) < 0.95
@@ -247,7 +247,7 @@ def test_metrics_are_those_of_the_episode():
 def test_instances_are_sound(family):
     made = make_env("scheduler", family=family)
     keys = jax.random.split(jax.random.key(0), 200)
-    jobs = jax.tree.map(np.asarray, quick_jit(jax.vmap(made.draw))(keys))
+    jobs = jax.tree.map(np.asarray, jax.jit(jax.vmap(made.draw))(keys))
     limits = made.limits
     assert np.all(np.diff(jobs.deadline, axis=1) >= 0)
     assert np.all((jobs.duration >= 1) & (jobs.duration <= limits.max_duration))
@@ -287,10 +287,10 @@ def test_families_differ_as_their_names_say():
 def test_known_schedule_reaches_the_toys_optimum():
     made = make_env("scheduler", family="toy")
     keys = jax.random.split(jax.random.key(5), 200)
-    figures = quick_jit(
+    figures = jax.jit(
         lambda k: baselines.play_baseline(made, baselines.toy_schedule, k)
     )(keys)
-    bound = env.optimal_return(quick_jit(jax.vmap(made.reset))(keys))
+    bound = env.optimal_return(jax.jit(jax.vmap(made.reset))(keys))
     np.testing.assert_allclose(figures["return"], bound, atol=1e-5)
     assert 0.85 < float(jnp.mean(bound)) < 1.0
 
@@ -364,7 +364,7 @@ def scores():
             for name, baseline in baselines.BASELINES.items()
         }
 
-    return jax.tree.map(np.asarray, quick_jit(play)(keys))
+    return jax.tree.map(np.asarray, jax.jit(play)(keys))
 
 
 def test_baselines_are_ordered_sensibly(scores):
@@ -393,7 +393,6 @@ def test_edf_serves_what_can_be_on_time_before_what_cannot():
 # --- as an environment -------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("quick_programs")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_keeps_the_contract(family):
     check_env(make_env("scheduler", family=family), num_steps=80)
@@ -444,7 +443,7 @@ def test_ppo_improves_over_an_untrained_policy():
         reset="pool",
         num_starts=64,
     )
-    _, metrics = quick_jit(make_train(config))(jax.random.key(0))
+    _, metrics = jax.jit(make_train(config))(jax.random.key(0))
     returns = np.asarray(metrics["train/episode_return"])
     assert np.nanmean(returns[-10:]) > np.nanmean(returns[:4]) + 0.05
     assert not np.any(np.asarray(metrics["train/invalid_frac"]) > 0)

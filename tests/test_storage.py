@@ -5,6 +5,7 @@ import csv
 import errno
 import fcntl
 import json
+import os
 import resource
 import shutil
 from pathlib import Path
@@ -45,7 +46,6 @@ def test_a_run_that_trains_is_not_resumed(killed, capsys):
     assert resume(killed) == EXIT_OK  # the lock went with its holder
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_training_holds_the_lock(tmp_path, monkeypatch, capsys):
     codes = []
 
@@ -143,10 +143,11 @@ def test_a_run_without_the_new_records_resumes(killed, capsys):
 
 
 def test_changed_flags_of_xla_are_said(killed, monkeypatch, capsys):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    then, now = os.environ["XLA_FLAGS"], "--xla_cpu_enable_fast_math=true"
+    monkeypatch.setenv("XLA_FLAGS", now)
     assert resume(killed) == EXIT_OK
     said = capsys.readouterr().err
-    assert "xla_flags: '' then, '--xla_cpu_enable_fast_math=true' now" in said
+    assert f"xla_flags: {then!r} then, {now!r} now" in said
 
 
 def lines_of(path: Path) -> list[bytes]:
@@ -292,7 +293,7 @@ def limits_restored():
     jax.config.update("jax_enable_compilation_cache", enabled)
 
 
-@pytest.mark.usefixtures("quick_compiler", "limits_restored")
+@pytest.mark.usefixtures("limits_restored")
 def test_training_goes_on_while_the_disk_is_full(
     tmp_path, tiny_run, monkeypatch, capsys
 ):
@@ -318,7 +319,7 @@ def test_training_goes_on_while_the_disk_is_full(
     np.testing.assert_array_equal(figures[0][1:, 3:5], figures[1][1:, 3:5])
 
 
-@pytest.mark.usefixtures("quick_compiler", "limits_restored")
+@pytest.mark.usefixtures("limits_restored")
 def test_a_disk_that_stays_full_is_an_exit_code_and_resumable(
     tmp_path, monkeypatch, capsys
 ):
@@ -338,7 +339,6 @@ def test_a_disk_that_stays_full_is_an_exit_code_and_resumable(
     assert updates(path) == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("back", [False, True])
 def test_a_folder_that_goes_away(tmp_path, monkeypatch, back, capsys):
     path, away = tmp_path / "run", tmp_path / "away"
@@ -369,7 +369,7 @@ def test_a_folder_that_goes_away(tmp_path, monkeypatch, back, capsys):
         assert updates(away) == [1, 2, 3]
 
 
-@pytest.mark.usefixtures("quick_compiler", "limits_restored")
+@pytest.mark.usefixtures("limits_restored")
 def test_a_full_disk_at_the_start_is_a_sentence(tmp_path, capsys):
     limit_size(size=10)
     code = train.main([*TINY, "--run-dir", str(tmp_path / "run")])

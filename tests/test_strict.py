@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_equal, quick_jit
+from helpers import assert_trees_equal
 
 from purejaxppo import train
 from purejaxppo.errors import EXIT_OK, EXIT_STRICT
@@ -38,7 +38,7 @@ def test_a_chunk_ends_with_the_update_that_has_a_fault(num_seeds, length, ran):
             status = jnp.stack([jnp.zeros_like(status), status])
         return {"count": count, "key": key}, {"status": status, "count": count}
 
-    chunk = quick_jit(lambda s, n: seeds.run_chunk(update, s, jnp.int32(1), n, True))
+    chunk = jax.jit(lambda s, n: seeds.run_chunk(update, s, jnp.int32(1), n, True))
     start = {"count": jnp.int32(0), "key": jax.random.key(0)}
     state, metrics = chunk(start, jnp.int32(length))
     expected = start

@@ -12,9 +12,9 @@ import pytest
 from helpers import (
     assert_trees_close,
     assert_trees_equal,
-    quick_jit,
     small_config,
     trees_differ,
+    users_jit,
 )
 from probe_envs import HeadsProbe, Probe
 
@@ -42,7 +42,7 @@ class _Counted:
 @pytest.fixture(scope="module")
 def single():
     counted = _Counted(make_train(_CONFIG, _ENV))
-    return jax.jit(counted), counted
+    return users_jit(counted), counted
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,9 @@ def test_one_call_is_ten_chunks_to_the_bit(single, hypers):
     train, _ = single
     whole, metrics = train(jax.random.key(0), hypers)
     learner = make_learner(_CONFIG, _ENV)
-    chunk = jax.jit(lambda state, hypers: run_updates(learner.task, state, hypers, 1))
-    evaluate = jax.jit(learner.evaluate)
-    state, _ = jax.jit(learner.init)(jax.random.key(0), hypers)
+    chunk = users_jit(lambda state, hypers: run_updates(learner.task, state, hypers, 1))
+    evaluate = users_jit(learner.evaluate)
+    state, _ = users_jit(learner.init)(jax.random.key(0), hypers)
     chunks, evaluations = [], []
     for count in range(1, _CONFIG.num_updates + 1):
         key = state.key
@@ -110,7 +110,7 @@ def test_vmap_over_keys_and_hyperparameters_is_each_by_itself(single, hypers):
     keys = jnp.stack([jax.random.key(seed) for seed, _ in members])
     each = [as_arrays(_CONFIG.hypers.replace(**changes)) for _, changes in members]
     together = jax.tree.map(lambda *x: jnp.stack(x), *each)
-    states, metrics = quick_jit(jax.vmap(make_train(_CONFIG, _ENV)))(keys, together)
+    states, metrics = jax.jit(jax.vmap(make_train(_CONFIG, _ENV)))(keys, together)
     for index in range(len(members)):
         state, alone = train(keys[index], each[index])
         assert_trees_close(

@@ -82,7 +82,6 @@ def test_the_user_may_repeat_or_trust_the_factory(killed, flags, capsys):
     assert run_command("purejaxppo.evaluate", *words) == EXIT_OK
 
 
-@pytest.mark.usefixtures("quick_programs")
 def test_load_policy_takes_an_environment_its_name_or_trust(tiny_run):
     env = make("observation", continuous=True)
     for trust in ({"env": ENV[1]}, {"env": env}, {"trust_env": True}):

@@ -14,7 +14,6 @@ import pytest
 from helpers import (
     assert_trees_close,
     assert_trees_equal,
-    quick_jit,
     small_config,
     trees_differ,
 )
@@ -326,12 +325,12 @@ def _setup(state_and_batch=None, **changes):
     learner = make_learner(config, HeadsProbe())
     new_stats = None
     if state_and_batch is None:
-        state, batch, new_stats = quick_jit(lambda key: _collect(learner, key))(_KEY)
+        state, batch, new_stats = jax.jit(lambda key: _collect(learner, key))(_KEY)
         state = state.replace(update_count=state.update_count + 1)
     else:
         state, batch = state_and_batch
 
-    @quick_jit
+    @jax.jit
     def run(state, batch, hypers):
         state, summary = optimise(learner.task, state, batch, as_arrays(hypers), _KEY)
         return state, summary.logged
@@ -744,9 +743,9 @@ def test_over_a_named_axis_the_loss_is_that_of_the_whole(setup):
     """Each half on a "device" of its own: loss and figures are shared."""
     # Off the origin, so that a reduction that stays on its device shows.
     batch = setup.batch.replace(returns=setup.batch.returns + jnp.arange(128.0)[None])
-    whole = quick_jit(lambda b: _measure(setup, b, _whole()))(batch)
+    whole = jax.jit(lambda b: _measure(setup, b, _whole()))(batch)
     halves = jax.tree.map(lambda x: jnp.stack(jnp.split(x, 2, axis=1)), batch)
-    sharded = quick_jit(
+    sharded = jax.jit(
         jax.vmap(
             lambda half: _measure(setup, half, _whole(), "devices"),
             axis_name="devices",
@@ -763,8 +762,8 @@ def test_advantages_normalised_in_a_minibatch_have_no_scale_nor_origin(setup):
     """They are normalised over the batch already, and here that is the minibatch."""
     config = _whole(normalize_advantages="minibatch")
     moved = setup.batch.replace(advantages=7.0 + 1e3 * setup.batch.advantages)
-    here = quick_jit(lambda b: _measure(setup, b, _whole()))(setup.batch)
-    there = quick_jit(lambda b: _measure(setup, b, config))(moved)
+    here = jax.jit(lambda b: _measure(setup, b, _whole()))(setup.batch)
+    there = jax.jit(lambda b: _measure(setup, b, config))(moved)
     there = _named(there)
     for name, value in _named(here).items():
         np.testing.assert_allclose(

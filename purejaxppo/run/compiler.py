@@ -7,7 +7,7 @@ other shapes, so that no function is compiled twice unnoticed.
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar, TypeVarTuple, cast
@@ -68,11 +68,9 @@ class Compiler:
       ledger: function -> phase (trace, lower, compile) -> seconds.
     """
 
-    def __init__(
-        self, progress: Progress, options: Mapping[str, bool | int] | None = None
-    ):
+    def __init__(self, progress: Progress):
         self.ledger = Ledger()
-        self._progress, self._options = progress, dict(options) if options else None
+        self._progress = progress
         self._thread = ThreadPoolExecutor(1, "compiler")
 
     def __call__(
@@ -124,9 +122,7 @@ class Compiler:
         args: tuple[*Args],
         donate: tuple[int, ...],
     ) -> Executable[*Args, Result]:
-        jitted = jax.jit(
-            function, donate_argnums=donate, compiler_options=self._options
-        )
+        jitted = jax.jit(function, donate_argnums=donate)
         times = [time.monotonic()]
         traced = jitted.trace(*jax.tree.map(_shape, args))
         times.append(time.monotonic())
