@@ -36,6 +36,11 @@ from purejaxppo.run.saving import Saver, write_persistently
 _CHUNK_SECONDS = 2.0  # target duration of a chunk of updates
 SUMMARY = "summary.json"
 
+# (state, hypers, number of updates) -> state, metrics
+ChunkProgram = compiler.Executable[
+    TrainState, Hypers, jax.Array, tuple[TrainState, Metrics]
+]
+
 
 class Runner:
     """One run, from its first state to its summary.
@@ -178,11 +183,11 @@ class Runner:
         """
         per_update = None
         while update < self.config.num_updates:
-            self.compile.wait(self.updates)  # an interrupt does not wait for it
+            compiled = self.compile.wait(self.updates)  # which an interrupt ends
             interrupt.must_save = True
             length = self._chunk_length(update, per_update)
             first, before = per_update is None, update
-            state, metrics, seconds = self._run_chunk(state, length, first)
+            state, metrics, seconds = self._run_chunk(compiled, state, length, first)
             strict = self.options.strict
             num = seeds.num_run(metrics, length) if strict else length
             reason = self.journal.log_updates(metrics, before + 1, num, seconds)
@@ -208,10 +213,9 @@ class Runner:
         return EXIT_OK
 
     def _run_chunk(
-        self, state: TrainState, length: int, first: bool
+        self, compiled: ChunkProgram, state: TrainState, length: int, first: bool
     ) -> tuple[TrainState, Metrics, float]:
         """Run `length` updates; return the state, metrics on the host, and seconds."""
-        compiled = self.compile.wait(self.updates)
         phase = self.progress.phase("training", announce=False)
         start = time.monotonic()
         with phase if first else nullcontext():  # later chunks show the last figures
