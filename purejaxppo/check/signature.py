@@ -74,7 +74,9 @@ def _check_discrete(field: str, head: Discrete, earlier: Mapping[str, Head]) -> 
         raise ConfigError(field, head, "a Discrete of at least one value")
     if head.parent is None:
         if head.active_when is not None:
-            raise ConfigError(field, head, "a Discrete with a parent, or without active_when")
+            raise ConfigError(
+                field, head, "a Discrete with a parent, or without active_when"
+            )
         return
     parent = earlier.get(head.parent)
     if not isinstance(parent, Discrete):

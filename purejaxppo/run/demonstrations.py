@@ -10,6 +10,7 @@ reward              float32 [K, L], reward of the step
 valid               bool [K, L]; False after the end of an episode
 """
 
+import itertools
 import math
 from pathlib import Path
 
@@ -160,10 +161,16 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray], env: Env) -> None:
 
 def _first_fault(demonstrations: Demonstrations, env: Env) -> str | None:
     """Return the first requirement of demonstrations [K, L, ...] that is violated."""
-    for text, bad in faults(env.spec.heads, demonstrations).items():
-        if np.any(bad):
-            return text
-    return None
+    requirements: list[str] = []
+
+    @jax.jit  # as one program: each operation by itself would be compiled by itself
+    def check(demonstrations: Demonstrations) -> list[jax.Array]:
+        found = faults(env.spec.heads, demonstrations)
+        requirements.extend(found)  # in their order, whereas jit sorts a dict
+        return [jnp.any(bad) for bad in found.values()]
+
+    violated = check(demonstrations)
+    return next(itertools.compress(requirements, violated), None)
 
 
 def check_collected(demonstrations: Demonstrations, env: Env) -> None:

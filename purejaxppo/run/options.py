@@ -86,4 +86,6 @@ def validate_options(options: Options) -> None:
     if options.seed + options.num_seeds > _SEEDS:
         raise ConfigError("seed", options.seed, "a seed below 2**32, to the last one")
     if options.run_dir and options.resume:
-        raise ConfigError("run_dir", options.run_dir, "none where resume names the folder")
+        raise ConfigError(
+            "run_dir", options.run_dir, "none where resume names the folder"
+        )
