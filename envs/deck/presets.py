@@ -14,9 +14,6 @@ PRESETS: dict[str, dict[str, object]] = {
         "learning_rate_schedule": "linear",
         "gamma": 0.999,
         "entropy_coef": 0.005,
-        # Cards are picked in one step of twenty, and a head's entropy is averaged over
-        # all steps.
-        "head_entropy_coef": {"pick": 0.1},
         "normalize_rewards": True,
         "hidden_sizes": (64, 64),
         "critic_hidden_sizes": (64, 64),
