@@ -22,9 +22,6 @@ PRESETS: dict[str, dict[str, object]] = {
         # With a smaller lambda the policy stops blending early in training.
         "gae_lambda": 0.85,
         "entropy_coef": 0.1,
-        # The shares of the steps in which these heads act are .8, .5 and .06, and a
-        # head's entropy is averaged over all steps.
-        "head_entropy_coef": {"slot": 0.125, "blueprint": 0.19, "blend": 1.7},
         "entropy_schedule": "linear",
         "entropy_coef_final": 0.02,
         "normalize_rewards": True,
