@@ -17,20 +17,15 @@ import pytest
 from purejaxppo.config import Config, Hypers
 from purejaxppo.run import checkpoint, files, process
 
-# Options of XLA, and the values with which a program compiles in a third of the time.
-# Programs of tests run once, on small arrays, so that slower code costs them nothing.
-QUICK: dict[str, int | bool] = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
-_DEFAULT = {
-    "xla_backend_optimization_level": 3,
-    "xla_cpu_parallel_codegen_split_count": 32,
+# Option of XLA -> its default, and the value with which programs compile in a third of
+# the time. Those of tests run once, on small arrays: slower code costs them nothing.
+_OPTIONS: dict[str, tuple[int | bool, int | bool]] = {
+    "xla_backend_optimization_level": (3, 0),
+    "xla_cpu_parallel_codegen_split_count": (32, 1),
 }
 if version("jaxlib") < "0.11":  # from there on XLA refuses the flag
-    QUICK["xla_cpu_use_fusion_emitters"] = False
-    _DEFAULT["xla_cpu_use_fusion_emitters"] = True
-QUICK_FLAGS = " ".join(f"--{name}={str(x).lower()}" for name, x in QUICK.items())
+    _OPTIONS["xla_cpu_use_fusion_emitters"] = (True, False)
+QUICK_FLAGS = " ".join(f"--{n}={str(x).lower()}" for n, (_, x) in _OPTIONS.items())
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -38,7 +33,8 @@ Result = TypeVar("Result")
 
 def users_jit(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """`jax.jit` with XLA's own options, as in a user's process: for comparing bits."""
-    return jax.jit(function, compiler_options=_DEFAULT)
+    defaults = {name: default for name, (default, _) in _OPTIONS.items()}
+    return jax.jit(function, compiler_options=defaults)
 
 
 def small_config(**changes: object) -> Config:

@@ -717,14 +717,13 @@ def test_the_entropy_of_a_rare_head_is_averaged_over_all_valid_samples(setup):
     """One denominator for all heads: a rare head is not pushed harder than others."""
     some = jnp.zeros_like(setup.batch.entropy, bool).at[0, :2].set(True)
     batch = _with_active(setup.batch, cards=some)
-    without, with_bonus = (
-        _measure(setup, batch, _whole(), hypers=_RATE.replace(**changes))
-        for changes in (
-            {"entropy_coef": 0.0},
-            {"entropy_coef": 0.0, "head_entropy_coef": {"cards": 3.0}},
-        )
-    )
-    bonus = float(without.loss - with_bonus.loss)
+
+    @jax.jit
+    def loss(coef):
+        hypers = _RATE.replace(entropy_coef=0.0, head_entropy_coef={"cards": coef})
+        return _measure(setup, batch, _whole(), hypers=hypers).loss
+
+    bonus = float(loss(0.0) - loss(3.0))
     terms = setup.learner.task.policy.log_prob(setup.state.params, batch.stored)
     assert int(terms.active["cards"].sum()) == 2
     valid = jnp.any(jnp.stack(list(terms.active.values())), axis=0)
