@@ -119,6 +119,7 @@ class Trunk(nn.Module):
             if self.layer_norm:
                 x = nn.LayerNorm()(x)
             x = _ACTIVATIONS[self.activation](x)
+            self.sow("intermediates", "hidden", x)  # free unless they are asked for
         return x
 
 

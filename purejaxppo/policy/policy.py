@@ -70,6 +70,8 @@ class Policy(NamedTuple):
       log_prob: (params, stored [L, M]) -> HeadTerms [L, M].
       value: (params, inputs [L, M], carry [M]) -> (value [L, M], carry after each
         step [L, M, H]).
+      hidden: (params, inputs [L, M], carry [M]) -> the outputs of the policy's hidden
+        layers, a list of [..., units].
     """
 
     init: Callable[[jax.Array, PolicyInput], Params]
@@ -82,6 +84,7 @@ class Policy(NamedTuple):
     mode: Callable[[Params, PolicyInput, Carries], tuple[Action, Carries]]
     log_prob: Callable[[Params, Stored], HeadTerms]
     value: Callable[[Params, PolicyInput, Carry], tuple[jax.Array, Carry]]
+    hidden: Callable[[Params, PolicyInput, Carry], list[jax.Array]]
 
 
 def make_policy(heads: Heads, config: Config) -> Policy:
@@ -100,6 +103,7 @@ def make_policy(heads: Heads, config: Config) -> Policy:
         mode=functools.partial(mode, networks),
         log_prob=functools.partial(log_prob, networks),
         value=functools.partial(value, networks),
+        hidden=functools.partial(hidden, networks),
     )
 
 
@@ -222,6 +226,23 @@ def value(
     return _apply(
         critic, params.critic, features, method="value_from_features"
     ), carries
+
+
+def hidden(
+    networks: Networks, params: Params, inputs: PolicyInput, carry: Carry
+) -> list[jax.Array]:
+    """Return the outputs of the hidden layers of the policy, [..., units] each.
+
+    Args:
+      networks, params: the policy.
+      inputs: observations, masks and activity, [L, M].
+      carry: the recurrent state of the policy before the first step, [M, H].
+    """
+    arguments = (inputs.obs, inputs.start, carry)
+    _, variables = networks.actor.apply(
+        {"params": params.policy}, *arguments, mutable=["intermediates"]
+    )
+    return jax.tree.leaves(variables)
 
 
 def _apply(

@@ -207,6 +207,7 @@ def _estimate_metrics(
         "returns/mean": return_mean,
         "returns/std": return_std,
         "value/mean": reduce.mean(value, axis_name=axis_name),
+        "value/max_abs": reduce.maximum(jnp.abs(value), axis_name),
         # NaN, because it is undefined if all returns are equal.
         "value/explained_variance": jnp.where(
             return_std > 0, 1.0 - jnp.square(error_std / return_std), jnp.nan

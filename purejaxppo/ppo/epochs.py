@@ -209,7 +209,11 @@ def _apply(
     params, opt_state = trees.where(
         stop | ~finite, (epoch_state.params, epoch_state.opt_state), (params, opt_state)
     )
-    logged = {"grad_norm": norm}
+    logged = {
+        "grad_norm": norm,
+        "policy/grad_norm": optax.tree.norm(grads.policy),
+        "critic/grad_norm": optax.tree.norm(grads.critic),
+    }
     for head in inputs.task.env.spec.heads:
         own = optax.tree.norm(head_parameters(grads.policy, head))
         # Without a valid sample the head has no gradient, which is not a gradient of 0.

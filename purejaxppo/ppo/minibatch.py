@@ -43,6 +43,8 @@ class Measures(struct.PyTreeNode):
     approx_kl: jax.Array
     entropy_change: jax.Array  # mean absolute change against the rollout policy
     head_entropy: dict[str, jax.Array]  # NaN for a head without a valid sample
+    head_ratio_error: dict[str, jax.Array]  # largest abs(ρ - 1) of the head
+    surrogate: jax.Array  # mean of (ρ - 1) A, the gain that the loss aims at
     ratio: Ratio
     logged: Metrics
 
@@ -137,6 +139,7 @@ def measure(
         name: reduce.mean(terms.entropy[name], active, axis_name)
         for name, active in terms.active.items()
     }
+    head_log_ratio = {n: terms.log_prob[n] - batch.log_prob[n] for n in terms.active}
     logged = parts | {
         "entropy": mean_over_valid(entropy),
         "clip_frac": mean_over_valid(clipped.astype(jnp.float32)),
@@ -146,6 +149,13 @@ def measure(
         approx_kl=mean_over_valid(losses.approx_kl(log_ratio)),
         entropy_change=mean_over_valid(jnp.abs(entropy - batch.entropy)),
         head_entropy=head_entropy,
+        head_ratio_error={
+            name: reduce.maximum(
+                jnp.abs(jnp.where(terms.active[name], jnp.expm1(x), 0.0)), axis_name
+            )
+            for name, x in head_log_ratio.items()
+        },
+        surrogate=mean_over_valid(jnp.expm1(log_ratio) * batch.advantages),
         ratio=_ratio(log_ratio, valid, axis_name),
         logged=logged | _head_metrics(terms, batch, hypers, axis_name),
     )

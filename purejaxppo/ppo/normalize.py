@@ -16,7 +16,7 @@ from purejaxppo.ppo import reduce
 from purejaxppo.ppo.reduce import AxisName
 
 # Observations are clipped to this many standard deviations.
-_CLIP = 10.0
+MAX_NORMALIZED = 10.0
 # Smallest variance to divide by, in squared units of the observation, so that an entry
 # that is nearly constant (std below 0.01) is not scaled up.
 _VARIANCE_FLOOR = 1e-4
@@ -140,7 +140,7 @@ def apply(stats: Statistics | None, obs: Obs) -> Obs:
         leading = (1,) * (x.ndim - mean.ndim)
         mean = mean.reshape(leading + mean.shape)
         std = jnp.sqrt(jnp.maximum(var, _VARIANCE_FLOOR)).reshape(mean.shape)
-        return jnp.clip((x - mean) / std, -_CLIP, _CLIP)
+        return jnp.clip((x - mean) / std, -MAX_NORMALIZED, MAX_NORMALIZED)
 
     return jax.tree.map(normalize_leaf, obs, stats.mean, variance(stats))
 

@@ -28,6 +28,9 @@ from purejaxppo.ppo.types import (
 class EpisodeStats(struct.PyTreeNode):
     """Episode statistics of each step, [T, N]; those of an episode if `done`."""
 
+    reward: jax.Array  # float32, as the environment gave it
+    terminated: jax.Array  # bool
+    truncated: jax.Array  # bool
     done: jax.Array  # bool, the episode ended at this step
     episode_return: jax.Array
     episode_length: jax.Array
@@ -158,6 +161,9 @@ def _one_step(
         final_obs=normalize.apply(state.obs_stats, step.final_obs),
     )
     stats = EpisodeStats(
+        reward=step.reward,
+        terminated=step.terminated,
+        truncated=step.truncated,
         done=step.terminated | step.truncated,
         episode_return=step.episode_return,
         episode_length=step.episode_length,

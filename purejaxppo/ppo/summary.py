@@ -68,6 +68,8 @@ def summarise(outcomes: Outcome, coefficients: Coefficients) -> Summary:
         "ratio/last_epoch_std": summary.last_epoch_ratio_std,
         "ratio/exploded": _total(measures.ratio.exploded, ran),
         "ratio/collapsed": _total(measures.ratio.collapsed, ran),
+        "surrogate/before": measures.surrogate[0, 0],
+        "surrogate/after": _mean(measures.surrogate, last_epoch),
         "update/nonfinite": summary.num_nonfinite,
         "update/epochs": jnp.sum(jnp.any(ran, axis=1)).astype(jnp.float32),
         "update/minibatches": num_ran.astype(jnp.float32),
@@ -77,6 +79,8 @@ def summarise(outcomes: Outcome, coefficients: Coefficients) -> Summary:
     for name, entropy in summary.head_entropy.items():
         logged[f"head/{name}/entropy"] = entropy
         logged[f"head/{name}/entropy_coef"] = coefficients.entropy[name]
+    for name, error in measures.head_ratio_error.items():
+        logged[f"head/{name}/first_ratio_error"] = error[0, 0]
     return summary.replace(logged=logged)
 
 

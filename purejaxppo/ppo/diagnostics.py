@@ -1,0 +1,228 @@
+"""Figures of an update that only a diagnosis needs; they change nothing.
+
+`consistency` compares the batch that the loss was given with the rollout that it came
+from. Each of its figures is 1 (or 0) whatever the task, unless a computation is wrong.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from purejaxppo import trees
+from purejaxppo.config import Hypers
+from purejaxppo.env import Box, Obs, executed
+from purejaxppo.policy.policy import Params
+from purejaxppo.ppo import reduce
+from purejaxppo.ppo.normalize import MAX_NORMALIZED, Statistics
+from purejaxppo.ppo.reduce import AxisName
+from purejaxppo.ppo.rollout import EpisodeStats
+from purejaxppo.ppo.types import Batch, Metrics, Task, Transition
+
+# A continuous action is saturated if it is this close to a bound of [-1, 1].
+_BOUND = 0.99
+# A hidden unit is dead if its output varies by less than this over the observations.
+_DEAD_STD = 0.01
+# A unit of tanh is saturated where its output is larger.
+_SATURATED = 0.99
+_NUM_UNIT_SAMPLES = 256  # enough for shares in per cent
+
+
+def diagnostics(
+    task: Task,
+    before: Params,
+    after: Params,
+    transitions: Transition,
+    batch: Batch,
+    episodes: EpisodeStats,
+    hypers: Hypers,
+) -> Metrics:
+    """Measure what a diagnosis needs of one update.
+
+    Args:
+      task: policy, configuration, and the axis to reduce over.
+      before, after: the parameters before and after the update.
+      transitions: the rollout, [T, N].
+      batch: the training batch that was made of it, [L, M].
+      episodes: the statistics of the episodes, [T, N].
+      hypers: discount and λ.
+    """
+    return (
+        observations(transitions, task.axis_name)
+        | rewards_and_actions(task, transitions, episodes)
+        | network(task, before, after, transitions)
+        | consistency(task, batch, episodes, hypers)
+    )
+
+
+def observations(transitions: Transition, axis_name: AxisName) -> Metrics:
+    """Measure the observations as the policy saw them, over steps and environments.
+
+    `obs/still` is the share of steps that changed no entry of the observation, and
+    `obs/autocorrelation` the correlation of an observation with the one before, both
+    within episodes.
+
+    Args:
+      transitions: the rollout, [T, N].
+      axis_name: the named axis over whose devices to reduce.
+    """
+    obs = _actor_obs(transitions.stored.inputs.obs)
+    obs = obs.reshape((*obs.shape[:2], -1))
+    together = ~transitions.stored.inputs.start[1:]  # both steps are of one episode
+    change = obs[1:] - obs[:-1]
+    mean = reduce.tree_mean(jnp.mean(obs, axis=(0, 1)), axis_name)
+    deviation = jnp.mean(jnp.square(obs - mean[None, None]), axis=(0, 1))
+    variance = reduce.tree_mean(deviation, axis_name)
+    squares = reduce.mean(jnp.mean(jnp.square(change), axis=-1), together, axis_name)
+    still = jnp.all(change == 0.0, axis=-1).astype(jnp.float32)
+    clipped = (jnp.abs(obs) >= MAX_NORMALIZED).astype(jnp.float32)
+    return {
+        "obs/mean": jnp.sqrt(jnp.mean(jnp.square(mean))),
+        "obs/std": jnp.sqrt(jnp.mean(variance)),
+        "obs/clipped": reduce.mean(clipped, axis_name=axis_name),
+        "obs/still": reduce.mean(still, together, axis_name),
+        "obs/autocorrelation": 1.0 - squares / (2.0 * jnp.mean(variance)),
+    }
+
+
+def _actor_obs(obs: Obs) -> jax.Array:
+    return obs["actor"] if isinstance(obs, dict) else obs
+
+
+def rewards_and_actions(
+    task: Task, transitions: Transition, episodes: EpisodeStats
+) -> Metrics:
+    """Measure rewards, ends of episodes, and continuous actions at their bounds.
+
+    Args:
+      task: the heads, and the axis to reduce over.
+      transitions: the rollout, [T, N].
+      episodes: the statistics of the episodes, [T, N].
+    """
+    axis_name, reward = task.axis_name, episodes.reward
+    mean, std = reduce.moments(reward, axis_name=axis_name)
+    metrics = {
+        "rewards/mean": mean,
+        "rewards/std": std,
+        "rewards/max_abs": reduce.maximum(jnp.abs(reward), axis_name),
+        "rewards/nonzero": reduce.mean(
+            (reward != 0.0).astype(jnp.float32), axis_name=axis_name
+        ),
+        "train/terminated": _count(transitions.terminated, axis_name),
+        "train/truncated": _count(transitions.truncated, axis_name),
+    }
+    action = executed(task.env.spec, transitions.stored.action)
+    for name, head in task.env.spec.heads.items():
+        if isinstance(head, Box):
+            at_bound = (jnp.abs(action[name]) > _BOUND).astype(jnp.float32)
+            share = reduce.mean(at_bound, axis_name=axis_name)
+            metrics[f"head/{name}/saturated"] = share
+    return metrics
+
+
+def _count(events: jax.Array, axis_name: AxisName) -> jax.Array:
+    return reduce.total(events.astype(jnp.float32), axis_name)
+
+
+def normalizer(stats: Statistics | None) -> Metrics:
+    """Return how many observations are in the statistics that normalise them."""
+    if stats is None:
+        return {}
+    low, high = stats.count.astype(jnp.float32)
+    return {"obs/samples": low + high * 2.0**32}
+
+
+def network(
+    task: Task, before: Params, after: Params, transitions: Transition
+) -> Metrics:
+    """Measure how far an update moved the parameters, and units that carry nothing.
+
+    Args:
+      task: the policy.
+      before, after: the parameters before and after the update.
+      transitions: the rollout, [T, N], whose last observations the units are given.
+    """
+    change = jax.tree.map(jnp.subtract, after, before)
+    metrics = {
+        f"{part}/update_norm": optax.tree.norm(getattr(change, part))
+        / optax.tree.norm(getattr(before, part))
+        for part in ("policy", "critic")
+    }
+    num_envs = transitions.reward.shape[1]
+    num_steps = max(1, _NUM_UNIT_SAMPLES // num_envs)
+    stored = jax.tree.map(lambda x: x[-num_steps:, :_NUM_UNIT_SAMPLES], transitions)
+    inputs, carry = stored.stored.inputs, stored.stored.carry["actor"]
+    hidden = task.policy.hidden(after, inputs, trees.take(carry, 0))
+    units = [x.reshape(-1, x.shape[-1]) for x in hidden]
+    if not units:
+        return metrics
+    spread = jnp.concatenate([jnp.std(x, axis=0) for x in units])
+    size = jnp.concatenate([jnp.ravel(jnp.abs(x)) for x in units])
+    share = jnp.mean((spread < _DEAD_STD).astype(jnp.float32))
+    metrics["policy/dead_units"] = reduce.tree_mean(share, task.axis_name)
+    if task.config.activation == "tanh":
+        share = jnp.mean((size > _SATURATED).astype(jnp.float32))
+        metrics["policy/saturated_units"] = reduce.tree_mean(share, task.axis_name)
+    return metrics
+
+
+def consistency(
+    task: Task, batch: Batch, episodes: EpisodeStats, hypers: Hypers
+) -> Metrics:
+    """Compare the training batch with the rollout that it was made of.
+
+    From returns and values of the batch follows the reward that estimation must have
+    used: r_t = A_t + V_t - γ V_{t+1} - γ λ A_{t+1} within an episode, and r_t = A_t +
+    V_t at its terminal step, with A = returns - V.
+
+      consistency/rewards     cosine of the angle between these rewards and those that
+                              the environments gave. Not 1: rewards of another sign,
+                              place or time, another γ or λ, or ends that were ignored.
+      consistency/advantages  correlation of the advantages that the loss was given with
+                              A. Not 1: they were changed or reordered.
+      consistency/bootstrap   share of the truncated steps whose return is more than
+                              their reward. 0: truncation is treated as termination.
+
+    Args:
+      task: the configuration, and the axis to reduce over.
+      batch: the training batch, [L, M].
+      episodes: the statistics of the episodes, [T, N].
+      hypers: discount and λ.
+    """
+    axis_name, num_envs = task.axis_name, task.config.num_envs
+    returns, value = (as_steps(x, num_envs) for x in (batch.returns, batch.value))
+    advantages, given = returns - value, episodes.reward
+    later = hypers.gamma * (value[1:] + hypers.gae_lambda * advantages[1:])
+    used = returns[:-1] - jnp.where(episodes.terminated[:-1], 0.0, later)
+    known = ~episodes.truncated[:-1]
+    dot, square_used, square_given = (
+        reduce.total(jnp.where(known, x, 0.0), axis_name)
+        for x in (used * given[:-1], jnp.square(used), jnp.square(given[:-1]))
+    )
+    scale = jnp.where(square_given > 0, dot / square_given, 0.0)
+    rest = jnp.abs(returns - scale * given)
+    threshold = 1e-3 * reduce.mean(jnp.abs(value), axis_name=axis_name)
+    bootstrapped = (rest > threshold).astype(jnp.float32)
+    return {
+        "consistency/rewards": dot / jnp.sqrt(square_used * square_given),
+        "consistency/advantages": _correlation(
+            batch.advantages, batch.returns - batch.value, axis_name
+        ),
+        "consistency/bootstrap": reduce.mean(
+            bootstrapped, episodes.truncated, axis_name
+        ),
+    }
+
+
+def _correlation(x: jax.Array, y: jax.Array, axis_name: AxisName) -> jax.Array:
+    """Return the correlation over all elements; NaN if either is constant."""
+    (mean_x, std_x), (mean_y, std_y) = (
+        reduce.moments(z, axis_name=axis_name) for z in (x, y)
+    )
+    covariance = reduce.mean((x - mean_x) * (y - mean_y), axis_name=axis_name)
+    return covariance / (std_x * std_y)
+
+
+def as_steps(x: jax.Array, num_envs: int) -> jax.Array:
+    """Undo `batch.as_sequences`: [L, T / L * N] -> [T, N]."""
+    x = x.reshape((x.shape[0], -1, num_envs))
+    return jnp.swapaxes(x, 0, 1).reshape((-1, num_envs))
