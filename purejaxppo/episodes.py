@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from purejaxppo import quarantine, trees
-from purejaxppo.env import Action, Env, State, executed
+from purejaxppo.env import Action, Env, Obs, State, executed
 
 # Time limit if neither the environment nor the caller sets one.
 MAX_STEPS = 10_000
@@ -39,12 +39,15 @@ class Played(struct.PyTreeNode):
       length: int32 [E], number of steps.
       metrics: name -> float32 [E], at the last step of each episode.
       ended: bool [E], False if the episode was stopped by `max_steps`.
+      start: float32 [E], mean absolute entry of the first observation: the same
+        figures say that it was the same start.
     """
 
     episode_return: jax.Array
     length: jax.Array
     metrics: dict[str, jax.Array]
     ended: jax.Array
+    start: jax.Array
 
     def figures(self) -> dict[str, jax.Array]:
         """Collect return, length and metrics by name, [E] each."""
@@ -101,6 +104,7 @@ def play(
             length=jnp.zeros((num,), jnp.int32),
             metrics=states.metrics,
             ended=jnp.zeros((num,), bool),
+            start=_start(states.obs, num),
         ),
         step=jnp.zeros((), jnp.int32),
     )
@@ -115,6 +119,11 @@ def play(
         run.played,
         remaining.played,
     )
+
+
+def _start(obs: Obs, num: int) -> jax.Array:
+    rows = jnp.concatenate([x.reshape(num, -1) for x in jax.tree.leaves(obs)], axis=1)
+    return jnp.mean(jnp.abs(rows), axis=1)
 
 
 def _play_until(

@@ -13,7 +13,7 @@ from purejaxppo.config import Hypers
 from purejaxppo.env import Box, Obs, executed
 from purejaxppo.policy.policy import Params
 from purejaxppo.ppo import reduce
-from purejaxppo.ppo.normalize import MAX_NORMALIZED, Statistics
+from purejaxppo.ppo.normalize import MAX_NORMALIZED, Statistics, variance
 from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.rollout import EpisodeStats
 from purejaxppo.ppo.types import Batch, Metrics, Task, Transition
@@ -34,6 +34,7 @@ def diagnostics(
     transitions: Transition,
     batch: Batch,
     episodes: EpisodeStats,
+    return_std: jax.Array,
     hypers: Hypers,
 ) -> Metrics:
     """Measure what a diagnosis needs of one update.
@@ -44,22 +45,24 @@ def diagnostics(
       transitions: the rollout, [T, N].
       batch: the training batch that was made of it, [L, M].
       episodes: the statistics of the episodes, [T, N].
-      hypers: discount and λ.
+      return_std: float32 [], by which rewards should be divided.
+      hypers: discount, λ and the bound of scaled rewards.
     """
     return (
         observations(transitions, task.axis_name)
         | rewards_and_actions(task, transitions, episodes)
         | network(task, before, after, transitions)
-        | consistency(task, batch, episodes, hypers)
+        | consistency(task, batch, episodes, return_std, hypers)
     )
 
 
 def observations(transitions: Transition, axis_name: AxisName) -> Metrics:
     """Measure the observations as the policy saw them, over steps and environments.
 
-    `obs/still` is the share of steps that changed no entry of the observation, and
-    `obs/autocorrelation` the correlation of an observation with the one before, both
-    within episodes.
+    Within episodes, `obs/still` is the share of steps that changed no entry of the
+    observation, `obs/autocorrelation` the correlation of an observation with the one
+    before, and `obs/change_correlation` that of a change with the one before: -0.5 if
+    independent noise is added to observations that change slowly.
 
     Args:
       transitions: the rollout, [T, N].
@@ -71,16 +74,19 @@ def observations(transitions: Transition, axis_name: AxisName) -> Metrics:
     change = obs[1:] - obs[:-1]
     mean = reduce.tree_mean(jnp.mean(obs, axis=(0, 1)), axis_name)
     deviation = jnp.mean(jnp.square(obs - mean[None, None]), axis=(0, 1))
-    variance = reduce.tree_mean(deviation, axis_name)
+    variances = reduce.tree_mean(deviation, axis_name)
     squares = reduce.mean(jnp.mean(jnp.square(change), axis=-1), together, axis_name)
+    products = jnp.mean(change[1:] * change[:-1], axis=-1)
+    products = reduce.mean(products, together[1:] & together[:-1], axis_name)
     still = jnp.all(change == 0.0, axis=-1).astype(jnp.float32)
     clipped = (jnp.abs(obs) >= MAX_NORMALIZED).astype(jnp.float32)
     return {
         "obs/mean": jnp.sqrt(jnp.mean(jnp.square(mean))),
-        "obs/std": jnp.sqrt(jnp.mean(variance)),
+        "obs/std": jnp.sqrt(jnp.mean(variances)),
         "obs/clipped": reduce.mean(clipped, axis_name=axis_name),
         "obs/still": reduce.mean(still, together, axis_name),
-        "obs/autocorrelation": 1.0 - squares / (2.0 * jnp.mean(variance)),
+        "obs/autocorrelation": 1.0 - squares / (2.0 * jnp.mean(variances)),
+        "obs/change_correlation": products / squares,
     }
 
 
@@ -165,8 +171,19 @@ def network(
     return metrics
 
 
+def return_std(stats: Statistics | None) -> jax.Array:
+    """Return the number that rewards are divided by, float32 []; 1 without scaling."""
+    if stats is None:
+        return jnp.ones((), jnp.float32)
+    return jnp.sqrt(jnp.maximum(jnp.asarray(variance(stats)), 1e-8))
+
+
 def consistency(
-    task: Task, batch: Batch, episodes: EpisodeStats, hypers: Hypers
+    task: Task,
+    batch: Batch,
+    episodes: EpisodeStats,
+    return_std: jax.Array,
+    hypers: Hypers,
 ) -> Metrics:
     """Compare the training batch with the rollout that it was made of.
 
@@ -174,9 +191,12 @@ def consistency(
     used: r_t = A_t + V_t - γ V_{t+1} - γ λ A_{t+1} within an episode, and r_t = A_t +
     V_t at its terminal step, with A = returns - V.
 
-      consistency/rewards     cosine of the angle between these rewards and those that
-                              the environments gave. Not 1: rewards of another sign,
-                              place or time, another γ or λ, or ends that were ignored.
+      consistency/rewards     root mean square of the difference of these rewards from
+                              those that the environments gave, relative to the latter.
+                              Not 0: rewards of another scale, place or time, another γ
+                              or λ, advantages that are summed up in another direction,
+                              or ends that were ignored.
+      consistency/sign        cosine of the angle between both. -1: the sign is wrong.
       consistency/advantages  correlation of the advantages that the loss was given with
                               A. Not 1: they were changed or reordered.
       consistency/bootstrap   share of the truncated steps whose return is more than
@@ -186,24 +206,32 @@ def consistency(
       task: the configuration, and the axis to reduce over.
       batch: the training batch, [L, M].
       episodes: the statistics of the episodes, [T, N].
-      hypers: discount and λ.
+      return_std: float32 [], by which rewards should be divided.
+      hypers: discount, λ and the bound of scaled rewards.
     """
     axis_name, num_envs = task.axis_name, task.config.num_envs
     returns, value = (as_steps(x, num_envs) for x in (batch.returns, batch.value))
     advantages, given = returns - value, episodes.reward
+    if task.config.normalize_rewards:
+        limit = hypers.reward_clip
+        given = jnp.clip(given / return_std, -limit, limit)
     later = hypers.gamma * (value[1:] + hypers.gae_lambda * advantages[1:])
     used = returns[:-1] - jnp.where(episodes.terminated[:-1], 0.0, later)
     known = ~episodes.truncated[:-1]
-    dot, square_used, square_given = (
-        reduce.total(jnp.where(known, x, 0.0), axis_name)
-        for x in (used * given[:-1], jnp.square(used), jnp.square(given[:-1]))
-    )
-    scale = jnp.where(square_given > 0, dot / square_given, 0.0)
-    rest = jnp.abs(returns - scale * given)
-    threshold = 1e-3 * reduce.mean(jnp.abs(value), axis_name=axis_name)
-    bootstrapped = (rest > threshold).astype(jnp.float32)
+
+    def product(x: jax.Array, y: jax.Array) -> jax.Array:
+        return reduce.mean(x * y, known, axis_name)
+
+    difference, size = used - given[:-1], product(given[:-1], given[:-1])
+    mean_value = reduce.mean(jnp.abs(value), axis_name=axis_name)
+    # The second term: what float32 cannot tell from 0 where all rewards are 0.
+    unit = jnp.sqrt(size) + 1e-3 * mean_value
+    bootstrapped = (jnp.abs(returns - given) > 1e-3 * mean_value).astype(jnp.float32)
     return {
-        "consistency/rewards": dot / jnp.sqrt(square_used * square_given),
+        "advantages/used_std": reduce.moments(batch.advantages, axis_name=axis_name)[1],
+        "consistency/rewards": jnp.sqrt(product(difference, difference)) / unit,
+        "consistency/sign": product(used, given[:-1])
+        / jnp.sqrt(product(used, used) * size),
         "consistency/advantages": _correlation(
             batch.advantages, batch.returns - batch.value, axis_name
         ),

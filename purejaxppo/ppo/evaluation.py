@@ -109,7 +109,10 @@ def block_statistics(played: Played, num_blocks: int, prefix: str) -> Metrics:
       num_blocks: number of blocks of equal size.
       prefix: the first part of all names.
     """
-    metrics = {f"{prefix}/episode_length": jnp.mean(played.length.astype(jnp.float32))}
+    metrics = {
+        f"{prefix}/episode_length": jnp.mean(played.length.astype(jnp.float32)),
+        f"{prefix}/start": jnp.mean(played.start),
+    }
     figures = {"return": played.episode_return, **played.metrics}
     for name, values in figures.items():
         blocks = jnp.mean(values.reshape(num_blocks, -1), axis=1)

@@ -7,7 +7,7 @@ from purejaxppo import autoreset
 from purejaxppo.config import Config, Hypers
 from purejaxppo.ppo import coefficients as coefficients_lib
 from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.diagnostics import diagnostics, normalizer
+from purejaxppo.ppo.diagnostics import diagnostics, normalizer, return_std
 from purejaxppo.ppo.epochs import run_epochs
 from purejaxppo.ppo.rollout import episode_metrics, is_all_unstable, rollout
 from purejaxppo.ppo.status import count_still, update_status
@@ -52,7 +52,14 @@ def update(
     state, summary = optimise(task, state, batch, hypers, key_epochs)
     metrics = summary.logged | estimates | episode_metrics(task, episodes)
     metrics |= normalizer(obs_stats) | diagnostics(
-        task, before.params, state.params, transitions, batch, episodes, hypers
+        task,
+        before.params,
+        state.params,
+        transitions,
+        batch,
+        episodes,
+        return_std(state.return_stats),
+        hypers,
     )
     still_updates = count_still(
         before.still_updates, summary, _policy_moves(task, before)
