@@ -151,7 +151,7 @@ def _step(env: Env, act: Act[Carry], run: _Running[Carry]) -> _Running[Carry]:
         state=state,
         carry=carry,
         key=run.key,
-        played=Played(
+        played=played.replace(
             episode_return=played.episode_return + reward,
             length=played.length + (~played.ended).astype(jnp.int32),
             metrics=trees.where(played.ended | broken, played.metrics, state.metrics),

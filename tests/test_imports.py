@@ -27,14 +27,15 @@ _LAYERS = [
     ["ppo.gae", "ppo.losses", "ppo.normalize", "ppo.demonstrations"],
     ["ppo.types"],
     ["ppo.coefficients", "ppo.optim", "ppo.rollout"],
-    ["ppo.minibatch", "ppo.batch"],
+    ["ppo.minibatch", "ppo.batch", "ppo.diagnostics"],
     ["ppo.epochs"],
     ["ppo.summary"],
     ["ppo.status", "ppo.evaluation", "ppo.imitation"],
     ["ppo.init", "ppo.update"],
     ["ppo.learner"],
+    ["doctor"],
     ["run"],
-    ["train", "doctor", "export", "sweep", "evaluate", "plot"],
+    ["train", "export", "sweep", "evaluate", "plot"],
     ["console"],
 ]
 _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}

@@ -18,7 +18,8 @@ EXIT_FINDINGS, EXIT_UNREADABLE = 1, 2
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m purejaxppo.doctor",
-        description="Say what is wrong with a run, the most severe first. The exit code "
+        description="Say what is wrong with a run, the most severe first. The exit "
+        "code "
         "is 0 if nothing is, 1 with findings, and 2 if a run cannot be read.",
     )
     parser.add_argument(

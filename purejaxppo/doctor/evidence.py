@@ -36,6 +36,9 @@ class Rule:
       find: (log, limits) -> the evidence, None if the run does not have the fault.
       limits: the thresholds of `find`, by name.
       fatal: no later update can mend it, so that `--strict` stops the run.
+      after: the share of the planned steps before which nothing is said, because a
+        policy that has not learned yet may still do so.
+      updates: the number of updates before which nothing is said.
       meaning: what the evidence means, in words.
       suspect: the likely cause.
       knobs: what to change, the most promising first.
@@ -50,6 +53,8 @@ class Rule:
     knobs: tuple[str, ...]
     source: str
     fatal: bool = False
+    after: float = 0.0
+    updates: int = 5
 
 
 def median(values: np.ndarray) -> float:
@@ -113,6 +118,18 @@ def grade(value: float, low: float, high: float) -> float:
     tiny = 1e-30
     position = np.log(max(value, tiny) / low) / np.log(high / low)
     return float(np.clip(position, 0.0, 1.0))
+
+
+def progress(log: Log) -> float:
+    """Return the share of the planned steps that the run has done; 1 if unknown."""
+    planned = setting(log, "total_timesteps")
+    return 1.0 if log.finished or not planned > 0 else last_step(log) / planned
+
+
+def last_step(log: Log) -> int:
+    """Return the steps of the last update."""
+    steps = log.updates["steps"]
+    return int(steps[-1]) if steps.size else 0
 
 
 def trained(log: Log) -> np.ndarray:

@@ -15,7 +15,9 @@ from purejaxppo.doctor.signs import (
     steps,
 )
 
-_SELF_CHECK = "an identity that holds in every task; the threshold is far above float32's rounding"
+_SELF_CHECK = "an identity of every task; the threshold is far above rounding"
+# The share of a run after which a policy should have begun to learn.
+_LATE = 0.5
 _MEASURED = "thresholds measured, see benchmarks/README.md"
 
 RULES = (
@@ -24,9 +26,11 @@ RULES = (
         fault="log_prob",
         find=steps.unevaluable_log_prob,
         limits={"error": 1e-4},
-        meaning="the loss computes another log-prob than the rollout did, from the same "
+        meaning="the loss computes another log-prob than the rollout did, from the "
+        "same "
         "parameters, so that its gradient is not that of the policy that acted",
-        suspect="a log-prob that cannot be re-evaluated from what the rollout stored: a "
+        suspect="a log-prob that cannot be re-evaluated from what the rollout stored: "
+        "a "
         "mask, recurrent state or normaliser of another step, or an action changed "
         "after it was sampled",
         knobs=(
@@ -36,6 +40,7 @@ RULES = (
         ),
         source="Huang et al. 2022, 37 implementation details, debugging",
         fatal=True,
+        updates=1,
     ),
     Rule(
         fault="learning_rate_zero",
@@ -56,7 +61,8 @@ RULES = (
         find=steps.degenerate_ratio,
         limits={"std": 1e-4, "rate": 0.01, "share": 0.3},
         meaning="the ratio does not depend on the parameters, although steps are taken",
-        suspect="both sides of the ratio are the same computation, or the policy gets no "
+        suspect="both sides of the ratio are the same computation, or the policy gets "
+        "no "
         "gradient",
         knobs=(
             "compare the old log-prob with the stored one, not with a new evaluation",
@@ -99,6 +105,7 @@ RULES = (
             "larger batches: num_envs, num_steps",
         ),
         source="Andrychowicz et al. 2021, section 3.6; Schulman et al. 2017; measured",
+        after=_LATE,
     ),
     Rule(
         fault="too_slow",
@@ -112,6 +119,7 @@ RULES = (
             "use Adam where plain gradient descent was used",
         ),
         source=_MEASURED,
+        after=_LATE,
     ),
     Rule(
         fault="small_batch",
@@ -121,12 +129,13 @@ RULES = (
         suspect="too few environments, or rollouts that are too short",
         knobs=("more num_envs", "more num_steps", "fewer num_minibatches"),
         source="McCandlish et al. 2018, gradient noise; measured",
+        after=_LATE,
     ),
     # --- advantages and returns ----------------------------------------------------
     Rule(
         fault="reward_sign",
         find=batches.reward_sign,
-        limits={"cosine": -0.5, "share": 0.5},
+        limits={"cosine": -0.5, "share": 0.5, "updates": 5},
         meaning="the policy is trained to avoid what the environment rewards",
         suspect="the sign of the reward, between environment and returns",
         knobs=("look for a cost that is used as a reward",),
@@ -193,6 +202,7 @@ RULES = (
         suspect="a gamma that is too small for episodes of this length",
         knobs=("raise gamma to 0.99 or more",),
         source="horizon 1 / (1 - gamma); Andrychowicz et al. 2021, section 3.4",
+        after=_LATE,
     ),
     # --- the critic ----------------------------------------------------------------
     Rule(
@@ -217,6 +227,7 @@ RULES = (
             "normalize_rewards",
         ),
         source=_MEASURED,
+        after=_LATE,
     ),
     Rule(
         fault="value_bound",
@@ -240,6 +251,7 @@ RULES = (
             "longer rollouts: num_steps",
         ),
         source="Andrychowicz et al. 2021, section 3.2; Huang et al. 2022",
+        after=_LATE,
     ),
     # --- the policy ----------------------------------------------------------------
     Rule(
@@ -250,6 +262,7 @@ RULES = (
         suspect="an entropy coefficient that is too large",
         knobs=("lower entropy_coef", "an entropy_schedule that ends lower"),
         source=_MEASURED,
+        after=_LATE,
     ),
     Rule(
         fault="premature_determinism",
@@ -259,6 +272,7 @@ RULES = (
         suspect="an entropy coefficient that is too low, or a first success of a no-op",
         knobs=("raise entropy_coef", "an entropy_floor", "lower learning_rate"),
         source="Ahmed et al. 2019, Understanding the impact of entropy; measured",
+        after=_LATE,
     ),
     Rule(
         fault="saturated_actions",
@@ -269,16 +283,19 @@ RULES = (
         "outside of them",
         knobs=("lower init_std and max_std", 'distribution "tanh_normal"'),
         source=_MEASURED,
+        after=_LATE,
     ),
     Rule(
         fault="dead_units",
         find=policy.dead_units,
         limits={"share": 0.5, "if_learned": 0.9},
         meaning="the network has less capacity than its size says",
-        suspect="an activation or a learning rate that kills units, or observations far "
+        suspect="an activation or a learning rate that kills units, or observations "
+        "far "
         "from unit size",
         knobs=("lower learning_rate", "normalize_observations", 'activation "tanh"'),
         source="Sokar et al. 2023, The dormant neuron phenomenon",
+        after=_LATE,
     ),
     # --- the environment -----------------------------------------------------------
     Rule(
@@ -325,15 +342,18 @@ RULES = (
         fault="noisy_observations",
         find=environment.noisy_observations,
         limits={"jumps": -0.25, "smooth": 0.3},
-        meaning="some of the observations belong to other states, or carry noise that is "
+        meaning="some of the observations belong to other states, or carry noise that "
+        "is "
         "large against what happens in a step",
         suspect="observations in another's place, or a sensor with outliers",
         knobs=(
             "check that observations of environments are not mixed up",
             "filter the observation, or use a recurrent core",
         ),
-        source="independent noise on slow signals: correlation -1/2 of changes; Tambon et "
+        source="independent noise on slow signals: correlation -1/2 of changes; Tambon "
+        "et "
         "al. 2023 (mangled, random)",
+        after=_LATE,
     ),
     Rule(
         fault="normaliser",
@@ -343,6 +363,7 @@ RULES = (
         suspect="statistics of observations that are frozen, or of other observations",
         knobs=("update the statistics after each update", "normalize_observations"),
         source=_MEASURED,
+        after=_LATE,
     ),
     Rule(
         fault="evaluation_seeds",
@@ -359,10 +380,11 @@ RULES = (
         find=outcome.opposite_rewards,
         limits={"rise": 0.1, "size": 0.5},
         meaning="training and evaluation disagree on what is good",
-        suspect="a reward whose sign or meaning differs between training and evaluation",
+        suspect="a reward whose sign or meaning differs between training and "
+        "evaluation",
         knobs=("compare the reward of a wrapper with that of the environment",),
         source=_MEASURED,
-        fatal=False,
+        after=_LATE,
     ),
     Rule(
         fault="worse_than_untrained",
@@ -373,6 +395,7 @@ RULES = (
         suspect="a sign, or steps that are too large",
         knobs=("check the signs of reward and loss", "lower learning_rate"),
         source=_MEASURED,
+        after=_LATE,
     ),
     Rule(
         fault="no_improvement",
@@ -386,13 +409,15 @@ RULES = (
             "longer rollouts, more environments",
         ),
         source="spec, section 8",
+        after=_LATE,
     ),
     Rule(
         fault="collapse",
         find=outcome.collapse,
         limits={"kl": 0.1},
         meaning="the policy left what it had learned",
-        suspect="steps that are too large where the KL has a spike, else a slow drift on "
+        suspect="steps that are too large where the KL has a spike, else a slow drift "
+        "on "
         "noisy advantages",
         knobs=(
             "lower learning_rate, or let it decay",
@@ -401,6 +426,7 @@ RULES = (
             "keep the best checkpoint",
         ),
         source="spec, section 8",
+        after=_LATE,
     ),
     Rule(
         fault="sawtooth",
@@ -410,6 +436,7 @@ RULES = (
         suspect="steps that are too large, or batches that are too small",
         knobs=("lower learning_rate, or let it decay", "larger batches"),
         source="spec, section 8",
+        after=_LATE,
     ),
     Rule(
         fault="brittle",
@@ -419,5 +446,6 @@ RULES = (
         suspect="too little variety in training",
         knobs=("more num_starts", "more num_envs", "look at the blocks one by one"),
         source="spec, section 8",
+        after=_LATE,
     ),
 )

@@ -111,6 +111,20 @@ def update_status(
     return code
 
 
+# The names under which the doctor finds the same, so that it is said once.
+_VERDICTS = {
+    UpdateStatus.RATIO: "log_prob",
+    UpdateStatus.DEGENERATE: "degenerate_ratio",
+    UpdateStatus.NO_VALID_ACTION: "empty_mask",
+    UpdateStatus.UNSTABLE: "unusable_numbers",
+}
+
+
+def verdicts(code: int) -> list[str]:
+    """Return the doctor's names of the faults in a status code."""
+    return [name for flag, name in _VERDICTS.items() if UpdateStatus(code) & flag]
+
+
 def describe(code: int) -> list[str]:
     """Return the messages of the faults in a status code."""
     return [text for flag, text in MESSAGES.items() if UpdateStatus(code) & flag]

@@ -8,16 +8,18 @@ from typing import NotRequired, TypedDict
 import numpy as np
 
 from purejaxppo import trees
+from purejaxppo.doctor import finding as finding_lib
 from purejaxppo.ppo.learner import Learner
-from purejaxppo.ppo.status import FATAL, describe
+from purejaxppo.ppo.status import FATAL, describe, verdicts
 from purejaxppo.ppo.types import Metrics
-from purejaxppo.run import best
+from purejaxppo.run import best, record
 from purejaxppo.run.compiler import Ledger
 from purejaxppo.run.events import Events
 from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress
 from purejaxppo.run.snapshot import Snapshot, duration
 from purejaxppo.run.tables import Row, Table, TableRecord
+from purejaxppo.run.watch import Watch
 
 METRICS = "metrics.csv"
 
@@ -33,6 +35,7 @@ class Metadata(TypedDict):
     seconds: float
     tables: NotRequired[dict[str, TableRecord]]  # since 0.3.0
     config: NotRequired[str]  # checksum of config.json; since 0.3.0
+    findings: NotRequired[list[str]]  # of the doctor, by name; since 0.3.0
 
 
 class Journal:
@@ -44,6 +47,7 @@ class Journal:
       training_seconds: seconds spent in updates, including those before a resume.
       trained_steps: environment steps of all seeds in these updates.
       faults: the messages of all faults so far.
+      watch: what the doctor sees of the run.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Journal:
         self.training_seconds, self.trained_steps = 0.0, 0
         self._seconds_before, self._start = 0.0, time.monotonic()
         self.events: Events | None = None
+        self.watch = Watch(path, record.watched(self.config, learner.task.env.spec))
 
     # --- checkpoints ----------------------------------------------------------------
 
@@ -80,6 +85,7 @@ class Journal:
             "training_seconds": self.training_seconds,
             "trained_steps": self.trained_steps,
             "seconds": self.seconds,
+            "findings": self.watch.said(),
         }
 
     def restore(self, metadata: Metadata) -> None:
@@ -89,6 +95,7 @@ class Journal:
         self.training_seconds = metadata["training_seconds"]
         self.trained_steps = metadata["trained_steps"]
         self._seconds_before, self._start = metadata["seconds"], time.monotonic()
+        self.watch.restore(metadata.get("findings", []))
 
     @property
     def seconds(self) -> float:
@@ -117,6 +124,8 @@ class Journal:
             loss = table.truncate(update, (records or {}).get(table.path.name))
             if loss:
                 self.progress.line(f"warning: {loss}")
+        if update > 0:
+            self.watch.read(self.metrics.path, self.evals.path)
         purge = update * self.config.batch_size + 1 if update > 0 else None
         enabled, warn = self.options.tensorboard, self.progress.line
         self.events = Events(self.path, enabled, purge, warn)
@@ -191,6 +200,7 @@ class Journal:
         speed = {"steps_per_second": steps / seconds}
         rows = [{**row, **speed} for row in self._rows(metrics, first_update, times)]
         self._write(self.metrics, rows)
+        self.watch.add_updates(rows)
         self.progress.show(self._snapshot(rows[-1], per_update))
         return self._report_faults(rows)
 
@@ -205,6 +215,7 @@ class Journal:
         """
         rows = self._rows(trees.unsqueeze(metrics), update, [self.seconds])
         self._write(self.evals, rows)
+        self.watch.add_evals(rows)
         self.last_eval = {n: float(np.mean(np.asarray(x))) for n, x in metrics.items()}
         if update > 0:
             names = (self.worst_name, self.mean_name)
@@ -247,6 +258,21 @@ class Journal:
                 if sentence not in self.faults:
                     self.faults.append(sentence)
                     self.progress.line(f"FAULT {text}")
+            self.watch.skip(verdicts(status))
+        return reason
+
+    def report_findings(self) -> str:
+        """Print what the doctor finds for the first time.
+
+        Returns:
+          with `strict` the first fatal finding, for which training must stop; else "".
+        """
+        reason = ""
+        for seed, finding in self.watch.new_findings():
+            text = f"seed {seed}: {finding_lib.sentence(finding)}"
+            self.progress.line(f"FINDING {text}")
+            if finding.fatal and self.options.strict and not reason:
+                reason = text
         return reason
 
     # --- the end --------------------------------------------------------------------
@@ -272,4 +298,5 @@ class Journal:
             "seconds": self.seconds,
             "compile_seconds": ledger,
             "faults": sorted(self.faults),
+            "findings": self.watch.said(),
         }

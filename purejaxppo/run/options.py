@@ -53,7 +53,7 @@ class ResumableOptions:
     """Options that may be changed when a run is resumed; no result depends on them."""
 
     strict: bool = False
-    """Stop with exit code 3 at the first update that has a fault."""
+    """Stop with exit code 3 at the first fault, or fatal finding of the doctor."""
     checkpoint_every: Annotated[int, Whole(0)] = 0
     """Updates between checkpoints, in addition to those at evaluations; 0 for none."""
     checkpoint_seconds: Annotated[float, Number(1e-3, 1e9, off=math.inf)] = 60.0

@@ -6,6 +6,7 @@ config, hypers     the configuration
 options            the options of the run
 sources            name of a value -> its source: default, preset or flag
 env_version        version of the environment's behaviour; 1 if it is missing
+environment        name, time limit and success metric of the environment
 ...                see `folder.provenance`
 """
 
@@ -122,9 +123,30 @@ def write(
         "options": _encode(options),
         "sources": resolved.sources,
         "env_version": spec.version,
+        "environment": _environment(spec),
         **provenance(command),
     }
     write_json(path / _CONFIG, record)
+
+
+def _environment(spec: EnvSpec) -> Record:
+    return {
+        "name": spec.name,
+        "max_episode_steps": spec.max_episode_steps,
+        "success": spec.success,
+    }
+
+
+def watched(config: Config, spec: EnvSpec) -> Record:
+    """Return what the doctor knows of a configuration, by name.
+
+    Args:
+      config: the configuration of the run.
+      spec: the specification of its environment.
+    """
+    plain = _encode(config)
+    del plain["hypers"]
+    return plain | _encode(config.hypers) | _environment(spec)
 
 
 def read(path: Path, field: str = "resume") -> Record:

@@ -196,6 +196,7 @@ class Runner:
             evaluated = update in self.config.eval_points
             if evaluated and update > before:
                 self.evaluate_and_log(state, update)
+            reason = reason or self.journal.report_findings()
             stopping = interrupt.requested and update < self.config.num_updates
             if reason or stopping:
                 self.saver.save_last(state, update)

@@ -18,7 +18,32 @@ from purejaxppo.doctor.log import Log, column
 
 
 def reward_sign(log: Log, limits: Limits) -> Evidence | None:
-    """The loss was given rewards of the opposite sign."""
+    """The returns were made of rewards of the opposite sign."""
+    return _sign_in_returns(log, limits) or _sign_in_episodes(log, limits)
+
+
+def _sign_in_episodes(log: Log, limits: Limits) -> Evidence | None:
+    """The rewards of training have another sign than the returns of its episodes."""
+    length = column(log.updates, "train/episode_length")
+    expected = column(log.updates, "train/episode_return") / length
+    reward = column(log.updates, "rewards/mean")
+    known = np.isfinite(expected * reward)
+    if known.sum() < limits["updates"] or np.all(expected[known] == 0.0):
+        return None
+    x, y = expected[known], reward[known]
+    cosine = float(np.sum(x * y) / np.sqrt(np.sum(x * x) * np.sum(y * y)))
+    if not cosine < limits["cosine"]:
+        return None
+    return Evidence(
+        0.99,
+        "rewards/mean",
+        everywhere(log),
+        f"the mean reward that training was given is {median(y):.3g}, that of its "
+        f"episodes {median(x):.3g}",
+    )
+
+
+def _sign_in_returns(log: Log, limits: Limits) -> Evidence | None:
     sign = column(log.updates, "consistency/sign")
     wrong = sign < limits["cosine"]
     known = np.isfinite(sign)

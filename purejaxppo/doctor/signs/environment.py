@@ -29,7 +29,8 @@ def unusable_numbers(log: Log, limits: Limits) -> Evidence | None:
         0.55 + 0.4 * grade(max(fraction, 1e-9), limits["low"], limits["high"]),
         "train/unstable",
         span(log, bad),
-        f"{count.sum():,.0f} steps had an observation or a reward that is not finite or "
+        f"{count.sum():,.0f} steps had an observation or a reward that is not finite "
+        f"or "
         f"above 1e8, in {share(bad):.0%} of the updates",
     )
 
@@ -58,7 +59,8 @@ def no_valid_action(log: Log, limits: Limits) -> Evidence | None:
         0.91,
         "train/no_valid_action",
         span(log, bad),
-        f"the mask of an active head allowed too few actions at {count.sum():,.0f} steps",
+        f"the mask of an active head allowed too few actions at {count.sum():,.0f} "
+        f"steps",
     )
 
 
@@ -109,7 +111,8 @@ def normaliser(log: Log, limits: Limits) -> Evidence | None:
         0.85 if frozen else 0.55,
         "obs/samples" if frozen else "obs/std",
         everywhere(log),
-        f"the statistics of observations have {samples[-1]:,.0f} samples at the end and "
+        f"the statistics of observations have {samples[-1]:,.0f} samples at the end "
+        f"and "
         f"had {samples[0]:,.0f} at the start; normalised observations have a standard "
         f"deviation of {spread:.2g}, and {clipped:.0%} of them are clipped",
     )

@@ -61,7 +61,8 @@ def no_improvement(log: Log, limits: Limits) -> Evidence | None:
         found.metric,
         _span(found),
         f"the return is {found.last:.4g} at the end and was {found.first:.4g} at the "
-        f"start, with an entropy of {median(entropy):.2f} and a KL of {kl:.1g} an update",
+        f"start, with an entropy of {median(entropy):.2f} and a KL of {kl:.1g} an "
+        f"update",
     )
 
 
