@@ -128,7 +128,9 @@ def read_csv(path: Path) -> Columns:
         lines = csv.reader(line.replace("\0", "") for line in file)
         names = next(lines, [])
         rows = [row for fields in lines if (row := _numbers(fields, len(names)))]
-    table = np.array(rows, np.float64).reshape(-1, len(names))
+    if not rows:
+        return {}
+    table = np.array(rows, np.float64)
     columns = dict(zip(names, table.T, strict=True))
     return rename(columns) if "steps" not in columns else columns
 

@@ -25,7 +25,7 @@ def run(flags: str, seed: int, num_seeds: int, folder: Path) -> None:
       num_seeds: how many of them, in one run.
       folder: the run's folder.
     """
-    own = f"--seed {seed} --num-seeds {num_seeds} --no-tensorboard --checkpoint-every 0"
+    own = f"--seed {seed} --num-seeds {num_seeds} --no-tensorboard --no-report"
     text = io.StringIO()
     with contextlib.redirect_stderr(text):
         code = train.main([*flags.split(), *own.split(), "--run-dir", str(folder)])
