@@ -211,7 +211,9 @@ def record(
         run, action = step(run)
         states.append(_first_on_host(run.state))
         actions.append(_first_on_host(action))
-    return Recorded(_stack(states), _stack(actions), float(run.played.episode_return[0]))
+    return Recorded(
+        _stack(states), _stack(actions), float(run.played.episode_return[0])
+    )
 
 
 def _first_on_host(tree: Tree) -> Tree:

@@ -79,9 +79,7 @@ def evaluate_run(
     )
     if video is not None or gif is not None:
         show(policy, video, gif, video_episodes, deterministic=not stochastic)
-    metrics = evaluate_policy(
-        policy, deterministic=not stochastic, episodes=episodes
-    )
+    metrics = evaluate_policy(policy, deterministic=not stochastic, episodes=episodes)
     try:
         folder.write_json(run / "evaluation.json", metrics)
     except OSError as error:

@@ -1,5 +1,6 @@
 """A Gantt chart of an episode: jobs on machines, and each job against its deadline."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -79,16 +80,14 @@ def draw(boards: Board, steps: Sequence[int], limits: Limits) -> Iterator[np.nda
     started = schedule(boards, limits)
     for step in steps:
         bars = [bar for bars in started[:step] for bar in bars]
-        yield picture(WIDTH, HEIGHT, lambda f: _chart(f, boards, step, bars, limits))  # noqa: B023
+        chart = functools.partial(_chart, bars=bars, limits=limits)
+        yield picture(WIDTH, HEIGHT, functools.partial(chart, board=_at(boards, step)))
 
 
-def _chart(
-    figure: Any, boards: Board, step: int, bars: list[Bar], limits: Limits
-) -> None:
+def _chart(figure: Any, board: Board, bars: list[Bar], limits: Limits) -> None:
     """Draw machines above and jobs below, on one axis of time."""
     top = figure.add_axes((0.1, 0.6, 0.88, 0.28))
     bottom = figure.add_axes((0.1, 0.09, 0.88, 0.45), sharex=top)
-    board = _at(boards, step)
     _machines(top, board, bars, limits)
     _jobs(bottom, board, bars)
     for axis in (top, bottom):
@@ -137,14 +136,16 @@ def _color(bar: Bar, board: Board) -> tuple[str, float]:
 
 def _machines(axis: Any, board: Board, bars: list[Bar], limits: Limits) -> None:
     """Draw each job as a block: its duration wide, its need of resource high."""
+    units = [(bar, lane) for bar in bars for lane in bar.lanes]
+    axis.barh(
+        [bar.machine * (limits.capacity + 1) + lane for bar, lane in units],
+        [bar.end - bar.start for bar, _ in units],
+        left=[bar.start for bar, _ in units],
+        height=1.0,
+        align="edge",
+        color=[_color(bar, board) for bar, _ in units],
+    )
     for bar in bars:
-        for lane in bar.lanes:
-            bottom = bar.machine * (limits.capacity + 1) + lane
-            axis.broken_barh(
-                [(bar.start, bar.end - bar.start)],
-                (bottom, 1),
-                facecolor=_color(bar, board),
-            )
         low, high = bar.lanes[0], bar.lanes[-1]
         if high - low == len(bar.lanes) - 1:  # an outline only around what is one block
             place = bar.start, bar.machine * (limits.capacity + 1) + low
@@ -170,16 +171,21 @@ def _outline(axis: Any, place: tuple[float, float], width: int, height: int) -> 
 def _jobs(axis: Any, board: Board, bars: list[Bar]) -> None:
     """Draw a row per job: its window from arrival to deadline, and when it runs."""
     instance = board.instance
-    for job in np.flatnonzero(instance.arrival <= board.time):
-        window = instance.arrival[job], instance.deadline[job] - instance.arrival[job]
-        axis.broken_barh([window], (job + 0.1, 0.8), facecolor=GREY, alpha=0.3)
-        axis.plot([instance.deadline[job]] * 2, [job, job + 1], color="black", lw=1.2)
-        if board.start[job] == LOST:
-            middle = instance.arrival[job] + window[1] / 2
-            axis.plot(middle, job + 0.5, "x", color=RED, markersize=6, mew=2)
-    for bar in bars:
-        run = bar.start, bar.end - bar.start
-        axis.broken_barh([run], (bar.job + 0.1, 0.8), facecolor=_color(bar, board))
+    known = np.flatnonzero(instance.arrival <= board.time)
+    arrival, deadline = instance.arrival[known], instance.deadline[known]
+    rows = {"height": 0.8, "align": "center"}
+    axis.barh(known + 0.5, deadline - arrival, left=arrival, color=(GREY, 0.3), **rows)
+    axis.vlines(deadline, known, known + 1, color="black", lw=1.2)
+    lost = np.flatnonzero(board.start == LOST)
+    middle = (instance.arrival[lost] + instance.deadline[lost]) / 2
+    axis.plot(middle, lost + 0.5, "x", color=RED, markersize=6, mew=2)
+    axis.barh(
+        [bar.job + 0.5 for bar in bars],
+        [bar.end - bar.start for bar in bars],
+        left=[bar.start for bar in bars],
+        color=[_color(bar, board) for bar in bars],
+        **rows,
+    )
     axis.set_ylim(len(instance.weight), 0)
     axis.set_yticks([])
     axis.set_ylabel("jobs, earliest deadline first", fontsize=8)
@@ -197,7 +203,13 @@ def _legend(figure: Any) -> None:
             Patch(color=GREY, alpha=0.3),
             Line2D([], [], color="black", marker="|", linestyle="", markersize=9),
         ],
-        ["on time", "late", "lost", "from arrival ...", "... to deadline"],
+        [
+            "on time (darker: more weight)",
+            "late",
+            "lost",
+            "from arrival",
+            "to deadline",
+        ],
         loc="upper left",
         bbox_to_anchor=(0.0, 0.955),
         ncols=5,

@@ -39,7 +39,9 @@ def check_files(video: Path | None, gif: Path | None) -> None:
         if path.suffix.lower() != suffix:
             raise ConfigError(field, str(path), f"a file whose name ends in {suffix}")
         if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise ConfigError(field, str(path), "a file in a folder that can be written")
+            raise ConfigError(
+                field, str(path), "a file in a folder that can be written"
+            )
     if video is not None and importlib.util.find_spec("imageio_ffmpeg") is None:
         allowed = "--gif alone, until purejaxppo[video] is installed (imageio-ffmpeg)"
         raise ConfigError("video", str(video), allowed)
