@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -46,22 +47,27 @@ def _camera() -> mujoco.MjvCamera:
     return camera
 
 
-def _renderer(model: mujoco.MjModel) -> mujoco.Renderer:
+def _renderer(model: mujoco.MjModel) -> Any:
     """Make a renderer that needs no screen."""
-    if sys.platform == "linux" and not os.environ.get("MUJOCO_GL"):
+    given = os.environ.get("MUJOCO_GL")
+    if sys.platform == "linux" and not given:
         os.environ["MUJOCO_GL"] = choose_gl()
     try:
         # MuJoCo has read MUJOCO_GL when it was imported, before anything was drawn.
-        from mujoco.rendering.classic import gl_context
+        from mujoco.rendering.classic import gl_context, renderer
 
         importlib.reload(gl_context)
-        return mujoco.Renderer(model, HEIGHT, WIDTH)
+        return renderer.Renderer(model, HEIGHT, WIDTH)
     except Exception as error:  # the bindings of OpenGL raise errors of many types
+        reason = str(error).partition("\n")[0]
         allowed = (
             "egl or osmesa with its library, which Debian's libegl1 and "
-            f"libgl1-mesa-dri, or libosmesa6, install ({type(error).__name__}: {error})"
+            f"libgl1-mesa-dri, or libosmesa6, install ({reason})"
         )
         raise ConfigError("MUJOCO_GL", os.environ.get("MUJOCO_GL"), allowed) from None
+    finally:  # else no process started from here could import MuJoCo after a failure
+        if not given:
+            os.environ.pop("MUJOCO_GL", None)
 
 
 def choose_gl() -> str:
