@@ -126,7 +126,7 @@ def draw(
 def _table(figure: Any, shown: Battle, limits: Limits) -> None:
     """Draw a column of turns for each combat."""
     columns = figure.subplots(1, limits.num_combats, squeeze=False)[0]
-    figure.subplots_adjust(0.035, 0.03, 0.995, 0.74, 0.1)
+    figure.subplots_adjust(0.045, 0.03, 0.995, 0.74, 0.1)
     by_combat = [[t for t in shown.turns if t.combat == i] for i in range(len(columns))]
     rows = max(TURNS_SHOWN, *map(len, by_combat))
     for index, (axis, turns) in enumerate(zip(columns, by_combat, strict=True)):
@@ -139,7 +139,7 @@ def _table(figure: Any, shown: Battle, limits: Limits) -> None:
         _title(axis, shown, index, limits)
         for row, turn in enumerate(turns):
             _turn(axis, row, turn, limits)
-    columns[0].set_ylabel("turn", fontsize=8, labelpad=1)
+    columns[0].set_ylabel("turn", fontsize=8, labelpad=3)
     figure.suptitle(_summary(shown, limits), x=0.01, ha="left", fontsize=11)
     _legend(figure)
 
