@@ -6,11 +6,12 @@ of the `State` in which the action is chosen.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 Obs = jax.Array | dict[str, jax.Array]  # [D], or "actor" and "critic" arrays
@@ -117,7 +118,8 @@ class State(struct.PyTreeNode):
 class Env(Protocol):
     """`reset` and `step` are pure, keep shapes and dtypes, and work under vmap.
 
-    An environment that also has a scripted expert is a `DemonstratedEnv`.
+    An environment that also has a scripted expert is a `DemonstratedEnv`; one that
+    draws itself, for videos, is a `RenderedEnv`.
     """
 
     @property
@@ -149,3 +151,29 @@ class DemonstratedEnv(Env, Protocol):
     """
 
     def demonstrator(self, state: State) -> Action: ...
+
+
+@runtime_checkable
+class RenderedEnv(Env, Protocol):
+    """An environment that draws its episodes, for videos and reports.
+
+    `seconds_per_step` is how long a video shows a step.
+    """
+
+    @property
+    def seconds_per_step(self) -> float: ...
+
+    def render(
+        self, states: State, actions: Action, steps: Sequence[int]
+    ) -> Iterable[np.ndarray]:
+        """Draw an episode of T steps at some of them: uint8 [H, W, 3] for each.
+
+        It runs on the host, outside of jit.
+
+        Args:
+          states: [T + 1], NumPy arrays; typed random keys are replaced by their data.
+          actions: [T], NumPy arrays; actions[t] led from states[t] to states[t + 1].
+          steps: indices into `states`, ascending. A picture may also show what was
+            before its step, but nothing that comes after.
+        """
+        ...

@@ -5,10 +5,11 @@ gradients. Steps after the end of an episode are not counted.
 """
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from purejaxppo import quarantine, trees
@@ -22,6 +23,7 @@ MAX_STEPS = 10_000
 # the action at step i would use a key that `reset` may have used already.
 ACTION_STREAM = 2**31 - 1
 
+Tree = TypeVar("Tree")
 Carry = TypeVar("Carry")
 # (carry, states [E], start bool [E], keys [E]) -> (actions [E], carry). `start` is True
 # at the first step of an episode; every leaf of the carry has the leading axis E.
@@ -90,24 +92,9 @@ def play(
       carry: the first carry of `act`, leaves [E, ...]; () if it has none.
       max_steps: time limit in steps; None for the environment's, or `MAX_STEPS`.
     """
-    num = keys.shape[0]
-    num_last = num // 4
+    num_last = keys.shape[0] // 4
     limit = max_steps or env.spec.max_episode_steps or MAX_STEPS
-    states = jax.vmap(env.reset)(keys)
-    states = states.replace(obs=quarantine.replace_unusable(states.obs))
-    run = _Running(
-        state=states,
-        carry=carry,
-        key=jax.vmap(jax.random.fold_in, (0, None))(keys, ACTION_STREAM),
-        played=Played(
-            episode_return=jnp.zeros((num,), jnp.float32),
-            length=jnp.zeros((num,), jnp.int32),
-            metrics=states.metrics,
-            ended=jnp.zeros((num,), bool),
-            start=_start(states.obs, num),
-        ),
-        step=jnp.zeros((), jnp.int32),
-    )
+    run = _begin(env, keys, carry)
     run = _play_until(env, act, run, num_last, limit)
     if not num_last:
         return run.played
@@ -126,6 +113,26 @@ def _start(obs: Obs, num: int) -> jax.Array:
     return jnp.mean(jnp.abs(rows), axis=1)
 
 
+def _begin(env: Env, keys: jax.Array, carry: Carry) -> _Running[Carry]:
+    """Reset one environment for each key."""
+    num = keys.shape[0]
+    states = jax.vmap(env.reset)(keys)
+    states = states.replace(obs=quarantine.replace_unusable(states.obs))
+    return _Running(
+        state=states,
+        carry=carry,
+        key=jax.vmap(jax.random.fold_in, (0, None))(keys, ACTION_STREAM),
+        played=Played(
+            episode_return=jnp.zeros((num,), jnp.float32),
+            length=jnp.zeros((num,), jnp.int32),
+            metrics=states.metrics,
+            ended=jnp.zeros((num,), bool),
+            start=_start(states.obs, num),
+        ),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
 def _play_until(
     env: Env, act: Act[Carry], run: _Running[Carry], num_left: int, limit: int
 ) -> _Running[Carry]:
@@ -134,20 +141,26 @@ def _play_until(
     def must_continue(run: _Running[Carry]) -> jax.Array:
         return (jnp.sum(~run.played.ended) > num_left) & (run.step < limit)
 
-    return jax.lax.while_loop(must_continue, lambda run: _step(env, act, run), run)
+    return jax.lax.while_loop(must_continue, lambda run: _step(env, act, run)[0], run)
 
 
-def _step(env: Env, act: Act[Carry], run: _Running[Carry]) -> _Running[Carry]:
-    """Step every environment; the results of ended episodes do not change."""
+def _step(
+    env: Env, act: Act[Carry], run: _Running[Carry]
+) -> tuple[_Running[Carry], Action]:
+    """Step every environment; the results of ended episodes do not change.
+
+    The second result is the executed actions.
+    """
     played = run.played
     keys = jax.vmap(jax.random.fold_in, (0, None))(run.key, run.step)
     start = jnp.full(played.ended.shape, run.step == 0)
     action, carry = act(run.carry, run.state, start, keys)
-    state = jax.vmap(env.step)(run.state, executed(env.spec, action))
+    action = executed(env.spec, action)
+    state = jax.vmap(env.step)(run.state, action)
     broken = ~jax.vmap(quarantine.is_usable)((state.obs, state.reward))
     # A selection, not a product: the reward after an episode's end may be NaN.
     reward = jnp.where(played.ended | broken, 0.0, state.reward)
-    return _Running(
+    run = _Running(
         state=state,
         carry=carry,
         key=run.key,
@@ -159,6 +172,71 @@ def _step(env: Env, act: Act[Carry], run: _Running[Carry]) -> _Running[Carry]:
         ),
         step=run.step + 1,
     )
+    return run, action
+
+
+class Recorded(NamedTuple):
+    """One episode of T steps on the host, as `RenderedEnv.render` takes it.
+
+    Attributes:
+      states: [T + 1], NumPy arrays; typed random keys are replaced by their data.
+      actions: [T], NumPy arrays, as they were executed.
+      episode_return: undiscounted sum of rewards.
+    """
+
+    states: State
+    actions: Action
+    episode_return: float
+
+    @property
+    def length(self) -> int:
+        return len(self.states.reward) - 1
+
+
+def record(
+    env: Env,
+    act: Act[Carry],
+    key: jax.Array,
+    carry: Carry,
+    *,
+    max_steps: int | None = None,
+) -> Recorded:
+    """Play one episode as `play` does, and keep all of its states and actions.
+
+    It steps on the host, because the length is not known before.
+
+    Args:
+      env: one environment.
+      act: as for `play`; it is called with E = 1.
+      key: the key of the episode, [].
+      carry: the first carry of `act`, leaves [1, ...]; () if it has none.
+      max_steps: time limit in steps; None for the environment's, or `MAX_STEPS`.
+    """
+    limit = max_steps or env.spec.max_episode_steps or MAX_STEPS
+    step = jax.jit(lambda run: _step(env, act, run))
+    run = jax.jit(lambda keys, carry: _begin(env, keys, carry))(key[None], carry)
+    states, actions = [_first_on_host(run.state)], []
+    while not run.played.ended[0] and len(actions) < limit:
+        run, action = step(run)
+        states.append(_first_on_host(run.state))
+        actions.append(_first_on_host(action))
+    return Recorded(
+        _stack(states), _stack(actions), float(run.played.episode_return[0])
+    )
+
+
+def _first_on_host(tree: Tree) -> Tree:
+    """Return the first of E environments as NumPy arrays, random keys as their data."""
+
+    def data(x: jax.Array) -> jax.Array:
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(x) if is_key else x
+
+    return jax.tree.map(lambda x: x[0], jax.device_get(jax.tree.map(data, tree)))
+
+
+def _stack(trees: list[Tree]) -> Tree:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def play_baseline(

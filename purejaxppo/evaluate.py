@@ -23,7 +23,14 @@ from purejaxppo.errors import (
     StorageError,
 )
 from purejaxppo.run import folder
-from purejaxppo.run.trained import Which, evaluate
+from purejaxppo.run.trained import (
+    TrainedPolicy,
+    Which,
+    check_episodes,
+    evaluate_policy,
+    load_policy,
+)
+from purejaxppo.run.video import check_files, film, record, write
 
 if __name__ != "__main__":
     raise ImportError(
@@ -41,6 +48,9 @@ def evaluate_run(
     env: str | None = None,
     distribution: str | None = None,
     trust_env: bool = False,
+    video: Path | None = None,
+    gif: Path | None = None,
+    video_episodes: int = 2,
 ) -> int:
     """Evaluate a run's policy on its fixed seed blocks, and write RUN/evaluation.json.
 
@@ -53,17 +63,23 @@ def evaluate_run(
       env: The run's environment, needed where it is a package.module:factory.
       distribution: The same for the factory of its distribution.
       trust_env: Import whatever the run names.
+      video: MP4 file for a video of the first episodes (purejaxppo[video]).
+      gif: GIF file for the same.
+      video_episodes: How many episodes a video shows.
     """
-    metrics = evaluate(
+    check_episodes(episodes)
+    check_files(video, gif)
+    policy = load_policy(
         run,
         which,
-        deterministic=not stochastic,
-        episodes=episodes,
-        seed_index=seed_index,
+        seed_index,
         env=env,
         distribution=distribution,
         trust_env=trust_env,
     )
+    if video is not None or gif is not None:
+        show(policy, video, gif, video_episodes, deterministic=not stochastic)
+    metrics = evaluate_policy(policy, deterministic=not stochastic, episodes=episodes)
     try:
         folder.write_json(run / "evaluation.json", metrics)
     except OSError as error:
@@ -73,6 +89,31 @@ def evaluate_run(
         for name, value in metrics.items():
             print(f"{name:<{width}}  {value:.4f}")
     return EXIT_OK
+
+
+def show(
+    policy: TrainedPolicy,
+    video: Path | None,
+    gif: Path | None,
+    num_episodes: int,
+    *,
+    deterministic: bool,
+) -> None:
+    """Write a video of the first episodes, and print how they went.
+
+    Args:
+      policy: the loaded policy.
+      video: the MP4 file, or None.
+      gif: the GIF file, or None.
+      num_episodes: how many episodes it shows.
+      deterministic: take the mode of the policy; if False, sample.
+    """
+    played = record(policy, num_episodes, deterministic=deterministic)
+    write(film(policy.learner.task.env, played), video, gif)
+    for path in filter(None, (video, gif)):
+        told = [f"return {x.episode_return:.2f} in {x.length} steps" for x in played]
+        # The standard output is the table of metrics alone.
+        print(f"{path}: {', '.join(told)}", file=sys.stderr)
 
 
 def main() -> int:

@@ -1,15 +1,17 @@
 """The card battle as an environment: observation, masks, activity, bookkeeping."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from purejaxppo.env import Action, Choice, Discrete, EnvSpec, Head, State
 from purejaxppo.errors import UnknownName, whole_number
 
-from . import rules
+from . import render, rules
 from .cards import FOES, NUM_KINDS
 from .rules import Limits, Run
 
@@ -115,6 +117,20 @@ class Deck:
             invalid=data.invalid + (~done).astype(jnp.int32),
         )
         return self._state(data, next_run.combat - run.combat)
+
+    @property
+    def seconds_per_step(self) -> float:
+        return render.SECONDS_PER_STEP
+
+    def render(
+        self, states: State, actions: Action, steps: Sequence[int]
+    ) -> Iterable[np.ndarray]:
+        """Draw a table of the turns played so far; see `RenderedEnv`.
+
+        Args:
+          states, actions, steps: see `RenderedEnv`.
+        """
+        return render.draw(states.data.run, actions, steps, self.limits)
 
     def _state(self, data: Data, won: jax.Array) -> State:
         run, limits = data.run, self.limits

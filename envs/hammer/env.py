@@ -4,6 +4,7 @@ The task and its sources are described in README.md.
 """
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import chex
 import jax
@@ -24,6 +25,7 @@ from .protocol import GOAL, PROTOCOLS, Protocol
 REWARDS = ("sparse", "dense", "success")
 
 ACTION_SCALE = 0.01  # metres that the mocap body moves for an action of 1
+CONTROL_SECONDS = 0.0125  # of a control step
 DRIVEN = 0.09  # metres of the nail's slide, at most 0.1, for Meta-World's success
 HAMMER_LOW, HAMMER_HIGH = (-0.1, 0.4), (0.1, 0.5)
 
@@ -75,6 +77,24 @@ class HammerEnv:
         """Return the scripted expert's action."""
         assert not isinstance(state.obs, dict)
         return {"arm": demonstrator.act(state.obs)}
+
+    @property
+    def seconds_per_step(self) -> float:
+        """The time for which a video shows a decision: twice the real one."""
+        return 2.0 * self.protocol.action_repeat * CONTROL_SECONDS
+
+    def render(
+        self, states: State, actions: Action, steps: Sequence[int]
+    ) -> Iterable[np.ndarray]:
+        """Draw the arm, the hammer and the nail; see `RenderedEnv`.
+
+        Args:
+          states, actions, steps: see `RenderedEnv`.
+        """
+        from . import render  # only where pictures are drawn: training needs no OpenGL
+
+        del actions
+        return render.draw(states.data.physics.qpos[step] for step in steps)
 
     def reset(self, key: jax.Array) -> State:
         """Take a precomputed start state, and move the hammer to a random place."""

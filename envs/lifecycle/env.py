@@ -1,16 +1,18 @@
 """The lifecycle of seeds as an environment: heads, masks, readings, bookkeeping."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from purejaxppo import trees
 from purejaxppo.env import Action, Discrete, EnvSpec, State
 from purejaxppo.errors import ConfigError, whole_number
 
-from . import rules
+from . import render, rules
 from .rules import Limits, Seeds
 
 WAIT, GERMINATE, BLEND, CULL = range(4)
@@ -104,6 +106,26 @@ class Lifecycle:
             counts={k: counts[k] + events[k].astype(jnp.float32) for k in _COUNTS},
         )
         return self._state(data, key_readings, reward)
+
+    @property
+    def seconds_per_step(self) -> float:
+        return render.SECONDS_PER_STEP
+
+    def render(
+        self, states: State, actions: Action, steps: Sequence[int]
+    ) -> Iterable[np.ndarray]:
+        """Draw the seeds in their slots over time; see `RenderedEnv`.
+
+        Args:
+          states, actions, steps: see `RenderedEnv`.
+        """
+        seeds = states.data.seeds
+        before = jax.tree.map(lambda x: x[:-1], seeds)
+        # The key draws the vigour of new seeds, which is read from the next state.
+        apply = jax.jit(jax.vmap(self._apply, (0, 0, None)))
+        acted, _, applied = jax.device_get(apply(before, actions, jax.random.key(0)))
+        garden = render.Garden(seeds, acted, applied, actions, states.data.total)
+        return render.draw(garden, steps, self.limits)
 
     def _apply(
         self, seeds: Seeds, action: Action, key: jax.Array

@@ -1,16 +1,17 @@
 """The scheduler as an environment: observation, masks, reward, bookkeeping."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from purejaxppo.env import Action, Discrete, EnvSpec, State
 from purejaxppo.errors import ConfigError, UnknownName, whole_number
 
-from . import generator, rules
+from . import generator, render, rules
 from .rules import Board, Instance, Limits, Queue
 
 HEAD = "job"
@@ -164,6 +165,21 @@ class Scheduler:
         )
         reward = (on_time - state.data.on_time) - (tardiness - state.data.tardiness)
         return self._state(data, reward)
+
+    @property
+    def seconds_per_step(self) -> float:
+        return render.SECONDS_PER_STEP
+
+    def render(
+        self, states: State, actions: Action, steps: Sequence[int]
+    ) -> Iterable[np.ndarray]:
+        """Draw a Gantt chart of the jobs started so far; see `RenderedEnv`.
+
+        Args:
+          states, actions, steps: see `RenderedEnv`.
+        """
+        del actions
+        return render.draw(states.data.board, steps, self.limits)
 
     def _state(self, data: Data, reward: jax.Array) -> State:
         queue = rules.queue(data.board, self.limits)

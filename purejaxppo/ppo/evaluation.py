@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from purejaxppo import episodes, trees
+from purejaxppo.config import Config
 from purejaxppo.env import Action, Env, State
 from purejaxppo.episodes import Act, Played
 from purejaxppo.policy.heads import PolicyInput
@@ -91,14 +92,18 @@ def evaluate(
     Returns:
       name -> float32 [], the names beginning with "eval" or "eval_stochastic".
     """
-    config = task.config
-    num = config.eval_blocks * config.eval_episodes
-    keys = jax.random.split(jax.random.key(config.eval_seed), num)
+    keys = episode_keys(task.config)
     played = play_policy(
         task.env, task.policy, params, obs_stats, keys, deterministic=deterministic
     )
     prefix = "eval" if deterministic else "eval_stochastic"
-    return block_statistics(played, config.eval_blocks, prefix)
+    return block_statistics(played, task.config.eval_blocks, prefix)
+
+
+def episode_keys(config: Config) -> jax.Array:
+    """Return the keys of all episodes of an evaluation, those of block 0 first."""
+    num = config.eval_blocks * config.eval_episodes
+    return jax.random.split(jax.random.key(config.eval_seed), num)
 
 
 def block_statistics(played: Played, num_blocks: int, prefix: str) -> Metrics:

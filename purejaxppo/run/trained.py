@@ -179,8 +179,7 @@ def evaluate(
       PurejaxppoError: there is no such run, seed or checkpoint, or `episodes` is below
         1.
     """
-    if episodes is not None:
-        whole_number("episodes", episodes, 1, 2**16 - 1)
+    check_episodes(episodes)
     loaded = load_policy(
         run,
         which,
@@ -189,6 +188,29 @@ def evaluate(
         distribution=distribution,
         trust_env=trust_env,
     )
+    return evaluate_policy(loaded, deterministic=deterministic, episodes=episodes)
+
+
+def check_episodes(episodes: int | None) -> None:
+    """Check the number of episodes per block of `evaluate`.
+
+    Raises:
+      ConfigError: it is below 1 or too large.
+    """
+    if episodes is not None:
+        whole_number("episodes", episodes, 1, 2**16 - 1)
+
+
+def evaluate_policy(
+    loaded: TrainedPolicy, *, deterministic: bool = True, episodes: int | None = None
+) -> dict[str, float]:
+    """Evaluate a loaded policy; see `evaluate`.
+
+    Args:
+      loaded: the policy.
+      deterministic: take the mode of the policy; if False, sample.
+      episodes: episodes per block; None for as many as in training.
+    """
     learner = loaded.learner
     if episodes is not None:
         config = dataclasses.replace(learner.task.config, eval_episodes=episodes)
