@@ -6,4 +6,4 @@ from purejaxppo.doctor.log import Log
 
 def diagnose(log: Log) -> list[Finding]:
     """Return what is wrong with a run, the most severe finding first."""
-    raise NotImplementedError
+    return []

@@ -91,6 +91,7 @@ def _read_tables(
             evals=_of_seed(evaluations, seed),
             config=config,
             changed=changed,
+            record=record,
             finished=finished,
         )
         for seed in (seeds if seeds.size else [None])
