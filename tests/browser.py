@@ -4,6 +4,7 @@ Chromium's own protocol runs over a pair of pipes: JSON messages that end with a
 """
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -132,6 +133,15 @@ class Tab:
         path.write_bytes(base64.b64decode(taken["data"]))
 
 
+def _pipe() -> tuple[int, int]:
+    """Make a pipe whose descriptors are neither 3 nor 4."""
+    ends = os.pipe()
+    read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
+    for end in ends:
+        os.close(end)
+    return read, write
+
+
 @contextmanager
 def tab(profile: Path) -> Iterator[Tab]:
     """Start a Chromium with one tab.
@@ -141,11 +151,11 @@ def tab(profile: Path) -> Iterator[Tab]:
     """
     program = find()
     assert program is not None, "there is no Chromium"
-    to_browser, from_browser = os.pipe(), os.pipe()
+    to_browser, from_browser = _pipe(), _pipe()
+    # It reads descriptor 3 and writes descriptor 4.
+    shell = f'exec "$0" "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}'
     process = subprocess.Popen(
-        # It reads descriptor 3 and writes descriptor 4.
-        ["sh", "-c", f'exec "$0" "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}', program]
-        + [*_FLAGS, f"--user-data-dir={profile}"],
+        ["bash", "-c", shell, program, *_FLAGS, f"--user-data-dir={profile}"],
         pass_fds=(to_browser[0], from_browser[1]),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

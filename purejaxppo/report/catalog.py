@@ -70,8 +70,8 @@ _OPTIMISATION = (
     ),
     Chart(
         "KL divergence",
-        "Between the policies of rollout and update. Above 1.5 × target_kl, dashed if it "
-        "is set, the rest of the update is skipped.",
+        "Between the policies of rollout and update. Above 1.5 × target_kl, dashed if "
+        "it is set, the rest of the update is skipped.",
         "updates",
         [
             Line("mean", "approx_kl/mean"),
@@ -96,7 +96,8 @@ _OPTIMISATION = (
     ),
     Chart(
         "Return in training",
-        "Of sampled actions, in episodes that ended in the update. A check, not a result.",
+        "Of sampled actions, in episodes that ended in the update: a check, not a "
+        "result.",
         "updates",
         [Line("episode return", "train/episode_return")],
     ),
@@ -143,7 +144,9 @@ def main_charts(runs: Sequence[Run]) -> list[Chart]:
     successes = dict.fromkeys(filter(None, map(success_name, runs)))
     evaluations = [_evaluation(name, runs) for name in [*successes, "return"]]
     heads = [
-        *_heads("Entropy", "Of the policy; near 0 it explores no more.", "entropy", runs),
+        *_heads(
+            "Entropy", "Of the policy; near 0 it explores no more.", "entropy", runs
+        ),
         *_heads("Action std", "Of continuous heads, within [-1, 1].", "std", runs),
     ]
     optimisation = [*_OPTIMISATION[:5], *heads, *_OPTIMISATION[5:]]
@@ -179,8 +182,12 @@ def _group(name: str, table: str) -> str:
 
 def _merge_single(groups: Mapping[str, list[Chart]]) -> dict[str, list[Chart]]:
     """Put the charts of groups of one into a group of their own."""
-    single = [chart for charts in groups.values() for chart in charts if len(charts) == 1]
-    merged = {name: charts for name, charts in sorted(groups.items()) if len(charts) > 1}
+    single = [
+        chart for charts in groups.values() for chart in charts if len(charts) == 1
+    ]
+    merged = {
+        name: charts for name, charts in sorted(groups.items()) if len(charts) > 1
+    }
     return merged | ({"others": single} if single else {})
 
 
@@ -238,7 +245,9 @@ def _heads(title: str, note: str, metric: str, runs: Sequence[Run]) -> list[Char
     matches = [m for m in map(pattern.fullmatch, _names(runs, "updates")) if m]
     lines = [Line(m[1], m[0]) for m in matches]
     # The joint entropy of one head is that of the head.
-    joint = [Line("all heads", metric)] if metric == "entropy" and len(lines) != 1 else []
+    joint = (
+        [Line("all heads", metric)] if metric == "entropy" and len(lines) != 1 else []
+    )
     if len(runs) == 1:
         return [Chart(title, note, "updates", [*joint, *lines])]
     return [

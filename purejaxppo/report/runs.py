@@ -164,8 +164,9 @@ def config_value(run: Run, name: str) -> object:
 
 def number(value: object) -> float | None:
     """Return a finite number of a record, None for anything else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < 1e300 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e300 else None
 
 
 def last_step(run: Run) -> float:

@@ -276,11 +276,8 @@ def provenance(runs: Sequence[Run]) -> str:
     """Return versions, machine and command of each run."""
     named = [_provenance(run) for run in runs]
     names = dict.fromkeys(name for values in named for name in values)
-    return _table(
-        f"<tr><th>{text(name)}</th><td>{_values([v.get(name, '-') for v in named], runs)}"
-        "</td></tr>"
-        for name in names
-    )
+    rows = {name: _values([v.get(name, "-") for v in named], runs) for name in names}
+    return _table(f"<tr><th>{text(n)}</th><td>{x}</td></tr>" for n, x in rows.items())
 
 
 def _provenance(run: Run) -> dict[str, object]:

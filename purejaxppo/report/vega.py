@@ -135,4 +135,4 @@ def library() -> str:
     """Return the JavaScript of Vega-Lite and its parts, for one script element."""
     import vl_convert  # here, because it is 80 MB that only a page needs
 
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    return vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
