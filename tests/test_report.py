@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import vl_convert
 from helpers import run_command
 from report_runs import BATCH, ROWS, evaluation, update, write_run, write_table
 
+from purejaxppo import train
 from purejaxppo.doctor.finding import Finding
 from purejaxppo.doctor.readers import read
 from purejaxppo.errors import EXIT_OK, EXIT_STORAGE, EXIT_USAGE
 from purejaxppo.report import page, sections, vega
 from purejaxppo.report.runs import reduce
+from purejaxppo.run.report import write_run as write_run_report
 
 STEPS = np.arange(1.0, 1001.0)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
@@ -335,3 +338,33 @@ def test_the_specification_is_one_that_vega_lite_compiles():
     names = {layer["data"].get("name") for layer in spec["layer"]} - {None}
     assert names == set(spec["datasets"])
     assert vl_convert.vegalite_to_vega(spec)["marks"]
+
+
+# --- the end of a run -----------------------------------------------------------------
+
+
+def test_a_run_writes_its_report_at_its_end(killed):
+    (killed / "report.html").unlink(missing_ok=True)
+    command = ["--resume", str(killed), "--report", "--trust-env"]
+    assert train.main(command) == EXIT_OK
+    text = (killed / "report.html").read_text()
+    assert ">finished<" in text
+    assert "Evaluation: return" in text
+
+
+@pytest.mark.parametrize("program", ["/no/such/program", "/bin/false"])
+def test_a_report_that_cannot_be_written_costs_one_line(
+    run, program, monkeypatch, tmp_path
+):
+    lines = []
+    monkeypatch.setattr(sys, "executable", program)
+    write_run_report(run, lines.append)
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: no report.html (")
+
+
+def test_a_report_of_nothing_costs_one_line(tmp_path):
+    lines = []
+    write_run_report(tmp_path / "none", lines.append)
+    assert len(lines) == 1
+    assert "does not exist" in lines[0]

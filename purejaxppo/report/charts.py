@@ -120,9 +120,10 @@ def chart_data(
 
 
 def _present(chart: Chart, runs: Sequence[Run]) -> list[Line]:
-    """Return the lines of which any run has figures."""
+    """Return the lines of which any run has figures; one alone is the main one."""
     tables = [getattr(run, chart.table).metrics for run in runs]
-    return [line for line in chart.lines if any(line.metric in t for t in tables)]
+    lines = [line for line in chart.lines if any(line.metric in t for t in tables)]
+    return lines if len(lines) > 1 else [x._replace(style="main") for x in lines]
 
 
 def _line(

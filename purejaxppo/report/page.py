@@ -45,14 +45,13 @@ def render(logs: Sequence[Log], findings: Sequence[Sequence[Finding]]) -> bytes:
         "headline": sections.headline(runs),
         "stills": "".join(_still(run) for run in runs),
         "findings": sections.findings(faults, runs),
-        "charts": figures(catalog.main_charts(runs)).replace(
-            "<figure", '<figure class="wide"', 1
-        ),
+        "charts": figures(catalog.main_charts(runs)),
         "others": "".join(
             f"<details><summary>{sections.text(name)} <small>{len(shown)}</small>"
             f'</summary><div class="charts">{figures(shown)}</div></details>'
             for name, shown in catalog.other_charts(runs).items()
-        ),
+        )
+        or "<p>None.</p>",
         "configuration": sections.configuration(runs),
         "provenance": sections.provenance(runs),
     }
@@ -61,9 +60,12 @@ def render(logs: Sequence[Log], findings: Sequence[Sequence[Finding]]) -> bytes:
 
 
 def _figure(index: int, chart: Chart) -> str:
+    # The first is the result of the run.
+    is_result = index == 0 and chart.table == "evals"
+    kind = ' class="wide"' if is_result else ""
     note = f"<p>{sections.text(chart.note)}</p>" if chart.note else ""
     return (
-        f'<figure data-chart="{index}"><figcaption>'
+        f'<figure{kind} data-chart="{index}"><figcaption>'
         f"<h3>{sections.text(chart.title)}</h3>{note}</figcaption>"
         '<ul class="legend"></ul><div class="plot"></div></figure>'
     )
@@ -117,7 +119,9 @@ def _assemble(parts: Mapping[str, str], data: Mapping[str, object]) -> bytes:
 
 
 def _resource(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath(name).read_text("utf-8")
+    return (
+        importlib.resources.files("purejaxppo.report").joinpath(name).read_text("utf-8")
+    )
 
 
 def _digest(code: str) -> str:

@@ -8,7 +8,17 @@ from typing import Any
 
 _HEIGHT = 182  # pixels
 _X = {"field": "x", "type": "quantitative"}
-_Y = {"field": "y", "type": "quantitative", "scale": {"zero": False}, "title": None}
+_Y = {
+    "field": "y",
+    "type": "quantitative",
+    "scale": {"zero": False},
+    "title": None,
+    # Vega's own labels of a line that is level are rounded to whole numbers.
+    "axis": {
+        "labelExpr": "abs(datum.value) >= 1e4 ? format(datum.value, '~s')"
+        " : format(datum.value, '.6~g')"
+    },
+}
 # The data hold colours and dashes themselves.
 _COLOUR = {"field": "colour", "type": "nominal", "scale": None, "legend": None}
 _DASH = {"field": "dash", "type": "nominal", "scale": None, "legend": None}
@@ -135,4 +145,5 @@ def library() -> str:
     """Return the JavaScript of Vega-Lite and its parts, for one script element."""
     import vl_convert  # here, because it is 80 MB that only a page needs
 
-    return vl_convert.javascript_bundle(None).replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]
+    return bundle.replace("</script", "<\\/script")
