@@ -4,7 +4,8 @@ runs      logs, grouped by run and reduced to few points
 catalog   which chart shows which metrics
 charts    the charts of a page, as data
 vega      the specification that draws a chart, and the JavaScript that reads it
-sections  the parts of the page that are text: headline, findings, configuration
+sections  the parts of the page that are text: headline and findings
+records   its tables of configuration, versions, machine and command
 page      everything together, and the file
 
 Nothing here imports JAX, so that a report takes no time to start. A run may come from

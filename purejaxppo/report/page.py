@@ -14,7 +14,7 @@ from typing import Any
 
 from purejaxppo.doctor.finding import Finding
 from purejaxppo.doctor.log import Log
-from purejaxppo.report import catalog, charts, sections, vega
+from purejaxppo.report import catalog, charts, records, sections, vega
 from purejaxppo.report.catalog import Chart
 from purejaxppo.report.runs import Run, group, last_step
 
@@ -52,8 +52,8 @@ def render(logs: Sequence[Log], findings: Sequence[Sequence[Finding]]) -> bytes:
             for name, shown in catalog.other_charts(runs).items()
         )
         or "<p>None.</p>",
-        "configuration": sections.configuration(runs),
-        "provenance": sections.provenance(runs),
+        "configuration": records.configuration(runs),
+        "provenance": records.provenance(runs),
     }
     spec = vega.specification(max(map(last_step, runs), default=0.0))
     return _assemble(parts, {"spec": spec, "charts": data, "series": pool.series})

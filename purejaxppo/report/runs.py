@@ -15,7 +15,7 @@ import numpy as np
 from purejaxppo.doctor.finding import Finding
 from purejaxppo.doctor.log import Columns, Log
 
-# Of one run; several share four times as many, because a page should stay small.
+# Of one run; above four they share four times as many, so that the page stays small.
 _MOST_POINTS = 400
 _AXES = ("steps", "seed", "update")
 
@@ -74,7 +74,7 @@ def group(logs: Sequence[Log], findings: Sequence[Sequence[Finding]]) -> list[Ru
     members: dict[Path, list[int]] = {}
     for index, log in enumerate(logs):
         members.setdefault(log.path, []).append(index)
-    points = max(_MOST_POINTS // max(1, len(members) // 4), 50)
+    points = max(4 * _MOST_POINTS // max(4, len(members)), 50)
     return [
         Run(
             label=label,
