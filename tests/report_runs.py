@@ -75,7 +75,7 @@ def write_run(
         "config": {"env": "reach", "total_timesteps": ROWS * BATCH, "num_epochs": 4},
         "hypers": {"target_kl": 0.02, "clip_eps": 0.2, "gamma": 0.9},
         "sources": {"env": "flag", "gamma": "flag", "num_epochs": 'preset "default"'},
-        "success": "success",
+        "environment": {"success": "success"},
         "command": ["python", "-m", "purejaxppo.train", "--env", "reach"],
         "versions": {"purejaxppo": "0.3.0", "jax": "0.10.2"},
         "machine": {"system": "Linux", "cores": 2},

@@ -157,7 +157,7 @@ def test_headline_and_tables(tmp_path):
         assert words in text, words
     changed = re.findall(r'<tr class="changed"><th>(\w+)', text)
     assert changed == ["env", "gamma"]
-    assert "3 values are the defaults" in text
+    assert "4 values are the defaults" in text
 
 
 def test_findings_are_said_and_marked(tmp_path):
@@ -246,7 +246,7 @@ def test_no_text_of_a_run_becomes_an_element(tmp_path):
     changes = {
         "config": {"env": EVIL, EVIL: EVIL, "nested": {EVIL: [EVIL]}},
         "sources": {"env": EVIL, EVIL: "flag"},
-        "success": EVIL,
+        "environment": {"success": EVIL},
         "command": [EVIL],
         "versions": {EVIL: EVIL},
         "machine": {"system": EVIL},
@@ -287,7 +287,10 @@ def test_a_browser_may_run_our_two_scripts_alone(run):
     [
         {"config": [], "hypers": 3, "sources": 4, "versions": None, "machine": "x"},
         {"config": {"env": {"a": 1}, "total_timesteps": "many"}, "command": {}},
-        {"hypers": {"target_kl": "nan", "clip_eps": 10**400}, "success": 7},
+        {
+            "hypers": {"target_kl": "nan", "clip_eps": 10**400},
+            "environment": {"success": 7},
+        },
         {"hypers": {"target_kl": True}, "config": {"total_timesteps": 1e999}},
     ],
 )

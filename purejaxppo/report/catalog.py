@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from purejaxppo.report.runs import Run
+from purejaxppo.report.runs import Run, config_value
 
 _MOST_OTHERS = 300  # a table with more columns is not one of training
 _BLOCK = re.compile(r"eval/block(\d+)_(.+)", re.DOTALL)
@@ -134,7 +134,7 @@ def success_name(run: Run) -> str:
 
     A run records its name; in older runs and those of others it is "success".
     """
-    recorded = run.logs[0].record.get("success")
+    recorded = config_value(run, "success")
     name = recorded if isinstance(recorded, str) else "success"
     return name if f"eval/episode_{name}" in run.evals.metrics else ""
 

@@ -6,7 +6,6 @@ config, hypers     the configuration
 options            the options of the run
 sources            name of a value -> its source: default, preset or flag
 env_version        version of the environment's behaviour; 1 if it is missing
-success            the environment's metric of success, or null
 ...                see `folder.provenance`
 """
 
@@ -123,7 +122,6 @@ def write(
         "options": _encode(options),
         "sources": resolved.sources,
         "env_version": spec.version,
-        "success": spec.success,
         **provenance(command),
     }
     write_json(path / _CONFIG, record)
