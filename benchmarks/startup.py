@@ -39,7 +39,7 @@ def run_once(
       ProgramFailed: it did not end well, or in time.
     """
     command = [sys.executable, "-m", "purejaxppo.train", *flags]
-    command += ["--run-dir", str(folder), "--no-tensorboard"]
+    command += ["--run-dir", str(folder), "--no-tensorboard", "--no-report"]
     begin, seconds = time.monotonic(), {}
     with running(command, {"JAX_COMPILATION_CACHE_DIR": str(cache)}) as program:
         ended = False

@@ -29,7 +29,7 @@ from purejaxppo.run.options import Options
 _PROBE = (
     "--env probe_envs:make --env-kwargs kind=observation --num-envs 4 --num-steps 8 "
     "--num-minibatches 2 --total-timesteps 192 --hidden-sizes 8 "
-    "--critic-hidden-sizes 8 --no-tensorboard"
+    "--critic-hidden-sizes 8 --no-tensorboard --no-report"
 ).split()
 _NUMBERS = ("nan", "inf", "-inf", "1e308", "-1e308", "1e39", "10" * 12, "-" + "9" * 12)
 _WORDS = ("many", "", "0x1g", "1,5", "None", "[]", "{}", "1_", "--", "\u0663x")

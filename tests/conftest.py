@@ -9,6 +9,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import browser
 import jax
 import pytest
 from helpers import QUICK_FLAGS, TINY
@@ -24,6 +25,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Files that need what an ordinary machine lacks are left out, rather than skipped.
 collect_ignore = []
+if browser.find() is None:
+    collect_ignore += ["test_report_page.py"]
 if find_spec("warp") is None:
     collect_ignore += ["test_warp.py", "test_warp_gpu.py"]
 elif jax.default_backend() != "gpu":
@@ -42,6 +45,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files by how long they take; within a file nothing changes."""
     rank = {f"test_{name}": place for place, name in enumerate(_SLOW_FILES)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests an ordinary machine could run, but this one cannot."""
+    if browser.find() is None:
+        terminalreporter.write_line(
+            "LEFT OUT: test_report_page.py, which opens reports in a browser: there is "
+            "no Chromium; `apt-get install chromium` brings it",
+            red=True,
+        )
 
 
 @pytest.fixture

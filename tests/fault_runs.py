@@ -28,7 +28,7 @@ FLAGS = (
     "--num-minibatches 2 --num-epochs 1 --hidden-sizes 8 --critic-hidden-sizes 8 "
     f"--total-timesteps {32 * NUM_UPDATES} --num-evals 4 --eval-blocks 2 "
     "--eval-episodes 4 --reset pool --normalize-rewards --target-kl 0.02 --seed 3 "
-    "--no-tensorboard --checkpoint-every 5 --chunk-updates 1"
+    "--no-tensorboard --no-report --checkpoint-every 5 --chunk-updates 1"
 ).split()
 TABLES = ("metrics.csv", "evals.csv")
 _CLOCK = ("seconds", "steps_per_second")

@@ -101,7 +101,7 @@ TINY = (
     "--env probe_envs:make --env-kwargs kind=observation continuous=True "
     "--num-envs 4 --num-steps 8 --num-minibatches 2 --num-epochs 2 "
     "--total-timesteps 192 --hidden-sizes 8 --critic-hidden-sizes 8 --reset fresh "
-    "--num-evals 2 --eval-episodes 4 --no-tensorboard --checkpoint-every 2 "
+    "--num-evals 2 --eval-episodes 4 --no-tensorboard --no-report --checkpoint-every 2 "
     "--chunk-updates 1"
 ).split()
 

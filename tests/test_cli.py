@@ -33,7 +33,7 @@ SMALL = (
     "--env probe_envs:make --env-kwargs kind=observation --num-envs 4 --num-steps 8 "
     "--num-minibatches 2 --num-epochs 2 --total-timesteps 192 --hidden-sizes 8 "
     "--critic-hidden-sizes 8 --reset fresh --num-evals 2 --eval-episodes 4 "
-    "--no-tensorboard"
+    "--no-tensorboard --no-report"
 ).split()
 
 

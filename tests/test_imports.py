@@ -12,6 +12,7 @@ _ROOT = pathlib.Path(__file__).parent.parent / "purejaxppo"
 # From the lowest up; a module may import modules of lower layers, and of its own.
 _LAYERS = [
     ["errors", "_xla", "numerics", "trees"],
+    ["run.files"],
     ["env", "ranges"],
     ["registry", "hypers"],
     ["presets"],
@@ -34,6 +35,7 @@ _LAYERS = [
     ["ppo.init", "ppo.update"],
     ["ppo.learner"],
     ["doctor"],
+    ["report"],
     ["run"],
     ["train", "export", "sweep", "evaluate", "plot"],
     ["console"],
@@ -44,7 +46,7 @@ _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}
 _ENVIRONMENTS_MAY = {
     *("errors", "numerics", "trees", "env", "episodes", "policy.distributions")
 }
-# The doctor reads files: what it imports must not bring a device along.
+# Doctor and report read files: what they import must not bring a device along.
 _NO_JAX = {"jax", "flax", "optax", "chex", "orbax"}
 
 
@@ -159,8 +161,8 @@ def test_presets_are_data():
 
 
 def _devices_in_the_doctor() -> list[str]:
-    """Imports of the doctor, and of what it imports of ours, that bring JAX along."""
-    doctor = [*_ROOT.glob("doctor.py"), *_ROOT.glob("doctor/*.py")]
+    """Imports of doctor, report, and of what they import of ours, that bring JAX."""
+    doctor = [*_ROOT.glob("doctor/*.py"), *_ROOT.glob("report/*.py")]
     names = {name for path in doctor for name in _own_imports(path)}
     files = [_ROOT / (name.replace(".", "/") + ".py") for name in names]
     return [
@@ -171,7 +173,7 @@ def _devices_in_the_doctor() -> list[str]:
     ]
 
 
-def test_doctor_imports_no_jax():
+def test_doctor_and_report_import_no_jax():
     assert _devices_in_the_doctor() == []
 
 
@@ -182,6 +184,12 @@ def test_a_doctor_with_jax_is_seen(line, tmp_path, monkeypatch):
     (tmp_path / "doctor" / "rules.py").write_text(line)
     (tmp_path / "trees.py").write_text("import jax.numpy as jnp")
     assert len(_devices_in_the_doctor()) == 1
+
+
+def test_the_report_is_quick_to_start():
+    loaded = _loaded_after("import purejaxppo.report.__main__")
+    assert "purejaxppo.report.page" in loaded
+    assert loaded.isdisjoint(_NO_JAX | {"vl_convert", "matplotlib"})
 
 
 def _loaded_after(statement: str) -> set[str]:

@@ -16,7 +16,8 @@ TESTS = Path(__file__).parent
 FLAGS = (
     "--env probe_envs:make --env-kwargs kind=observation --num-envs 4 --num-steps 8 "
     "--num-minibatches 2 --num-epochs 1 --total-timesteps 64 --hidden-sizes 8 "
-    "--critic-hidden-sizes 8 --num-evals 1 --eval-episodes 2 --no-tensorboard"
+    "--critic-hidden-sizes 8 --num-evals 1 --eval-episodes 2 "
+    "--no-tensorboard --no-report"
 ).split()
 # Seconds after the command takes signals over: while it imports, reads its flags,
 # compiles and makes its first state.

@@ -296,7 +296,8 @@ def _run(path, *flags):
     small = (
         "--env probe_envs:Faulty --num-envs 4 --num-steps 8 --num-minibatches 2 "
         "--num-epochs 2 --total-timesteps 192 --hidden-sizes 8 "
-        "--critic-hidden-sizes 8 --num-evals 2 --eval-episodes 4 --no-tensorboard "
+        "--critic-hidden-sizes 8 --num-evals 2 --eval-episodes 4 "
+        "--no-tensorboard --no-report "
         "--chunk-updates 6 --num-starts 8 --seed 1"
     ).split()
     code = train.main([*small, "--run-dir", str(path), *flags])

@@ -61,7 +61,7 @@ def test_the_environment_keeps_the_contract_and_trains(tmp_path):
     flags = (
         "-m purejaxppo.train --env reach:Reach --num-envs 8 --num-steps 8 "
         "--num-minibatches 2 --total-timesteps 128 --num-evals 1 --hidden-sizes 8 "
-        "--critic-hidden-sizes 8 --no-tensorboard --run-dir run"
+        "--critic-hidden-sizes 8 --no-tensorboard --no-report --run-dir run"
     )
     trained = _run(flags.split(), tmp_path)
     assert trained.returncode == 0, trained.stderr

@@ -27,7 +27,7 @@ FLAGS = (
     "--num-steps 8 --num-minibatches 2 --num-epochs 2 --hidden-sizes 8 "
     f"--critic-hidden-sizes 8 --total-timesteps {32 * NUM_UPDATES} --num-evals 4 "
     "--eval-episodes 4 --reset pool --normalize-rewards --learning-rate-schedule kl "
-    "--target-kl 0.02 --seed 3 --no-tensorboard --checkpoint-every 5 "
+    "--target-kl 0.02 --seed 3 --no-tensorboard --no-report --checkpoint-every 5 "
     "--num-demonstrations 3 --cloning-steps 20 --cloning-batch 8 --anchor "
     "--kl-coef 0.1 --critic-warmup 2"
 ).split()

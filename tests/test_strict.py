@@ -17,7 +17,8 @@ ENV = ("--env", "probe_envs:Faulty")
 FLAGS = (
     "--env probe_envs:Faulty --num-envs 4 --num-steps 8 --num-minibatches 2 "
     "--num-epochs 2 --total-timesteps 256 --hidden-sizes 8 "
-    "--critic-hidden-sizes 8 --num-evals 2 --eval-episodes 4 --no-tensorboard "
+    "--critic-hidden-sizes 8 --num-evals 2 --eval-episodes 4 "
+    "--no-tensorboard --no-report "
     "--chunk-updates 8 --reset fresh --learning-rate 0.01"
 ).split()
 

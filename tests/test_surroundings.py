@@ -17,7 +17,8 @@ TESTS = Path(__file__).parent
 FLAGS = (
     "--env probe_envs:make --env-kwargs kind=observation --num-envs 2 --num-steps 4 "
     "--num-minibatches 1 --num-epochs 1 --total-timesteps 8 --hidden-sizes 4 "
-    "--critic-hidden-sizes 4 --num-evals 1 --eval-episodes 1 --no-tensorboard"
+    "--critic-hidden-sizes 4 --num-evals 1 --eval-episodes 1 "
+    "--no-tensorboard --no-report"
 ).split()
 
 

@@ -38,6 +38,7 @@ def test_wheel_holds_environments_under_the_package_alone(installed):
     assert not (installed / "envs").exists()
     assert (installed / "purejaxppo" / "envs" / "hammer" / "scene.xml").exists()
     assert (installed / "purejaxppo" / "py.typed").exists()
+    assert (installed / "purejaxppo" / "report" / "page.html").exists()
 
 
 def test_installed_package_makes_the_hammer_from_another_directory(installed, tmp_path):

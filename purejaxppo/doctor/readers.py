@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,6 +92,7 @@ def _read_tables(
             evals=_of_seed(evaluations, seed),
             config=config,
             changed=changed,
+            record=record,
             finished=finished,
         )
         for seed in (seeds if seeds.size else [None])
@@ -235,7 +237,10 @@ def _scalars(path: Path) -> list[tuple[int, str, float]]:
     A file consists of records: length (8 bytes), checksum (4), an `Event` message of
     that length, checksum (4). A record that is cut short ends it.
     """
-    from tensorboardX.proto.event_pb2 import Event
+    # The class is made at run time, so that pyright does not know it.
+    from tensorboardX.proto import event_pb2
+
+    event_class: Any = vars(event_pb2)["Event"]
 
     content, position, found = path.read_bytes(), 0, []
     while position + 12 <= len(content):
@@ -243,14 +248,14 @@ def _scalars(path: Path) -> list[tuple[int, str, float]]:
         start = position + 12
         if start + length + 4 > len(content):
             break
-        event = Event.FromString(content[start : start + length])
+        event = event_class.FromString(content[start : start + length])
         for value in event.summary.value:
             found.append((event.step, value.tag, _number(value)))
         position = start + length + 4
     return [(step, name, x) for step, name, x in found if math.isfinite(x)]
 
 
-def _number(value: object) -> float:
+def _number(value: Any) -> float:
     """Return a scalar in either of its two encodings; NaN for anything else."""
     if value.HasField("simple_value"):
         return value.simple_value

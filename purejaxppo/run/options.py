@@ -64,6 +64,8 @@ class ResumableOptions:
     """Updates per call of the compiled program; 0 for about two seconds of updates."""
     tensorboard: bool = True
     """Write TensorBoard events in addition to the CSV files."""
+    report: bool = True
+    """Write report.html, the curves of the run as one page, at its end."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from purejaxppo.run import (
     demonstrations,
     folder,
     preflight,
+    report,
     seeds,
 )
 from purejaxppo.run.interrupt import Interrupt
@@ -239,6 +240,9 @@ class Runner:
         summary["stochastic"] = {n: np.asarray(x).tolist() for n, x in metrics.items()}
         path = self.path / SUMMARY
         write_persistently(lambda: folder.write_json(path, summary), self.path)
+        if self.options.report:
+            with self.progress.phase("writing report.html", announce=False):
+                report.write_run(self.path, self.progress.line)
 
     def run_from_start(self, interrupt: Interrupt) -> int:
         """Train from the first state; return the exit code."""
