@@ -137,3 +137,18 @@ def trained(log: Log) -> np.ndarray:
     warmup = setting(log, "critic_warmup", 0.0)
     number = column(log.updates, "update")
     return ~(number <= warmup)
+
+
+def undecided(log: Log, share: float) -> np.ndarray:
+    """Return at which updates the policy still has entropy to lose.
+
+    One that has become deterministic does not move any more, whatever the cause was.
+
+    Args:
+      log: the figures of the run.
+      share: of the first update's entropy, below which the policy is deterministic.
+        Of a continuous head's entropy, which may be negative, nothing is said.
+    """
+    entropy = column(log.updates, "entropy")
+    first = entropy[0] if entropy.size else float("nan")
+    return ~((first > 0) & (entropy >= 0) & (entropy < share * first))

@@ -59,7 +59,7 @@ RULES = (
     Rule(
         fault="degenerate_ratio",
         find=steps.degenerate_ratio,
-        limits={"std": 1e-4, "rate": 0.01, "share": 0.3},
+        limits={"std": 1e-4, "rate": 0.01, "share": 0.3, "entropy": 0.01},
         meaning="the ratio does not depend on the parameters, although steps are taken",
         suspect="both sides of the ratio are the same computation, or the policy gets "
         "no "
@@ -88,10 +88,10 @@ RULES = (
         fault="overshoot",
         find=steps.overshoot,
         limits={
-            "kl": 0.15,
-            "clip_frac": 0.5,
-            "update_norm": 0.25,
-            "if_learned": 3.0,
+            "kl": 0.03,
+            "spike": 1.0,
+            "clip_frac": 0.4,
+            "update_norm": 0.5,
             "worst": 30.0,
         },
         meaning="the policy that the advantages belong to is left behind within an "
@@ -110,7 +110,7 @@ RULES = (
     Rule(
         fault="too_slow",
         find=steps.slow,
-        limits={"kl": 1e-4, "if_learned": 1e-7, "worst": 1e-8},
+        limits={"kl": 1e-4, "if_learned": 1e-7, "worst": 1e-8, "entropy": 0.01},
         meaning="the policy hardly changes from update to update",
         suspect="a learning rate that is too low for the optimiser",
         knobs=(
@@ -341,7 +341,7 @@ RULES = (
     Rule(
         fault="noisy_observations",
         find=environment.noisy_observations,
-        limits={"jumps": -0.25, "smooth": 0.3},
+        limits={"share": 0.02},
         meaning="some of the observations belong to other states, or carry noise that "
         "is "
         "large against what happens in a step",
@@ -350,9 +350,7 @@ RULES = (
             "check that observations of environments are not mixed up",
             "filter the observation, or use a recurrent core",
         ),
-        source="independent noise on slow signals: correlation -1/2 of changes; Tambon "
-        "et "
-        "al. 2023 (mangled, random)",
+        source=f"Tambon et al. 2023 (mangled, random); {_MEASURED}",
         after=_LATE,
     ),
     Rule(

@@ -24,6 +24,9 @@ _BOUND = 0.99
 _DEAD_STD = 0.01
 # A unit of tanh is saturated where its output is larger.
 _SATURATED = 0.99
+# A spike changes the observation by 3 times the typical distance, and all but a third
+# of that is undone by the next step. Here squared.
+_SPIKE, _RETURN = 9.0, 1.0 / 9.0
 _NUM_UNIT_SAMPLES = 256  # enough for shares in per cent
 
 
@@ -61,8 +64,9 @@ def observations(transitions: Transition, axis_name: AxisName) -> Metrics:
 
     Within episodes, `obs/still` is the share of steps that changed no entry of the
     observation, `obs/autocorrelation` the correlation of an observation with the one
-    before, and `obs/change_correlation` that of a change with the one before: -0.5 if
-    independent noise is added to observations that change slowly.
+    before. `obs/spikes` is the share of steps whose observation is far from both the
+    one before and the one after, measured by the typical change, while these are close
+    to each other: it belongs to another state.
 
     Args:
       transitions: the rollout, [T, N].
@@ -76,8 +80,7 @@ def observations(transitions: Transition, axis_name: AxisName) -> Metrics:
     deviation = jnp.mean(jnp.square(obs - mean[None, None]), axis=(0, 1))
     variances = reduce.tree_mean(deviation, axis_name)
     squares = reduce.mean(jnp.mean(jnp.square(change), axis=-1), together, axis_name)
-    products = jnp.mean(change[1:] * change[:-1], axis=-1)
-    products = reduce.mean(products, together[1:] & together[:-1], axis_name)
+    threes = together[1:] & together[:-1]
     still = jnp.all(change == 0.0, axis=-1).astype(jnp.float32)
     clipped = (jnp.abs(obs) >= MAX_NORMALIZED).astype(jnp.float32)
     return {
@@ -86,8 +89,22 @@ def observations(transitions: Transition, axis_name: AxisName) -> Metrics:
         "obs/clipped": reduce.mean(clipped, axis_name=axis_name),
         "obs/still": reduce.mean(still, together, axis_name),
         "obs/autocorrelation": 1.0 - squares / (2.0 * jnp.mean(variances)),
-        "obs/change_correlation": products / squares,
+        "obs/spikes": reduce.mean(_spikes(obs, together), threes, axis_name),
     }
+
+
+def _spikes(obs: jax.Array, together: jax.Array) -> jax.Array:
+    """Return 1 where an observation is a spike, [T - 2, N], see `observations`."""
+    step = jnp.sum(jnp.square(obs[1:] - obs[:-1]), axis=-1)
+    skip = jnp.sum(jnp.square(obs[2:] - obs[:-2]), axis=-1)
+    changed = together & (step > 0.0)
+    # A geometric mean, which the spikes themselves hardly change.
+    logs = jnp.sum(jnp.where(changed, jnp.log(jnp.maximum(step, 1e-30)), 0.0))
+    count = jnp.maximum(jnp.sum(changed.astype(jnp.float32)), 1.0)
+    typical = jnp.exp(logs / count)
+    both = jnp.minimum(step[1:], step[:-1])
+    is_spike = (both > _SPIKE * typical) & (skip < _RETURN * both)
+    return is_spike.astype(jnp.float32)
 
 
 def _actor_obs(obs: Obs) -> jax.Array:

@@ -78,20 +78,19 @@ def still_observations(log: Log, limits: Limits) -> Evidence | None:
 
 
 def noisy_observations(log: Log, limits: Limits) -> Evidence | None:
-    """Observations jump away and back: noise, or samples in another's place."""
-    jumps = median(column(log.updates, "obs/change_correlation"))
-    smooth = median(column(log.updates, "obs/autocorrelation"))
-    if not (jumps < limits["jumps"] and smooth > limits["smooth"]):
+    """Observations jump away and back: they belong to other states."""
+    spikes = median(column(log.updates, "obs/spikes"))
+    if not spikes > limits["share"]:
         return None
     found = curve(log)
     learned = found is not None and found.has_learned
     return Evidence(
-        (0.5 if learned else 0.75) + 0.15 * grade(-jumps, -limits["jumps"], 0.5),
-        "obs/change_correlation",
+        (0.5 if learned else 0.75) + 0.15 * grade(spikes, limits["share"], 0.2),
+        "obs/spikes",
         everywhere(log),
-        f"a change of the observation is undone by the next one (correlation "
-        f"{jumps:.2f}), although observations are otherwise steady (correlation "
-        f"{smooth:.2f})",
+        f"{spikes:.1%} of the observations are far from both the one before and the "
+        f"one "
+        "after, which are close to each other",
     )
 
 

@@ -14,6 +14,7 @@ from purejaxppo.doctor.evidence import (
     share,
     span,
     trained,
+    undecided,
 )
 from purejaxppo.doctor.log import Log, column
 
@@ -44,7 +45,9 @@ def no_learning_rate(log: Log, limits: Limits) -> Evidence | None:
     """The optimiser's steps have no length."""
     rate = column(log.updates, "update/learning_rate")
     moved = column(log.updates, "policy/update_norm")
-    still = (rate <= limits["rate"]) | ((moved == 0.0) & trained(log))
+    critic = column(log.updates, "critic/update_norm")
+    frozen = (moved == 0.0) & (critic == 0.0) & trained(log)
+    still = (rate <= limits["rate"]) | frozen
     if share(still) < limits["share"]:
         return None
     return Evidence(
@@ -65,6 +68,7 @@ def degenerate_ratio(log: Log, limits: Limits) -> Evidence | None:
     relative = np.minimum(rate / top, 1.0) if top > 0 else rate
     is_still = spread < limits["std"] * relative
     is_still &= several & trained(log) & (relative > limits["rate"])
+    is_still &= undecided(log, limits["entropy"])
     if share(is_still) < limits["share"] or median(rate) <= 0:
         return None
     gradient = median(column(log.updates, "policy/grad_norm")[is_still])
@@ -105,38 +109,46 @@ def loss_sign(log: Log, limits: Limits) -> Evidence | None:
 
 def overshoot(log: Log, limits: Limits) -> Evidence | None:
     """Updates change the policy by far more than the clip range means to allow."""
-    kl = column(log.updates, "approx_kl/max")
+    kl = column(log.updates, "approx_kl/mean")
     kl = np.where(np.isfinite(kl), kl, column(log.updates, "approx_kl/last"))
+    largest = column(log.updates, "approx_kl/max")
+    largest = np.where(np.isfinite(largest), largest, kl)
     clipped = column(log.updates, "clip_frac")
     moved = column(log.updates, "policy/update_norm")
-    parts = {
-        "approx_kl/max": _upper(kl) / limits["kl"],
+    # A policy that a few updates have made deterministic has no KL after that: so the
+    # largest figures count, too.
+    found = {
+        "approx_kl/mean": _upper(kl) / limits["kl"],
+        "approx_kl/max": _largest(largest) / limits["spike"],
         "clip_frac": _upper(clipped) / limits["clip_frac"],
-        "policy/update_norm": _upper(moved) / limits["update_norm"],
+        "policy/update_norm": _largest(moved) / limits["update_norm"],
     }
-    found = {name: x for name, x in parts.items() if x > 1.0}
-    learned = _learned(log)
-    if not found or (learned and max(parts.values()) < limits["if_learned"]):
+    metric = max(found, key=lambda name: np.nan_to_num(found[name]))
+    excess = found[metric]
+    if not excess > 1.0:
         return None
-    metric = max(found, key=lambda name: found[name])
-    # A policy that one update has made deterministic has no large KL after that.
-    excess = max(found.values())
-    scale = grade(excess, 1.0, limits["worst"])
-    severity = (0.3 if learned else 0.6) + 0.3 * scale
-    big = kl > limits["kl"] if metric.startswith("approx_kl") else kl > -1
+    learned = _learned(log)
+    severity = (0.3 if learned else 0.7) + 0.25 * grade(excess, 1.0, limits["worst"])
+    big = largest > min(limits["spike"], 3.0 * limits["kl"])
     return Evidence(
         severity,
         metric,
         span(log, big) if big.any() else everywhere(log),
-        f"the largest KL of an update is {_upper(kl):.2g} in its upper quartile, the "
-        f"clip fraction {_upper(clipped):.2f}, the change of the policy's parameters "
-        f"{_upper(moved):.2g} of their norm",
+        f"the mean KL of an update is {_upper(kl):.2g} in its upper quartile, the "
+        f"largest {_largest(largest):.2g}, the clip fraction {_upper(clipped):.2f}; "
+        f"an update changed the policy's parameters by up to {_largest(moved):.2g} of "
+        "their norm",
     )
 
 
 def _upper(values: np.ndarray) -> float:
     values = values[np.isfinite(values)]
     return float(np.quantile(values, 0.75)) if values.size else float("nan")
+
+
+def _largest(values: np.ndarray) -> float:
+    values = values[np.isfinite(values)]
+    return float(values.max()) if values.size else float("nan")
 
 
 def _learned(log: Log) -> bool:
@@ -149,7 +161,7 @@ def slow(log: Log, limits: Limits) -> Evidence | None:
     kl = column(log.updates, "approx_kl/mean")
     kl = np.where(np.isfinite(kl), kl, column(log.updates, "approx_kl/last"))
     moved = column(log.updates, "policy/update_norm")
-    active = trained(log)
+    active = trained(log) & undecided(log, limits["entropy"])
     typical = median(kl[active])
     if not typical < limits["kl"]:
         return None
