@@ -314,15 +314,23 @@ def outcome(bad: Bad, folder: Path) -> str:
 # --- demonstrators -------------------------------------------------------------------
 
 
+BAD_KINDS = ("fails", "nan", "far", "blind", "sound")
+
+
 @dataclasses.dataclass(frozen=True)
 class BadDemonstrator:
     """Two steps, then success; its expert is not what it should be.
 
     `kind` is "fails" (never succeeds), "nan" or "far" (actions), "blind" (observes
-    NaN) or "sound".
+    NaN) or "sound"; or, as an array, its index in BAD_KINDS, so that one compiled
+    program serves all of them.
     """
 
-    kind: str
+    kind: str | jax.Array
+
+    def _is(self, name: str) -> jax.Array:
+        number = BAD_KINDS.index(self.kind) if isinstance(self.kind, str) else self.kind
+        return jnp.asarray(number == BAD_KINDS.index(name))
 
     @property
     def spec(self) -> EnvSpec:
@@ -337,17 +345,18 @@ class BadDemonstrator:
         del action
         count = state.data[1] + 1
         obs = jnp.stack([state.data[0], count])
-        success = (count >= 2) & (self.kind != "fails")
+        success = (count >= 2) & ~self._is("fails")
         return state.replace(
             data=obs,
-            obs=jnp.where(self.kind == "blind", jnp.nan, obs),
+            obs=jnp.where(self._is("blind"), jnp.nan, obs),
             metrics={"success": success.astype(jnp.float32)},
         )
 
     def demonstrator(self, state: State) -> Action:
-        value = {"nan": jnp.nan, "far": 3.0}.get(self.kind, 0.5)
+        wrong = self._is("nan") | self._is("far")
+        value = jnp.where(self._is("nan"), jnp.nan, 3.0)
         # Sound at first, so that only a look at every step finds it.
-        value = jnp.where(state.data[1] > 0, value, 0.5)
+        value = jnp.where(wrong & (state.data[1] > 0), value, 0.5)
         return {"move": jnp.full((2,), value, jnp.float32)}
 
 
