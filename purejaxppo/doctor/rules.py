@@ -2,7 +2,7 @@
 
 The order does not matter; a diagnosis is ordered by the severity that each rule finds.
 Thresholds were set on runs with planted faults and on healthy runs whose seeds are not
-those that the table in benchmarks/README.md was made with (`python -m tests.faults`).
+those that the table in benchmarks/README.md was made with (`python tests/faults`).
 """
 
 from purejaxppo.doctor.evidence import Rule

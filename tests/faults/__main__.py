@@ -1,12 +1,37 @@
+"""`python tests/faults [NAME ...]`: the table of faults and verdicts.
+
+Without names it tries all faults, healthy tasks and graded settings, and writes
+benchmarks/results/doctor.json.
+"""
+
 import argparse
+import sys
 from pathlib import Path
 
-from faults import table
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-parser = argparse.ArgumentParser()
+from benchmarks.harness import record, report  # noqa: E402
+from faults import table  # noqa: E402
+from purejaxppo.doctor.diagnosis import diagnose  # noqa: E402
+
+parser = argparse.ArgumentParser(prog="python tests/faults")
 parser.add_argument("names", nargs="*")
-parser.add_argument("--seed", type=int, default=100)
+parser.add_argument("--seed", type=int, default=200, help="the first; thresholds: 100")
 parser.add_argument("--num-seeds", type=int, default=3)
-parser.add_argument("--keep", type=Path)
+parser.add_argument("--keep", type=Path, help="a folder for the runs")
 options = parser.parse_args()
-table.main(options.names, options.seed, options.num_seeds, options.keep)
+rows = {}
+for name, plant in table.planted(options.names).items():
+    folder = options.keep and options.keep / name.replace(" ", "_").replace("/", "_")
+    logs = table.logs_of(plant, options.seed, options.num_seeds, folder)
+    rows[name] = found = table.judge(plant, [diagnose(log) for log in logs])
+    print(
+        f"{name} | {found['right_first']} of {found['runs']} | {found['all']}",
+        flush=True,
+    )
+if not options.names:
+    figures = {"seed": options.seed, "diagnoses": rows}
+    figures["graded"] = table.graded(options.seed)
+    record.write("doctor", figures)
+    report.main()

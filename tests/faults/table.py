@@ -2,18 +2,25 @@
 
 import contextlib
 import io
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from faults.graded import GRADED
 from faults.plants import PLANTS, Plant
-from faults.tasks import TASKS
+from faults.tasks import HEALTHY
 from purejaxppo import train
+from purejaxppo.doctor.curve import curve
 from purejaxppo.doctor.diagnosis import diagnose
 from purejaxppo.doctor.finding import Finding
+from purejaxppo.doctor.log import Log
 from purejaxppo.doctor.readers import read
+
+Json = dict[str, Any]
 
 
 def run(flags: str, seed: int, num_seeds: int, folder: Path) -> None:
@@ -33,10 +40,10 @@ def run(flags: str, seed: int, num_seeds: int, folder: Path) -> None:
         raise RuntimeError(f"exit code {code} of {flags}: {text.getvalue()[-2000:]}")
 
 
-def findings_of(
+def logs_of(
     plant: Plant, seed: int, num_seeds: int, keep: Path | None = None
-) -> list[list[Finding]]:
-    """Train with a fault; return the findings of each seed.
+) -> list[Log]:
+    """Train with a fault; return the figures of each seed.
 
     Args:
       plant: the fault.
@@ -49,39 +56,75 @@ def findings_of(
         with plant.patch():
             run(plant.flags, seed, num_seeds, folder)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return [diagnose(log) for log in read(folder)]
+        return read(folder)
 
 
-def healthy(task: str) -> Plant:
-    """Return the task without a fault, of which nothing may be said."""
-    return Plant(TASKS[task], ())
+def judge(plant: Plant, findings: Iterable[list[Finding]]) -> Json:
+    """Count in how many runs the doctor was right.
+
+    Args:
+      plant: the fault, with the names that are right.
+      findings: of each run, the most severe first.
+    """
+    named = [[finding.fault for finding in own] for own in findings]
+    fatal = [any(finding.fatal for finding in own) for own in findings]
+    first = [own[0] if own else "" for own in named]
+    return {
+        "runs": len(named),
+        "wanted": list(plant.verdicts),
+        "kills": plant.kills,
+        "source": plant.source,
+        "found": sum(map(bool, named)),
+        "right_first": sum(name in plant.verdicts for name in first),
+        "fatal": sum(fatal),
+        "first": first,
+        "all": named,
+    }
 
 
-def summarise(findings: Iterable[list[Finding]]) -> list[list[str]]:
-    """Return the names of the findings of each seed, the most severe first."""
-    return [[finding.fault for finding in own] for own in findings]
+def planted(names: list[str]) -> dict[str, Plant]:
+    """Return the faults and healthy tasks of these names; all without names."""
+    healthy = {f"healthy {name}": Plant(flags, ()) for name, flags in HEALTHY.items()}
+    plants = healthy | PLANTS
+    return {n: p for n, p in plants.items() if not names or n in names}
 
 
-def main(names: list[str], seed: int, num_seeds: int, keep: Path | None) -> dict:
-    """Train the named faults, or all, and return name -> findings per seed."""
-    plants = {f"healthy {task}": healthy(task) for task in TASKS} | PLANTS
-    chosen = {n: p for n, p in plants.items() if not names or n in names}
-    table = {}
-    for name, plant in chosen.items():
-        folder = keep / name.replace(" ", "_").replace("/", "_") if keep else None
-        table[name] = summarise(findings_of(plant, seed, num_seeds, folder))
-        wanted = plant.verdicts
-        right = [
-            bool(own) and own[0] in wanted if wanted else not own for own in table[name]
-        ]
-        print(
-            name,
-            "|",
-            sum(right),
-            "of",
-            len(right),
-            "|",
-            json.dumps(table[name]),
-            flush=True,
+def graded(seed: int) -> Json:
+    """Train with one setting ever further from its default; compare damage and severity.
+
+    Args:
+      seed: of all runs.
+
+    Returns:
+      every run, and Spearman's rank correlation of the loss in return and the largest
+      severity, over all of them.
+    """
+    rows: list[Json] = []
+    for flag, (flags, values) in GRADED.items():
+        for value in values:
+            (log,) = logs_of(Plant(f"{flags} --{flag} {value}", ()), seed, 1)
+            found, findings = curve(log), diagnose(log)
+            assert found is not None
+            rows.append(
+                {
+                    "flag": flag,
+                    "value": value,
+                    "return": found.last,
+                    "severity": findings[0].severity if findings else 0.0,
+                    "first": findings[0].fault if findings else "",
+                }
+            )
+    loss = -np.array([row["return"] for row in rows])
+    severity = np.array([row["severity"] for row in rows])
+    return {"rank_correlation": _spearman(loss, severity), "runs": rows}
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the correlation of the ranks; equal values share their mean rank."""
+
+    def ranks(values: np.ndarray) -> np.ndarray:
+        return np.array(
+            [np.mean(values < v) + 0.5 * np.mean(values == v) for v in values]
         )
-    return table
+
+    return float(np.corrcoef(ranks(x), ranks(y))[0, 1])

@@ -26,6 +26,34 @@ TASKS: dict[str, str] = {
     ),
 }
 
+# What nothing may be said of: name -> flags. The smaller ones are TASKS.
+HEALTHY: dict[str, str] = TASKS | {
+    "hammer": "--env hammer",
+    "hammer, cs224r": "--env hammer --preset cs224r --total-timesteps 200000",
+    "lifecycle": "--env lifecycle --total-timesteps 600000",
+    "lifecycle, feedforward": (
+        "--env lifecycle --preset feedforward --total-timesteps 600000"
+    ),
+    "deck, random": "--env deck --preset random --total-timesteps 300000",
+    "cartpole, lstm": f"{TASKS['cartpole']} --core lstm --num-epochs 2",
+    "breakout": (
+        "--env gymnax:Breakout-MinAtar --total-timesteps 500000 --num-envs 64 "
+        "--num-steps 64 --hidden-sizes 64 64 --critic-hidden-sizes 64 64 "
+        "--learning-rate 1e-3 --entropy-coef 0.01 --num-evals 8 --eval-episodes 8"
+    ),
+    "catch": (
+        "--env gymnax:Catch-bsuite --total-timesteps 200000 --num-envs 32 "
+        "--num-steps 32 --hidden-sizes 64 --critic-hidden-sizes 64 --learning-rate 1e-3 "
+        "--num-evals 8 --eval-episodes 8"
+    ),
+    "inverted pendulum": (
+        "--env brax:inverted_pendulum --total-timesteps 200000 --num-envs 32 "
+        "--num-steps 64 --num-minibatches 8 --num-epochs 4 --hidden-sizes 64 64 "
+        "--critic-hidden-sizes 64 64 --normalize-rewards --learning-rate 1e-3 "
+        "--num-evals 6 --eval-episodes 8"
+    ),
+}
+
 
 def wrapped(task: str, fault: str, **arguments: object) -> str:
     """Return the flags of a task whose environment has a fault, see `envs`."""
