@@ -1,8 +1,7 @@
-"""`python -m benchmarks.faults [--kinds KIND ...] [--tries N] [--seed S] [--no-write]`.
+"""`python -m benchmarks.faults`: kills, damages, full disks, bad words and bad files.
 
-Kills runs, damages their files, fills their disk, and gives the command line bad words
-and bad files, all drawn from a seed (`tests/fault_campaign.py`). Writes what is lost or
-goes wrong to benchmarks/results/faults.json; the exit code is 1 if anything does.
+All are drawn from a seed (`tests/fault_campaign.py`). Writes what is lost or goes wrong
+to benchmarks/results/faults.json; the exit code is 1 if anything does.
 """
 
 import argparse

@@ -23,6 +23,11 @@ BENCHMARKS = Path(__file__).parents[1]
 README = BENCHMARKS.parent / "README.md"
 START, END = "<!-- results -->", "<!-- end of results -->"
 
+# File -> title, command.
+CAMPAIGNS = {
+    "faults": ("Faults: kills, damages and bad input", "python -m benchmarks.faults"),
+    "doctor": ("The doctor: planted faults and verdicts", "python tests/faults"),
+}
 # Studies that led to a decision and are not repeated: file -> title.
 SETTLED = {
     "layers": "Dense layers: ours and flax's",
@@ -79,9 +84,9 @@ def everything() -> list[str]:
         if found := record.load(f"learning_{name}"):
             command = f"`{found.get('command_today', found['command'])}`"
             lines += section(study["title"], "", found, command)
-    if found := record.load("faults"):
-        command = "`python -m benchmarks.faults`"
-        lines += section("Faults: kills, damages and bad input", "", found, command)
+    for name, (title, command) in CAMPAIGNS.items():
+        if found := record.load(name):
+            lines += section(title, "", found, f"`{command}`")
     for name, workload in WORKLOADS.items():
         if found := record.load(record.file_of(name)):
             command = f"`python -m benchmarks {name}`"

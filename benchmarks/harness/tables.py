@@ -270,5 +270,7 @@ def tables_of(figures: Figures) -> Iterator[Table]:
         yield peers(figures["peers"])
         if "training" in figures["peers"]:
             yield training(figures["peers"])
+    if "table" in figures:  # formatted by who measured it
+        yield Table(figures["table"], figures["notes"])
     if "errors" in figures:
         yield Table([], [f"Not measured: {e}" for e in figures["errors"]])

@@ -26,12 +26,11 @@ for name, plant in table.planted(options.names).items():
     folder = options.keep and options.keep / name.replace(" ", "_").replace("/", "_")
     logs = table.logs_of(plant, options.seed, options.num_seeds, folder)
     rows[name] = found = table.judge(plant, [diagnose(log) for log in logs])
-    print(
-        f"{name} | {found['right_first']} of {found['runs']} | {found['all']}",
-        flush=True,
-    )
+    right = f"{found['right_first']} of {found['runs']}"
+    print(f"{name} | {right} | {found['all']}", flush=True)
 if not options.names:
     figures = {"seed": options.seed, "diagnoses": rows}
     figures["graded"] = table.graded(options.seed)
+    figures["table"], figures["notes"] = table.formatted(figures)
     record.write("doctor", figures)
     report.main()

@@ -21,6 +21,7 @@ from purejaxppo.doctor.log import Log
 from purejaxppo.doctor.readers import read
 
 Json = dict[str, Any]
+_COUNTS = ("runs", "right_first", "found")
 
 
 def run(flags: str, seed: int, num_seeds: int, folder: Path) -> None:
@@ -90,7 +91,7 @@ def planted(names: list[str]) -> dict[str, Plant]:
 
 
 def graded(seed: int) -> Json:
-    """Train with one setting ever further from its default; compare damage and severity.
+    """Train with a setting ever further from its default; compare severity and loss.
 
     Args:
       seed: of all runs.
@@ -117,6 +118,40 @@ def graded(seed: int) -> Json:
     loss = -np.array([row["return"] for row in rows])
     severity = np.array([row["severity"] for row in rows])
     return {"rank_correlation": _spearman(loss, severity), "runs": rows}
+
+
+def formatted(figures: Json) -> tuple[list[list[str]], list[str]]:
+    """Format the table of faults and verdicts, and sentences with the totals."""
+    rows = [["", "right suspect first", "any finding", "fatal", "first of each run"]]
+    found = figures["diagnoses"]
+    for name, row in found.items():
+        right = f"{row['right_first']} of {row['runs']}" if row["wanted"] else "-"
+        first = ", ".join(dict.fromkeys(x or "healthy" for x in row["first"]))
+        rows.append([name, right, str(row["found"]), str(row["fatal"]), first])
+    notes = []
+    for title, chosen in {
+        "Planted by us": lambda n, r: r["wanted"] and r["source"] == "ours",
+        "Planted by others": lambda n, r: r["wanted"] and r["source"] != "ours",
+    }.items():
+        own = [row for name, row in found.items() if chosen(name, row)]
+        runs, right, some = (sum(r[k] for r in own) for k in _COUNTS)
+        notes.append(
+            f"{title}: the right suspect is the first verdict in {right} of {runs} runs "
+            f"({right / runs:.0%}), and there is a finding in {some}."
+        )
+    own = [row for name, row in found.items() if name.startswith("healthy")]
+    runs, _, some = (sum(row[key] for row in own) for key in _COUNTS)
+    fatal = sum(row["fatal"] for row in own)
+    notes.append(
+        f"Healthy: {runs} runs, {some} with a finding, {fatal} with a fatal one."
+    )
+    correlation = figures["graded"]["rank_correlation"]
+    notes.append(
+        "Settings ever further from their defaults: Spearman's rank correlation of the "
+        f"loss in return and the severity is {correlation:.2f} over "
+        f"{len(figures['graded']['runs'])} runs."
+    )
+    return rows, notes
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:

@@ -43,8 +43,8 @@ HEALTHY: dict[str, str] = TASKS | {
     ),
     "catch": (
         "--env gymnax:Catch-bsuite --total-timesteps 200000 --num-envs 32 "
-        "--num-steps 32 --hidden-sizes 64 --critic-hidden-sizes 64 --learning-rate 1e-3 "
-        "--num-evals 8 --eval-episodes 8"
+        "--num-steps 32 --hidden-sizes 64 --critic-hidden-sizes 64 "
+        "--learning-rate 1e-3 --num-evals 8 --eval-episodes 8"
     ),
     "inverted pendulum": (
         "--env brax:inverted_pendulum --total-timesteps 200000 --num-envs 32 "
