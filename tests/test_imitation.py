@@ -173,7 +173,7 @@ def test_padding_does_not_reach_the_parameters():
 
 @functools.cache
 def _trained_on(core):
-    """(key, kind of the demonstrator) -> state and metrics; one program for all kinds."""
+    """(key, kind of demonstrator) -> state and metrics; one program for all kinds."""
     config = small_config(
         num_demonstrations=3,
         cloning_steps=2,

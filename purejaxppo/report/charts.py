@@ -60,6 +60,10 @@ class Pool:
         return self._index[key]
 
 
+# A fault that shows in this share of a run is one of the whole run.
+_WHOLE = 0.8
+
+
 def _rounded(value: float) -> float | None:
     if not math.isfinite(value):
         return None
@@ -177,8 +181,12 @@ def _rules(chart: Chart, runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _spans(chart: Chart, faults: Sequence[Marked]) -> list[dict[str, Any]]:
-    """Return where faults show, on the chart of their metric and on evaluations."""
+    """Return where faults show, on the chart of their metric and on evaluations.
+
+    On evaluations a fault of the whole run is not marked: it would shade everything.
+    """
     names = {x for line in chart.lines for x in (line.metric, line.low, line.high)}
+    of_evaluation = chart.title.startswith("Evaluation")
     return [
         {
             "first": int(finding.steps[0]),
@@ -188,5 +196,13 @@ def _spans(chart: Chart, faults: Sequence[Marked]) -> list[dict[str, Any]]:
         }
         for fault in faults
         for place, (_, finding) in enumerate(fault.findings)
-        if chart.title.startswith("Evaluation") or finding.metric in names - {""}
+        if (of_evaluation and _is_part(fault, finding))
+        or finding.metric in names - {""}
     ]
+
+
+def _is_part(fault: Marked, finding: Finding) -> bool:
+    """Return whether a fault shows in a part of its run only."""
+    first, last = finding.steps
+    end = max(float(log.updates["steps"][-1]) for log in fault.run.logs)
+    return last - first < _WHOLE * end

@@ -136,7 +136,7 @@ def formatted(figures: Json) -> tuple[list[list[str]], list[str]]:
         own = [row for name, row in found.items() if chosen(name, row)]
         runs, right, some = (sum(r[k] for r in own) for k in _COUNTS)
         notes.append(
-            f"{title}: the right suspect is the first verdict in {right} of {runs} runs "
+            f"{title}: the right suspect comes first in {right} of {runs} runs "
             f"({right / runs:.0%}), and there is a finding in {some}."
         )
     own = [row for name, row in found.items() if name.startswith("healthy")]

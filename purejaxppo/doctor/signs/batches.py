@@ -108,7 +108,8 @@ def _limit_as_termination(log: Log, limits: Limits) -> Evidence | None:
     """No episode is truncated although episodes are as long as the time limit."""
     limit = setting(log, "max_episode_steps")
     length = column(log.updates, "train/episode_length")
-    cut = np.nansum(column(log.updates, "train/truncated"))
+    # First episodes may be truncated early, so that environments do not end in step.
+    cut = np.nansum(late(column(log.updates, "train/truncated")))
     at_limit = length >= limit * limits["limit"]
     if not at_limit.any() or cut > 0 or "train/truncated" not in log.updates:
         return None

@@ -134,8 +134,9 @@ def overshoot(log: Log, limits: Limits) -> Evidence | None:
         severity,
         metric,
         span(log, big) if big.any() else everywhere(log),
-        f"the mean KL of an update is {_upper(kl):.2g} in its upper quartile, the "
-        f"largest {_largest(largest):.2g}, the clip fraction {_upper(clipped):.2f}; "
+        f"the largest KL of an update is {_largest(largest):.2g}, the upper quartile "
+        f"of "
+        f"the mean KL {_upper(kl):.2g} and of the clip fraction {_upper(clipped):.2f}; "
         f"an update changed the policy's parameters by up to {_largest(moved):.2g} of "
         "their norm",
     )
