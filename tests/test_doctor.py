@@ -357,6 +357,20 @@ def test_a_run_of_stable_baselines3_is_read_and_judged(tmp_path):
     assert diagnose(log)[0].fault == "overshoot"
 
 
+def test_the_table_of_stable_baselines3_holds_evaluations_too(tmp_path):
+    """Its progress.csv, with rows of both, and empty fields."""
+    path = tmp_path / "progress.csv"
+    path.write_text(
+        "time/total_timesteps,train/approx_kl,eval/mean_reward\n"
+        "2048,0.01,\n4096,0.02,\n4096,,50.5\n6144,0.01,\n8192,,70.0\n"
+    )
+    (log,) = read(path)
+    assert log.evals["steps"].tolist() == [4096.0, 8192.0]
+    assert log.evals["eval/mean_return"].tolist() == [50.5, 70.0]
+    assert "eval/mean_return" not in log.updates
+    assert np.nanmax(log.updates["approx_kl/last"]) == 0.02
+
+
 @pytest.mark.parametrize(
     "content", [None, b"", b"steps\n", b"\xff\xfe\x00", b"a,b\n1,2\n", b"{}"]
 )

@@ -79,7 +79,10 @@ def _read_tables(
     updates = read_csv(metrics)
     if "steps" not in updates or not updates["steps"].size:
         raise UnreadableRun(path, f"has no row of figures in {metrics.name}")
-    evaluations = read_csv(evals) if evals is not None and evals.exists() else {}
+    if evals is None:  # a single table, which may hold both
+        updates, evaluations = _split_evaluations(updates)
+    else:
+        evaluations = read_csv(evals) if evals.exists() else {}
     config, changed = _config(record)
     finished = evals is not None and (path / "summary.json").exists()
     seeds = updates.get("seed", np.zeros(0))
@@ -97,6 +100,16 @@ def _read_tables(
         )
         for seed in (seeds if seeds.size else [None])
     ]
+
+
+def _split_evaluations(columns: Columns) -> tuple[Columns, Columns]:
+    """Split a table of updates and evaluations, as Stable-Baselines3 writes it."""
+    names = [name for name in columns if name.startswith("eval/")]
+    if not names:
+        return columns, {}
+    known = np.any([np.isfinite(columns[name]) for name in names], axis=0)
+    evals = {name: columns[name][known] for name in ("steps", *names)}
+    return {n: x for n, x in columns.items() if n not in names}, evals
 
 
 def _config(record: Mapping[str, object]) -> tuple[dict, dict]:
