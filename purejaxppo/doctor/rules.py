@@ -175,7 +175,7 @@ RULES = (
     Rule(
         fault="truncation",
         find=batches.no_bootstrap,
-        limits={"share": 0.5, "limit": 0.9},
+        limits={"share": 0.5, "limit": 0.9, "gamma": 0.5},
         meaning="the return of a step before the time limit lacks what would have come "
         "after it",
         suspect="truncation is treated as termination",
