@@ -63,6 +63,12 @@ def median(values: np.ndarray) -> float:
     return float(np.median(values)) if values.size else float("nan")
 
 
+def largest(values: np.ndarray) -> float:
+    """Return the largest of the numbers among `values`; NaN if there are none."""
+    values = finite(values)
+    return float(values.max()) if values.size else float("nan")
+
+
 def late(values: np.ndarray) -> np.ndarray:
     """Return the second half of a series."""
     return values[values.shape[0] // 2 :]

@@ -218,7 +218,7 @@ RULES = (
     Rule(
         fault="critic_overshoot",
         find=critic.critic_overshoot,
-        limits={"update_norm": 0.35, "ratio": 4.0, "explained": 0.3, "worst": 30.0},
+        limits={"update_norm": 0.35, "ratio": 5.0, "worst": 30.0},
         meaning="the critic jumps about its targets",
         suspect="a learning rate of the critic that is too high",
         knobs=(

@@ -9,6 +9,7 @@ from purejaxppo.doctor.evidence import (
     everywhere,
     grade,
     heads,
+    largest,
     median,
     setting,
     share,
@@ -111,17 +112,17 @@ def overshoot(log: Log, limits: Limits) -> Evidence | None:
     """Updates change the policy by far more than the clip range means to allow."""
     kl = column(log.updates, "approx_kl/mean")
     kl = np.where(np.isfinite(kl), kl, column(log.updates, "approx_kl/last"))
-    largest = column(log.updates, "approx_kl/max")
-    largest = np.where(np.isfinite(largest), largest, kl)
+    highest = column(log.updates, "approx_kl/max")
+    highest = np.where(np.isfinite(highest), highest, kl)
     clipped = column(log.updates, "clip_frac")
     moved = column(log.updates, "policy/update_norm")
     # A policy that a few updates have made deterministic has no KL after that: so the
     # largest figures count, too.
     found = {
         "approx_kl/mean": _upper(kl) / limits["kl"],
-        "approx_kl/max": _largest(largest) / limits["spike"],
+        "approx_kl/max": largest(highest) / limits["spike"],
         "clip_frac": _upper(clipped) / limits["clip_frac"],
-        "policy/update_norm": _largest(moved) / limits["update_norm"],
+        "policy/update_norm": largest(moved) / limits["update_norm"],
     }
     metric = max(found, key=lambda name: np.nan_to_num(found[name]))
     excess = found[metric]
@@ -129,15 +130,15 @@ def overshoot(log: Log, limits: Limits) -> Evidence | None:
         return None
     learned = _learned(log)
     severity = (0.3 if learned else 0.7) + 0.25 * grade(excess, 1.0, limits["worst"])
-    big = largest > min(limits["spike"], 3.0 * limits["kl"])
+    big = highest > min(limits["spike"], 3.0 * limits["kl"])
     return Evidence(
         severity,
         metric,
         span(log, big) if big.any() else everywhere(log),
-        f"the largest KL of an update is {_largest(largest):.2g}, the upper quartile "
+        f"the largest KL of an update is {largest(highest):.2g}, the upper quartile "
         f"of "
         f"the mean KL {_upper(kl):.2g} and of the clip fraction {_upper(clipped):.2f}; "
-        f"an update changed the policy's parameters by up to {_largest(moved):.2g} of "
+        f"an update changed the policy's parameters by up to {largest(moved):.2g} of "
         "their norm",
     )
 
@@ -145,11 +146,6 @@ def overshoot(log: Log, limits: Limits) -> Evidence | None:
 def _upper(values: np.ndarray) -> float:
     values = values[np.isfinite(values)]
     return float(np.quantile(values, 0.75)) if values.size else float("nan")
-
-
-def _largest(values: np.ndarray) -> float:
-    values = values[np.isfinite(values)]
-    return float(values.max()) if values.size else float("nan")
 
 
 def _learned(log: Log) -> bool:
