@@ -376,7 +376,7 @@ RULES = (
     Rule(
         fault="opposite_rewards",
         find=outcome.opposite_rewards,
-        limits={"rise": 0.1, "size": 0.5},
+        limits={"rise": 0.1, "similar": 2.0},
         meaning="training and evaluation disagree on what is good",
         suspect="a reward whose sign or meaning differs between training and "
         "evaluation",

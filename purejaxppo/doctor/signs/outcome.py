@@ -16,12 +16,12 @@ def opposite_rewards(log: Log, limits: Limits) -> Evidence | None:
         return None
     part = max(trained.size // 5, 1)
     first, last = np.median(trained[:part]), np.median(trained[-part:])
-    sign = median(np.sign([last])) * median(np.sign([found.last]))
+    # About the same figure with another sign.
+    ratio = last / found.last if found.last else 0.0
+    negated = -limits["similar"] < ratio < -1.0 / limits["similar"]
     rises = last - first > limits["rise"] * max(abs(first), 1e-9)
     falls = found.first - found.last > found.margin
-    if not (
-        (rises and falls) or (sign < 0 and abs(last) > limits["size"] * abs(first))
-    ):
+    if not ((rises and falls) or negated):
         return None
     return Evidence(
         0.9,
