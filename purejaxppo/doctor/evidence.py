@@ -69,6 +69,12 @@ def largest(values: np.ndarray) -> float:
     return float(values.max()) if values.size else float("nan")
 
 
+def upper(values: np.ndarray) -> float:
+    """Return the upper quartile of the numbers among `values`; NaN without any."""
+    values = finite(values)
+    return float(np.quantile(values, 0.75)) if values.size else float("nan")
+
+
 def late(values: np.ndarray) -> np.ndarray:
     """Return the second half of a series."""
     return values[values.shape[0] // 2 :]

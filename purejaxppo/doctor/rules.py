@@ -110,7 +110,7 @@ RULES = (
     Rule(
         fault="too_slow",
         find=steps.slow,
-        limits={"kl": 1e-4, "if_learned": 1e-7, "worst": 1e-8, "entropy": 0.01},
+        limits={"kl": 1e-4, "if_learned": 3e-5, "worst": 1e-8, "entropy": 0.01},
         meaning="the policy hardly changes from update to update",
         suspect="a learning rate that is too low for the optimiser",
         knobs=(
@@ -341,7 +341,7 @@ RULES = (
     Rule(
         fault="noisy_observations",
         find=environment.noisy_observations,
-        limits={"share": 0.02},
+        limits={"share": 0.004},
         meaning="some of the observations belong to other states, or carry noise that "
         "is "
         "large against what happens in a step",

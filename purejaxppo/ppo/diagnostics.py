@@ -24,9 +24,12 @@ _BOUND = 0.99
 _DEAD_STD = 0.01
 # A unit of tanh is saturated where its output is larger.
 _SATURATED = 0.99
-# A spike changes the observation by 3 times the typical distance, and all but a third
-# of that is undone by the next step. Here squared.
-_SPIKE, _RETURN = 9.0, 1.0 / 9.0
+# A spike changes the observation by twice the typical distance, and half of that is
+# undone by the next step. Here squared.
+_SPIKE, _RETURN = 4.0, 0.25
+# Of the entries. In observations of discrete things, where most entries stay as they
+# are, going there and back is an ordinary event.
+_CHANGED = 0.9
 _NUM_UNIT_SAMPLES = 256  # enough for shares in per cent
 
 
@@ -65,8 +68,8 @@ def observations(transitions: Transition, axis_name: AxisName) -> Metrics:
     Within episodes, `obs/still` is the share of steps that changed no entry of the
     observation, `obs/autocorrelation` the correlation of an observation with the one
     before. `obs/spikes` is the share of steps whose observation is far from both the
-    one before and the one after, measured by the typical change, while these are close
-    to each other: it belongs to another state.
+    one before and the one after, measured by the typical change, in nearly all entries,
+    while these are close to each other: it belongs to another state.
 
     Args:
       transitions: the rollout, [T, N].
@@ -103,7 +106,9 @@ def _spikes(obs: jax.Array, together: jax.Array) -> jax.Array:
     count = jnp.maximum(jnp.sum(changed.astype(jnp.float32)), 1.0)
     typical = jnp.exp(logs / count)
     both = jnp.minimum(step[1:], step[:-1])
+    entries = jnp.mean((obs[1:] != obs[:-1]).astype(jnp.float32), axis=-1) > _CHANGED
     is_spike = (both > _SPIKE * typical) & (skip < _RETURN * both)
+    is_spike &= entries[1:] & entries[:-1]
     return is_spike.astype(jnp.float32)
 
 

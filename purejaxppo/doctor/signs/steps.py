@@ -16,6 +16,7 @@ from purejaxppo.doctor.evidence import (
     span,
     trained,
     undecided,
+    upper,
 )
 from purejaxppo.doctor.log import Log, column
 
@@ -119,9 +120,9 @@ def overshoot(log: Log, limits: Limits) -> Evidence | None:
     # A policy that a few updates have made deterministic has no KL after that: so the
     # largest figures count, too.
     found = {
-        "approx_kl/mean": _upper(kl) / limits["kl"],
+        "approx_kl/mean": upper(kl) / limits["kl"],
         "approx_kl/max": largest(highest) / limits["spike"],
-        "clip_frac": _upper(clipped) / limits["clip_frac"],
+        "clip_frac": upper(clipped) / limits["clip_frac"],
         "policy/update_norm": largest(moved) / limits["update_norm"],
     }
     metric = max(found, key=lambda name: np.nan_to_num(found[name]))
@@ -137,15 +138,10 @@ def overshoot(log: Log, limits: Limits) -> Evidence | None:
         span(log, big) if big.any() else everywhere(log),
         f"the largest KL of an update is {largest(highest):.2g}, the upper quartile "
         f"of "
-        f"the mean KL {_upper(kl):.2g} and of the clip fraction {_upper(clipped):.2f}; "
+        f"the mean KL {upper(kl):.2g} and of the clip fraction {upper(clipped):.2f}; "
         f"an update changed the policy's parameters by up to {largest(moved):.2g} of "
         "their norm",
     )
-
-
-def _upper(values: np.ndarray) -> float:
-    values = values[np.isfinite(values)]
-    return float(np.quantile(values, 0.75)) if values.size else float("nan")
 
 
 def _learned(log: Log) -> bool:
@@ -164,7 +160,8 @@ def slow(log: Log, limits: Limits) -> Evidence | None:
         return None
     if _learned(log) and not typical < limits["if_learned"]:
         return None
-    severity = 0.5 + 0.35 * grade(typical, limits["kl"], limits["worst"])
+    severity = 0.3 if _learned(log) else 0.5
+    severity += 0.35 * grade(typical, limits["kl"], limits["worst"])
     return Evidence(
         severity,
         "approx_kl/mean",
