@@ -27,8 +27,8 @@ _SATURATED = 0.99
 # A spike changes the observation by twice the typical distance, and half of that is
 # undone by the next step. Here squared.
 _SPIKE, _RETURN = 4.0, 0.25
-# Of the entries. In observations of discrete things, where most entries stay as they
-# are, going there and back is an ordinary event.
+# Of the entries that change at all. In observations of discrete things, where most
+# entries stay as they are, going there and back is an ordinary event.
 _CHANGED = 0.9
 _NUM_UNIT_SAMPLES = 256  # enough for shares in per cent
 
@@ -106,7 +106,9 @@ def _spikes(obs: jax.Array, together: jax.Array) -> jax.Array:
     count = jnp.maximum(jnp.sum(changed.astype(jnp.float32)), 1.0)
     typical = jnp.exp(logs / count)
     both = jnp.minimum(step[1:], step[:-1])
-    entries = jnp.mean((obs[1:] != obs[:-1]).astype(jnp.float32), axis=-1) > _CHANGED
+    differs = (obs[1:] != obs[:-1]) & together[..., None]
+    num_moving = jnp.sum(jnp.any(differs, axis=(0, 1)))  # entries that change at all
+    entries = jnp.sum(differs, axis=-1) >= _CHANGED * num_moving.astype(jnp.float32)
     is_spike = (both > _SPIKE * typical) & (skip < _RETURN * both)
     is_spike &= entries[1:] & entries[:-1]
     return is_spike.astype(jnp.float32)
