@@ -108,7 +108,8 @@ def _spikes(obs: jax.Array, together: jax.Array) -> jax.Array:
     both = jnp.minimum(step[1:], step[:-1])
     differs = (obs[1:] != obs[:-1]) & together[..., None]
     num_moving = jnp.sum(jnp.any(differs, axis=(0, 1)))  # entries that change at all
-    entries = jnp.sum(differs, axis=-1) >= _CHANGED * num_moving.astype(jnp.float32)
+    num_differs = jnp.sum(differs, axis=-1).astype(jnp.float32)
+    entries = num_differs >= _CHANGED * num_moving.astype(jnp.float32)
     is_spike = (both > _SPIKE * typical) & (skip < _RETURN * both)
     is_spike &= entries[1:] & entries[:-1]
     return is_spike.astype(jnp.float32)
