@@ -13,7 +13,30 @@ from purejaxppo.run.tables import Row
 
 # Rows that are kept of each seed; of more, every second one is dropped, so that memory
 # and time do not grow with the length of a run.
-_MAX_ROWS = 2_000
+_MAX_ROWS = 1_000
+
+
+class _Figures:
+    """The rows of one seed in one table, as arrays of the same columns."""
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._rows: list[np.ndarray] = []
+
+    def add(self, row: Row) -> None:
+        """Append a row; rows that an older version wrote with fewer columns go."""
+        names = tuple(row)
+        if names != self._names:
+            self._names, self._rows = names, []
+        self._rows.append(np.fromiter(row.values(), np.float64, len(names)))
+        if len(self._rows) > _MAX_ROWS:
+            del self._rows[1:-1:2]  # the first and the last stay
+
+    def columns(self) -> Columns:
+        """Return name -> values."""
+        if not self._rows:
+            return {}
+        return dict(zip(self._names, np.stack(self._rows, axis=1), strict=True))
 
 
 class Watch:
@@ -27,8 +50,8 @@ class Watch:
           config: values of the configuration and of the environment, by name.
         """
         self._path, self._config = path, config
-        self._updates: dict[int, list[Row]] = {}
-        self._evals: dict[int, list[Row]] = {}
+        self._updates: dict[int, _Figures] = {}
+        self._evals: dict[int, _Figures] = {}
         self._said: list[str] = []
         self._skipped: set[str] = set()
 
@@ -63,12 +86,12 @@ class Watch:
     def new_findings(self) -> list[tuple[int, Finding]]:
         """Return each finding that has not been returned before, with its seed."""
         new = []
-        for seed, rows in self._updates.items():
+        for seed, figures in self._updates.items():
             log = Log(
                 path=self._path,
                 seed=seed,
-                updates=_columns(rows),
-                evals=_columns(self._evals.get(seed, [])),
+                updates=figures.columns(),
+                evals=self._evals.get(seed, _Figures()).columns(),
                 config=self._config,
             )
             for finding in diagnose(log):
@@ -78,18 +101,6 @@ class Watch:
         return new
 
 
-def _add(tables: dict[int, list[Row]], rows: Sequence[Row]) -> None:
+def _add(tables: dict[int, _Figures], rows: Sequence[Row]) -> None:
     for row in rows:
-        own = tables.setdefault(int(row["seed"]), [])
-        own.append(row)
-        if len(own) > _MAX_ROWS:
-            del own[1:-1:2]  # the first and the last stay
-
-
-def _columns(rows: Sequence[Row]) -> Columns:
-    if not rows:
-        return {}
-    return {
-        name: np.array([row.get(name, np.nan) for row in rows], np.float64)
-        for name in rows[-1]
-    }
+        tables.setdefault(int(row["seed"]), _Figures()).add(row)
