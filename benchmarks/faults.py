@@ -1,7 +1,6 @@
 """`python -m benchmarks.faults`: kills, damages, full disks, bad words and bad files.
 
-All are drawn from a seed (`tests/fault_campaign.py`). Writes what is lost or goes wrong
-to benchmarks/results/faults.json; the exit code is 1 if anything does.
+Drawn from a seed, written to results/faults.json; exit code 1 if anything goes wrong.
 """
 
 import argparse

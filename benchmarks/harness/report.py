@@ -23,7 +23,6 @@ BENCHMARKS = Path(__file__).parents[1]
 README = BENCHMARKS.parent / "README.md"
 START, END = "<!-- results -->", "<!-- end of results -->"
 
-# File -> title, command.
 CAMPAIGNS = {
     "faults": ("Faults: kills, damages and bad input", "python -m benchmarks.faults"),
     "doctor": ("The doctor: planted faults and verdicts", "python tests/faults"),

@@ -1,11 +1,7 @@
 """What policies learn, by the command line that users run, over several seeds.
 
-    python -m benchmarks.learning hammer      # sparse reward, six demonstrations
-    python -m benchmarks.learning cs224r      # the course's protocol
-    python -m benchmarks.learning dense --seeds 3
-    python -m benchmarks.learning scheduler   # against baselines, family by family
-    python -m benchmarks.learning lifecycle   # with and without memory
-    python -m benchmarks.learning deck        # what the head that takes cards is worth
+    python -m benchmarks.learning hammer      # also cs224r, dense
+    python -m benchmarks.learning scheduler   # against baselines; also lifecycle, deck
     python -m benchmarks.learning memory      # a cue whose reward comes later
 
 Each seed is one `python -m purejaxppo.train` of its own (of `memory` one vmapped

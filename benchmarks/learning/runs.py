@@ -24,8 +24,8 @@ def train(env: str, flags: Sequence[str], seed: int, path: Path) -> Json:
       path: the run's folder.
     """
     command = [sys.executable, "-m", "purejaxppo.train", "--env", env, *flags]
-    command += ["--seed", str(seed), "--run-dir", str(path)]
-    command += ["--no-tensorboard", "--no-report"]
+    command += f"--seed {seed} --no-tensorboard --no-report".split()
+    command += ["--run-dir", str(path)]
     subprocess.run(command, check=True)
     return json.loads((path / "summary.json").read_text())
 
