@@ -23,6 +23,9 @@ _DONE = [[False, True], [True, False], [True, False]]
 def _stats(done=_DONE):
     table = jnp.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     return EpisodeStats(
+        reward=table,
+        terminated=jnp.asarray(done),
+        truncated=jnp.zeros_like(jnp.asarray(done)),
         done=jnp.asarray(done),
         episode_return=10.0 * table,
         episode_length=table.astype(jnp.int32),

@@ -4,12 +4,13 @@ XLA's CPU backend compiles the gradients of Flax's layer to slow matrix products
 `benchmarks/results/layers.json` compares the speed of the two.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.typing import Initializer
 
 
 def apply_to_rows(f: Callable[[jax.Array], Any], x: jax.Array) -> Any:
@@ -48,6 +49,25 @@ def _matmul_backward(residuals, grad):
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
+def orthogonal(gain: float) -> Initializer:
+    """Return flax's orthogonal initialiser, which draws one seed at a time under vmap.
+
+    Of several seeds it would factorise a batch of matrices. XLA's batched
+    factorisations wait for threads of the pool in which they run, so that those of
+    several layers at once wait for each other for ever where it has few.
+    """
+    initializer = nn.initializers.orthogonal(gain)
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32):
+        @jax.custom_batching.sequential_vmap
+        def draw(key: jax.Array) -> jax.Array:
+            return initializer(key, shape, dtype)
+
+        return draw(key)
+
+    return init
+
+
 class Dense(nn.Module):
     """x @ kernel + bias for x [rows, D]; the kernel is orthogonal, scaled by `gain`."""
 
@@ -62,7 +82,7 @@ class Dense(nn.Module):
     @nn.compact
     def weights(self, num_inputs: int) -> tuple[jax.Array, jax.Array]:
         """Return kernel [D, size] and bias [size], zeros without `use_bias`."""
-        init = nn.initializers.orthogonal(self.gain)
+        init = orthogonal(self.gain)
         kernel = self.param("kernel", init, (num_inputs, self.size))
         if not self.use_bias:
             return kernel, jnp.zeros((self.size,), kernel.dtype)

@@ -14,7 +14,7 @@ from flax.typing import Collection
 
 from purejaxppo.config import Config
 from purejaxppo.env import Box, Custom, Head, Obs
-from purejaxppo.policy.dense import Dense, apply_layers, apply_to_rows
+from purejaxppo.policy.dense import Dense, apply_layers, apply_to_rows, orthogonal
 from purejaxppo.policy.heads import Heads, Outputs
 
 # The recurrent state: () without a core, one array [M, H] (GRU) or a pair (LSTM).
@@ -77,7 +77,9 @@ class _Lstm(nn.Module):
 
 
 def _cell(kind: str, size: int) -> nn.Module:
-    return _Lstm(size) if kind == "lstm" else nn.GRUCell(size)
+    if kind == "lstm":
+        return _Lstm(size)
+    return nn.GRUCell(size, recurrent_kernel_init=orthogonal(1.0))
 
 
 def initial_carry(kind: str, size: int, num: int) -> Carry:
