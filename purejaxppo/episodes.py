@@ -14,6 +14,7 @@ from flax import struct
 
 from purejaxppo import quarantine, trees
 from purejaxppo.env import Action, Env, Obs, State, executed
+from purejaxppo.trees import Tree
 
 # Time limit if neither the environment nor the caller sets one.
 MAX_STEPS = 10_000
@@ -23,7 +24,6 @@ MAX_STEPS = 10_000
 # the action at step i would use a key that `reset` may have used already.
 ACTION_STREAM = 2**31 - 1
 
-Tree = TypeVar("Tree")
 Carry = TypeVar("Carry")
 # (carry, states [E], start bool [E], keys [E]) -> (actions [E], carry). `start` is True
 # at the first step of an episode; every leaf of the carry has the leading axis E.
@@ -93,7 +93,7 @@ def play(
       max_steps: time limit in steps; None for the environment's, or `MAX_STEPS`.
     """
     num_last = keys.shape[0] // 4
-    limit = max_steps or env.spec.max_episode_steps or MAX_STEPS
+    limit = _limit(env, max_steps)
     run = _begin(env, keys, carry)
     run = _play_until(env, act, run, num_last, limit)
     if not num_last:
@@ -111,6 +111,10 @@ def play(
 def _start(obs: Obs, num: int) -> jax.Array:
     rows = jnp.concatenate([x.reshape(num, -1) for x in jax.tree.leaves(obs)], axis=1)
     return jnp.mean(jnp.abs(rows), axis=1)
+
+
+def _limit(env: Env, max_steps: int | None) -> int:
+    return max_steps or env.spec.max_episode_steps or MAX_STEPS
 
 
 def _begin(env: Env, keys: jax.Array, carry: Carry) -> _Running[Carry]:
@@ -212,7 +216,7 @@ def record(
       carry: the first carry of `act`, leaves [1, ...]; () if it has none.
       max_steps: time limit in steps; None for the environment's, or `MAX_STEPS`.
     """
-    limit = max_steps or env.spec.max_episode_steps or MAX_STEPS
+    limit = _limit(env, max_steps)
     step = jax.jit(lambda run: _step(env, act, run))
     run = jax.jit(lambda keys, carry: _begin(env, keys, carry))(key[None], carry)
     states, actions = [_first_on_host(run.state)], []
@@ -235,8 +239,8 @@ def _first_on_host(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: x[0], jax.device_get(jax.tree.map(data, tree)))
 
 
-def _stack(trees: list[Tree]) -> Tree:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+def _stack(steps: list[Tree]) -> Tree:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *steps)
 
 
 def play_baseline(

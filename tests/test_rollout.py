@@ -26,7 +26,6 @@ def _stats(done=_DONE):
         reward=table,
         terminated=jnp.asarray(done),
         truncated=jnp.zeros_like(jnp.asarray(done)),
-        done=jnp.asarray(done),
         episode_return=10.0 * table,
         episode_length=table.astype(jnp.int32),
         # Not of an ended episode: may be anything.

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from purejaxppo.doctor.diagnosis import diagnose
-from purejaxppo.doctor.finding import paragraph
+from purejaxppo.doctor.finding import Finding, paragraph
 from purejaxppo.doctor.log import Log
 from purejaxppo.doctor.readers import UnreadableRun, read
 from purejaxppo.errors import EXIT_OK
@@ -19,8 +19,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m purejaxppo.doctor",
         description="Say what is wrong with a run, the most severe first. The exit "
-        "code "
-        "is 0 if nothing is, 1 with findings, and 2 if a run cannot be read.",
+        "code is 0 if nothing is, 1 with findings, and 2 if a run cannot be read.",
     )
     parser.add_argument(
         "runs",
@@ -34,13 +33,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _as_json(log: Log) -> dict[str, object]:
-    findings = [dataclasses.asdict(finding) for finding in diagnose(log)]
-    return {"run": str(log.path), "seed": log.seed, "findings": findings}
+def _as_json(log: Log, findings: list[Finding]) -> dict[str, object]:
+    plain = [dataclasses.asdict(finding) for finding in findings]
+    return {"run": str(log.path), "seed": log.seed, "findings": plain}
 
 
-def _as_text(log: Log) -> str:
-    findings = diagnose(log)
+def _as_text(log: Log, findings: list[Finding]) -> str:
     steps = int(log.updates["steps"][-1])
     state = "finished" if log.finished else "so far"
     title = f"{log.name}: {steps:,} steps, {state}"
@@ -58,15 +56,17 @@ def main(argv: list[str] | None = None) -> int:
             logs += read(path)
         except UnreadableRun as error:
             errors.append(error)
+    findings = [diagnose(log) for log in logs]
     if options.json:
-        print(json.dumps([_as_json(log) for log in logs], indent=1, default=float))
+        print(json.dumps(list(map(_as_json, logs, findings)), indent=1, default=float))
     else:
-        print("\n\n".join(map(_as_text, logs)), end="\n" if logs else "")
+        text = "\n\n".join(map(_as_text, logs, findings))
+        print(text, end="\n" if logs else "")
     for error in errors:
         print(error, file=sys.stderr)
     if errors:
         return EXIT_UNREADABLE
-    return EXIT_FINDINGS if any(map(diagnose, logs)) else EXIT_OK
+    return EXIT_FINDINGS if any(findings) else EXIT_OK
 
 
 if __name__ == "__main__":

@@ -74,6 +74,12 @@ def curve(log: Log) -> Curve | None:
     return _of_evaluations(log) or _of_training(log)
 
 
+def has_learned(log: Log) -> bool:
+    """Return whether a log shows that the policy became better, beyond noise."""
+    found = curve(log)
+    return found is not None and found.has_learned
+
+
 def _of_evaluations(log: Log) -> Curve | None:
     values = column(log.evals, "eval/mean_return")
     known = np.isfinite(values)

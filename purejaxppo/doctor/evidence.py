@@ -135,13 +135,7 @@ def grade(value: float, low: float, high: float) -> float:
 def progress(log: Log) -> float:
     """Return the share of the planned steps that the run has done; 1 if unknown."""
     planned = setting(log, "total_timesteps")
-    return 1.0 if log.finished or not planned > 0 else last_step(log) / planned
-
-
-def last_step(log: Log) -> int:
-    """Return the steps of the last update."""
-    steps = log.updates["steps"]
-    return int(steps[-1]) if steps.size else 0
+    return 1.0 if log.finished or not planned > 0 else everywhere(log)[1] / planned
 
 
 def trained(log: Log) -> np.ndarray:

@@ -27,11 +27,9 @@ RULES = (
         find=steps.unevaluable_log_prob,
         limits={"error": 1e-4},
         meaning="the loss computes another log-prob than the rollout did, from the "
-        "same "
-        "parameters, so that its gradient is not that of the policy that acted",
+        "same parameters, so that its gradient is not that of the policy that acted",
         suspect="a log-prob that cannot be re-evaluated from what the rollout stored: "
-        "a "
-        "mask, recurrent state or normaliser of another step, or an action changed "
+        "a mask, recurrent state or normaliser of another step, or an action changed "
         "after it was sampled",
         knobs=(
             "store the action as sampled, with the mask and the carry before the step",
@@ -62,8 +60,7 @@ RULES = (
         limits={"std": 1e-4, "rate": 0.01, "share": 0.3, "entropy": 0.01},
         meaning="the ratio does not depend on the parameters, although steps are taken",
         suspect="both sides of the ratio are the same computation, or the policy gets "
-        "no "
-        "gradient",
+        "no gradient",
         knobs=(
             "compare the old log-prob with the stored one, not with a new evaluation",
             "look for a stop_gradient around the policy",
@@ -291,8 +288,7 @@ RULES = (
         limits={"share": 0.5, "if_learned": 0.9},
         meaning="the network has less capacity than its size says",
         suspect="an activation or a learning rate that kills units, or observations "
-        "far "
-        "from unit size",
+        "far from unit size",
         knobs=("lower learning_rate", "normalize_observations", 'activation "tanh"'),
         source="Sokar et al. 2023, The dormant neuron phenomenon",
         after=_LATE,
@@ -343,8 +339,7 @@ RULES = (
         find=environment.noisy_observations,
         limits={"share": 0.004},
         meaning="some of the observations belong to other states, or carry noise that "
-        "is "
-        "large against what happens in a step",
+        "is large against what happens in a step",
         suspect="observations in another's place, or a sensor with outliers",
         knobs=(
             "check that observations of environments are not mixed up",
@@ -415,8 +410,7 @@ RULES = (
         limits={"kl": 0.1},
         meaning="the policy left what it had learned",
         suspect="steps that are too large where the KL has a spike, else a slow drift "
-        "on "
-        "noisy advantages",
+        "on noisy advantages",
         knobs=(
             "lower learning_rate, or let it decay",
             "set target_kl",

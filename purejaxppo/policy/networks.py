@@ -155,7 +155,7 @@ class HeadOutput(nn.Module):
         return {"mean": mean, "std": config.min_std + span * nn.sigmoid(raw + offset)}
 
 
-def _part(obs: Obs, name: str) -> jax.Array:
+def part_of(obs: Obs, name: str) -> jax.Array:
     """Select the observation of "actor" or "critic" if `obs` is a dictionary."""
     return obs[name] if isinstance(obs, dict) else obs
 
@@ -190,7 +190,7 @@ class Actor(nn.Module):
         Returns:
           features [..., H], and the carry after each step.
         """
-        return self.actor(_part(obs, "actor"), start, carry)
+        return self.actor(part_of(obs, "actor"), start, carry)
 
     def __call__(
         self, obs: Obs, start: jax.Array, carry: Carry
@@ -241,7 +241,7 @@ class Critic(nn.Module):
         Args:
           obs, start, carry: see `Actor.features`.
         """
-        features, carries = self.critic(_part(obs, "critic"), start, carry)
+        features, carries = self.critic(part_of(obs, "critic"), start, carry)
         return self.value_from_features(features), carries
 
     def value_from_features(self, features: jax.Array) -> jax.Array:

@@ -119,8 +119,7 @@ def scaled_rewards(
     stats = normalize.update(
         state.return_stats, totals.ravel(), axis_name=task.axis_name
     )
-    variance = jnp.asarray(normalize.variance(stats))
-    std = jnp.sqrt(jnp.maximum(variance, 1e-8))
+    std = normalize.return_std(stats)
     state = state.replace(return_stats=stats, discounted_return=last_total)
     limit = hypers.reward_clip
     return jnp.clip(transitions.reward / std, -limit, limit), state

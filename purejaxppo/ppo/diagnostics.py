@@ -10,10 +10,11 @@ import optax
 
 from purejaxppo import trees
 from purejaxppo.config import Hypers
-from purejaxppo.env import Box, Obs, executed
+from purejaxppo.env import Box, executed
+from purejaxppo.policy.networks import part_of
 from purejaxppo.policy.policy import Params
 from purejaxppo.ppo import reduce
-from purejaxppo.ppo.normalize import MAX_NORMALIZED, Statistics, variance
+from purejaxppo.ppo.normalize import MAX_NORMALIZED, Statistics
 from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.rollout import EpisodeStats
 from purejaxppo.ppo.types import Batch, Metrics, Task, Transition
@@ -75,7 +76,7 @@ def observations(transitions: Transition, axis_name: AxisName) -> Metrics:
       transitions: the rollout, [T, N].
       axis_name: the named axis over whose devices to reduce.
     """
-    obs = _actor_obs(transitions.stored.inputs.obs)
+    obs = part_of(transitions.stored.inputs.obs, "actor")
     obs = obs.reshape((*obs.shape[:2], -1))
     together = ~transitions.stored.inputs.start[1:]  # both steps are of one episode
     change = obs[1:] - obs[:-1]
@@ -113,10 +114,6 @@ def _spikes(obs: jax.Array, together: jax.Array) -> jax.Array:
     is_spike = (both > _SPIKE * typical) & (skip < _RETURN * both)
     is_spike &= entries[1:] & entries[:-1]
     return is_spike.astype(jnp.float32)
-
-
-def _actor_obs(obs: Obs) -> jax.Array:
-    return obs["actor"] if isinstance(obs, dict) else obs
 
 
 def rewards_and_actions(
@@ -194,13 +191,6 @@ def network(
         share = jnp.mean((size > _SATURATED).astype(jnp.float32))
         metrics["policy/saturated_units"] = reduce.tree_mean(share, task.axis_name)
     return metrics
-
-
-def return_std(stats: Statistics | None) -> jax.Array:
-    """Return the number that rewards are divided by, float32 []; 1 without scaling."""
-    if stats is None:
-        return jnp.ones((), jnp.float32)
-    return jnp.sqrt(jnp.maximum(jnp.asarray(variance(stats)), 1e-8))
 
 
 def consistency(

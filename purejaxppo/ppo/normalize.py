@@ -172,6 +172,13 @@ def discounted_returns(
     return totals, last
 
 
+def return_std(stats: Statistics | None) -> jax.Array:
+    """Return the number that rewards are divided by, float32 []; 1 without scaling."""
+    if stats is None:
+        return jnp.ones((), jnp.float32)
+    return jnp.sqrt(jnp.maximum(jnp.asarray(variance(stats)), 1e-8))
+
+
 def standardized(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
     """Shift and scale `x` to mean 0 and standard deviation 1 over all elements."""
     mean, std = reduce.moments(x, axis_name=axis_name)

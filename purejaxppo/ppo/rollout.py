@@ -31,13 +31,17 @@ class EpisodeStats(struct.PyTreeNode):
     reward: jax.Array  # float32, as the environment gave it
     terminated: jax.Array  # bool
     truncated: jax.Array  # bool
-    done: jax.Array  # bool, the episode ended at this step
     episode_return: jax.Array
     episode_length: jax.Array
     metrics: dict[str, jax.Array]
     start_index: jax.Array  # index in the pool of the next episode's start
     no_valid_action: jax.Array  # bool, the mask of an active head allowed too few
     unstable: jax.Array  # bool, an observation or reward could not be used
+
+    @property
+    def done(self) -> jax.Array:
+        """Whether the episode ended at this step, bool [T, N]."""
+        return self.terminated | self.truncated
 
 
 def policy_input(episodes: Episode, obs_stats: Statistics | None) -> PolicyInput:
@@ -164,7 +168,6 @@ def _one_step(
         reward=step.reward,
         terminated=step.terminated,
         truncated=step.truncated,
-        done=step.terminated | step.truncated,
         episode_return=step.episode_return,
         episode_length=step.episode_length,
         metrics=step.metrics,

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from purejaxppo import autoreset
 from purejaxppo.config import Config, Hypers
 from purejaxppo.ppo import coefficients as coefficients_lib
+from purejaxppo.ppo import normalize
 from purejaxppo.ppo.batch import make_batch
-from purejaxppo.ppo.diagnostics import diagnostics, normalizer, return_std
+from purejaxppo.ppo.diagnostics import diagnostics, normalizer
 from purejaxppo.ppo.epochs import run_epochs
 from purejaxppo.ppo.rollout import episode_metrics, is_all_unstable, rollout
 from purejaxppo.ppo.status import count_still, update_status
@@ -58,7 +59,7 @@ def update(
         transitions,
         batch,
         episodes,
-        return_std(state.return_stats),
+        normalize.return_std(state.return_stats),
         hypers,
     )
     still_updates = count_still(

@@ -45,6 +45,11 @@ def _encode(owner: Config | Hypers | Options) -> Record:
     return {n: _tag(x) if isinstance(x, dict) else x for n, x in values.items()}
 
 
+def _encode_plain(config: Config) -> Record:
+    """Encode a configuration without its hyperparameters."""
+    return {n: x for n, x in _encode(config).items() if n != "hypers"}
+
+
 def _decode(cls: type[_Owner], record: Record) -> _Owner:
     """Invert `_encode` and JSON; values are converted to the types of the defaults.
 
@@ -114,11 +119,9 @@ def write(
       command: the command line that started the run.
       spec: the specification of the run's environment.
     """
-    plain = _encode(resolved.config)
-    del plain["hypers"]
     record = {
         "format": FORMAT,
-        "config": plain,
+        "config": _encode_plain(resolved.config),
         "hypers": _encode(resolved.config.hypers),
         "options": _encode(options),
         "sources": resolved.sources,
@@ -144,9 +147,7 @@ def watched(config: Config, spec: EnvSpec) -> Record:
       config: the configuration of the run.
       spec: the specification of its environment.
     """
-    plain = _encode(config)
-    del plain["hypers"]
-    return plain | _encode(config.hypers) | _environment(spec)
+    return _encode_plain(config) | _encode(config.hypers) | _environment(spec)
 
 
 def read(path: Path, field: str = "resume") -> Record:

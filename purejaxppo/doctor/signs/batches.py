@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from purejaxppo.doctor.curve import curve
+from purejaxppo.doctor.curve import has_learned
 from purejaxppo.doctor.evidence import (
     Evidence,
     Limits,
@@ -145,8 +145,7 @@ def short_horizon(log: Log, limits: Limits) -> Evidence | None:
     horizon = 1.0 / max(1.0 - gamma, 1e-9)
     if not (gamma < limits["gamma"] and length > limits["episodes"] * horizon):
         return None
-    found = curve(log)
-    learned = found is not None and found.has_learned
+    learned = has_learned(log)
     severity = 0.9 * grade(horizon, limits["harmless"], 1.0)
     return Evidence(
         severity if not learned else 0.8 * severity,

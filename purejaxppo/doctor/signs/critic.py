@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from purejaxppo.doctor.curve import curve
+from purejaxppo.doctor.curve import curve, has_learned
 from purejaxppo.doctor.evidence import (
     Evidence,
     Limits,
@@ -45,16 +45,15 @@ def critic_overshoot(log: Log, limits: Limits) -> Evidence | None:
     if not (moved > limits["update_norm"] and moved > limits["ratio"] * policy):
         return None
     explained = median(late(column(log.updates, "value/explained_variance")))
-    found = curve(log)
-    learned = found is not None and found.has_learned
+    learned = has_learned(log)
     return Evidence(
         (0.4 if learned else 0.7)
         + 0.2 * grade(moved, limits["update_norm"], limits["worst"]),
         "critic/update_norm",
         everywhere(log),
         f"an update changed the critic's parameters by up to {moved:.2g} of their "
-        f"norm, "
-        f"the policy's by {policy:.2g}; the critic explains {explained:.0%} of the "
+        f"norm, the policy's by {policy:.2g}; the critic explains {explained:.0%} of "
+        f"the "
         "variance of the returns in the second half",
     )
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from purejaxppo.doctor.curve import curve
+from purejaxppo.doctor.curve import has_learned
 from purejaxppo.doctor.evidence import (
     Evidence,
     Limits,
@@ -31,8 +31,7 @@ def unusable_numbers(log: Log, limits: Limits) -> Evidence | None:
         "train/unstable",
         span(log, bad),
         f"{count.sum():,.0f} steps had an observation or a reward that is not finite "
-        f"or "
-        f"above 1e8, in {share(bad):.0%} of the updates",
+        f"or above 1e8, in {share(bad):.0%} of the updates",
     )
 
 
@@ -84,15 +83,13 @@ def noisy_observations(log: Log, limits: Limits) -> Evidence | None:
     spikes = upper(column(log.updates, "obs/spikes"))
     if not spikes > limits["share"]:
         return None
-    found = curve(log)
-    learned = found is not None and found.has_learned
+    learned = has_learned(log)
     return Evidence(
         (0.4 if learned else 0.75) + 0.15 * grade(spikes, limits["share"], 0.2),
         "obs/spikes",
         everywhere(log),
         f"{spikes:.1%} of the observations are far from both the one before and the "
-        f"one "
-        "after, which are close to each other",
+        "one after, which are close to each other",
     )
 
 
@@ -113,8 +110,8 @@ def normaliser(log: Log, limits: Limits) -> Evidence | None:
         "obs/samples" if frozen else "obs/std",
         everywhere(log),
         f"the statistics of observations have {samples[-1]:,.0f} samples at the end "
-        f"and "
-        f"had {samples[0]:,.0f} at the start; normalised observations have a standard "
+        f"and had {samples[0]:,.0f} at the start; normalised observations have a "
+        f"standard "
         f"deviation of {spread:.2g}, and {clipped:.0%} of them are clipped",
     )
 

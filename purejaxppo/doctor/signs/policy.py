@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from purejaxppo.doctor.curve import curve
+from purejaxppo.doctor.curve import curve, has_learned
 from purejaxppo.doctor.evidence import (
     Evidence,
     Limits,
@@ -93,8 +93,7 @@ def dead_units(log: Log, limits: Limits) -> Evidence | None:
     dead = median(late(column(log.updates, "policy/dead_units")))
     if not dead > limits["share"]:
         return None
-    found = curve(log)
-    learned = found is not None and found.has_learned
+    learned = has_learned(log)
     if learned and dead < limits["if_learned"]:
         return None
     return Evidence(

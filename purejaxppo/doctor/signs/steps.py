@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from purejaxppo.doctor.curve import curve
+from purejaxppo.doctor.curve import has_learned
 from purejaxppo.doctor.evidence import (
     Evidence,
     Limits,
@@ -129,7 +129,7 @@ def overshoot(log: Log, limits: Limits) -> Evidence | None:
     excess = found[metric]
     if not excess > 1.0:
         return None
-    learned = _learned(log)
+    learned = has_learned(log)
     severity = (0.3 if learned else 0.7) + 0.25 * grade(excess, 1.0, limits["worst"])
     big = highest > min(limits["spike"], 3.0 * limits["kl"])
     return Evidence(
@@ -137,16 +137,11 @@ def overshoot(log: Log, limits: Limits) -> Evidence | None:
         metric,
         span(log, big) if big.any() else everywhere(log),
         f"the largest KL of an update is {largest(highest):.2g}, the upper quartile "
-        f"of "
-        f"the mean KL {upper(kl):.2g} and of the clip fraction {upper(clipped):.2f}; "
+        f"of the mean KL {upper(kl):.2g} and of the clip fraction "
+        f"{upper(clipped):.2f}; "
         f"an update changed the policy's parameters by up to {largest(moved):.2g} of "
         "their norm",
     )
-
-
-def _learned(log: Log) -> bool:
-    found = curve(log)
-    return found is not None and found.has_learned
 
 
 def slow(log: Log, limits: Limits) -> Evidence | None:
@@ -158,9 +153,10 @@ def slow(log: Log, limits: Limits) -> Evidence | None:
     typical = median(kl[active])
     if not typical < limits["kl"]:
         return None
-    if _learned(log) and not typical < limits["if_learned"]:
+    learned = has_learned(log)
+    if learned and not typical < limits["if_learned"]:
         return None
-    severity = 0.3 if _learned(log) else 0.5
+    severity = 0.3 if learned else 0.5
     severity += 0.35 * grade(typical, limits["kl"], limits["worst"])
     return Evidence(
         severity,
@@ -179,7 +175,7 @@ def small_batch(log: Log, limits: Limits) -> Evidence | None:
     size = recorded if np.isfinite(recorded) else size
     if log.source != "purejaxppo" or not size < limits["samples"]:
         return None
-    learned = _learned(log)
+    learned = has_learned(log)
     if learned and not size < limits["if_learned"]:
         return None
     severity = (0.25 if learned else 0.55) + 0.3 * grade(
