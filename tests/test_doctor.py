@@ -131,6 +131,14 @@ _SIGNS = {
     "reward_sign": _log({"consistency/sign": -1.0, "consistency/rewards": 2.0}),
     "advantage_estimation": _log({"consistency/rewards": 0.4}),
     "advantages_changed": _log({"consistency/advantages": 0.02}),
+    "no_reward": _log({"rewards/max_abs": 0.0, "rewards/mean": 0.0}, _flat()),
+    "critic_diverges": _log(
+        {
+            "loss/value": np.geomspace(1.0, 1e4, _NUM),
+            "value/explained_variance": -0.2,
+        },
+        _flat(),
+    ),
     "truncation": _log({"consistency/bootstrap": 0.0}),
     "advantage_scale": _log({"advantages/used_std": 3000.0}, _flat()),
     "short_horizon": _log(evals=_flat(), config={"gamma": 0.0}),
@@ -198,6 +206,21 @@ def test_a_fault_is_named_first(fault):
     first, last = findings[0].steps
     assert 0 <= first <= last <= 60_000
     assert 0.0 < findings[0].severity <= 1.0
+
+
+def test_advantages_without_differences_are_named():
+    log = _log({"consistency/advantages": np.nan, "advantages/used_std": 0.0}, _flat())
+    assert diagnose(log)[0].fault == "advantages_changed"
+    assert diagnose(log)[0].metric == "advantages/used_std"
+
+
+def test_a_policy_that_a_jump_made_deterministic_is_not_called_slow():
+    """Measured on Stable-Baselines3 with a learning rate of 0.1."""
+    kl = np.r_[60.0, np.zeros(_NUM - 1)]
+    log = _log({"approx_kl/mean": kl, "approx_kl/max": kl, "clip_frac": 0.0}, _flat())
+    named = [finding.fault for finding in diagnose(log)]
+    assert named[0] == "overshoot"
+    assert "too_slow" not in named
 
 
 @pytest.mark.parametrize("fault", _SIGNS)

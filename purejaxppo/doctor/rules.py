@@ -107,7 +107,13 @@ RULES = (
     Rule(
         fault="too_slow",
         find=steps.slow,
-        limits={"kl": 1e-4, "if_learned": 3e-5, "worst": 1e-8, "entropy": 0.01},
+        limits={
+            "kl": 1e-4,
+            "if_learned": 3e-5,
+            "worst": 1e-8,
+            "moved": 0.05,
+            "entropy": 0.01,
+        },
         meaning="the policy hardly changes from update to update",
         suspect="a learning rate that is too low for the optimiser",
         knobs=(
@@ -158,10 +164,10 @@ RULES = (
     Rule(
         fault="advantages_changed",
         find=batches.changed_advantages,
-        limits={"correlation": 0.9, "share": 0.5},
+        limits={"correlation": 0.9, "std": 1e-6, "share": 0.5},
         meaning="samples are reinforced for what other samples did",
-        suspect="advantages that were reordered, or changed in sign, after they were "
-        "estimated",
+        suspect="advantages that were reordered, or changed in sign or size, after "
+        "they were estimated",
         knobs=(
             "shuffle all arrays of a batch by one permutation",
             "only shift and scale advantages",
@@ -221,6 +227,21 @@ RULES = (
         knobs=(
             "lower the critic's learning rate",
             "lower value_coef",
+            "normalize_rewards",
+        ),
+        source=_MEASURED,
+        after=_LATE,
+    ),
+    Rule(
+        fault="critic_diverges",
+        find=critic.diverging_critic,
+        limits={"growth": 20.0, "explained": 0.02, "share": 0.5, "moved": 0.35},
+        meaning="every update makes the values worse",
+        suspect="the sign of the value loss, or targets that contain what the critic "
+        "itself has made too large",
+        knobs=(
+            "minimise the squared difference of values and returns",
+            "no gradient into the returns",
             "normalize_rewards",
         ),
         source=_MEASURED,
@@ -308,6 +329,19 @@ RULES = (
         source="counted by the quarantine",
     ),
     Rule(
+        fault="no_reward",
+        find=environment.no_reward,
+        limits={"share": 0.9},
+        meaning="there was nothing to learn from",
+        suspect="a reward that is never reached, or lost between environment and batch",
+        knobs=(
+            "shape the reward, or give demonstrations",
+            "print the rewards of a random policy",
+        ),
+        source="by definition",
+        after=_LATE,
+    ),
+    Rule(
         fault="invalid_actions",
         find=environment.invalid_actions,
         limits={"share": 0.0, "updates": 0.05},
@@ -385,8 +419,13 @@ RULES = (
         limits={"low": 0.05, "high": 1.0},
         meaning="what is learned is the opposite of what is rewarded, or destroys the "
         "policy",
-        suspect="a sign, or steps that are too large",
-        knobs=("check the signs of reward and loss", "lower learning_rate"),
+        suspect="a sign, steps that are too large, or observations and actions of "
+        "another environment",
+        knobs=(
+            "check the signs of reward and loss",
+            "lower learning_rate",
+            "check that [N] arrays are not reordered between policy and environment",
+        ),
         source=_MEASURED,
         after=_LATE,
     ),
@@ -395,11 +434,11 @@ RULES = (
         find=outcome.no_improvement,
         limits={"points": 4},
         meaning="nothing was learned, and no other rule says why",
-        suspect="a reward that is never seen, or advantages that are too weak",
+        suspect="advantages that are too weak, or actions that change nothing",
         knobs=(
             "look at rewards/nonzero",
-            "shape the reward, or give demonstrations",
             "longer rollouts, more environments",
+            "compare with a policy that acts at random",
         ),
         source="spec, section 8",
         after=_LATE,

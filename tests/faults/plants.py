@@ -29,15 +29,18 @@ class Plant:
       flags: the command line.
       verdicts: the names of findings that name the cause.
       patch: changes our own code while the run lasts.
-      kills: whether the policy cannot learn with it; if not, silence is right, too.
+      kills: whether the policy cannot learn with it; None if that is to be measured
+        by the returns.
       source: who published it.
+      task: the healthy task to compare returns with, where `kills` is None.
     """
 
     flags: str
     verdicts: tuple[str, ...]
     patch: Callable[[], Patch] = contextlib.nullcontext
-    kills: bool = True
+    kills: bool | None = True
     source: str = "ours"
+    task: str = ""
 
 
 def _on(task: str, more: str = "") -> str:
@@ -114,6 +117,11 @@ def _negated_advantages(task, *rest):
     return batch.replace(advantages=-batch.advantages), state, metrics
 
 
+def _constant_advantages(task, *rest):
+    batch, state, metrics = batch_lib.make_batch(task, *rest)
+    return batch.replace(advantages=jnp.ones_like(batch.advantages)), state, metrics
+
+
 _scaled_rewards = batch_lib.scaled_rewards
 
 
@@ -138,6 +146,11 @@ _step = rollout.autoreset.step
 def _negated_in_training(*arguments):
     episode, step = _step(*arguments)
     return episode, step.replace(reward=-step.reward)
+
+
+def _without_rewards(*arguments):
+    episode, step = _step(*arguments)
+    return episode, step.replace(reward=jnp.zeros_like(step.reward))
 
 
 def _truncated_as_terminated(reward, value, next_value, terminated, truncated, **rest):
@@ -174,11 +187,20 @@ def _forwards(reward, value, next_value, terminated, truncated, *, gamma, gae_la
 # --- loss, optimiser, networks ----------------------------------------
 
 _policy_loss = minibatch.losses.policy_loss
+_value_loss = minibatch.losses.value_loss
 _apply = optim.apply
 
 
 def _descent(*arguments):
     return -_policy_loss(*arguments)
+
+
+def _negated_value_loss(*arguments):
+    return -_value_loss(*arguments)
+
+
+def _ascent(transformation, params, grads, opt_state):
+    return _apply(transformation, params, jax.tree.map(jnp.negative, grads), opt_state)
 
 
 def _fast_critic(transformation, params, grads, opt_state):
@@ -234,7 +256,7 @@ def _other_seeds(task, params, obs_stats, **rest):
         return _evaluate(task, params, obs_stats, **rest)
 
 
-_MUTANTS = "RLMutation, Tambon et al. 2023"
+_RLMUTATION = "RLMutation, Tambon et al. 2023"
 
 PLANTS: dict[str, Plant] = {
     "learning rate x 30": Plant(
@@ -351,74 +373,63 @@ PLANTS: dict[str, Plant] = {
         _replace(batch_lib, "scaled_rewards", _rewards_a_step_late),
         kills=False,
     ),
-    # --- others' ----------------------------------------
-    "ILF": Plant(
+    "advantages all 1": Plant(
         _on("cartpole"),
-        ("policy_loss_sign",),
-        _replace(minibatch.losses, "policy_loss", _descent),
-        source=_MUTANTS,
+        ("advantages_changed",),
+        _replace(update_lib, "make_batch", _constant_advantages),
     ),
-    "NR": Plant(
-        _on("acrobot"),
-        ("advantage_estimation",),
-        _replace(batch_lib, "gae", _forwards),
-        source=_MUTANTS,
-    ),
-    "MSU": Plant(
+    "value loss negated": Plant(
         _on("cartpole"),
-        ("still_observations",),
-        _replace(rollout, "policy_input", _never_updated),
-        source=_MUTANTS,
+        ("critic_diverges",),
+        _replace(minibatch.losses, "value_loss", _negated_value_loss),
     ),
-    "POC": Plant(
+    "all gradients negated": Plant(
         _on("cartpole"),
-        ("too_slow",),
-        _replace(optim, "apply", _plain_descent),
-        source=_MUTANTS,
+        ("policy_loss_sign", "critic_diverges"),
+        _replace(optim, "apply", _ascent),
     ),
-    "M .1": Plant(
-        wrapped("cartpole", "mangled", kind="mangled", probability=0.1),
-        ("noisy_observations",),
-        source=_MUTANTS,
-    ),
-    "M .2": Plant(
-        wrapped("acrobot", "mangled", kind="mangled", probability=0.2),
-        ("noisy_observations",),
-        source=_MUTANTS,
-    ),
-    "Ra .1": Plant(
-        wrapped("cartpole", "mangled", kind="random", probability=0.1),
-        ("noisy_observations",),
-        source=_MUTANTS,
-    ),
-    "Ra .2": Plant(
-        wrapped("cartpole", "mangled", kind="random", probability=0.2),
-        ("noisy_observations",),
-        source=_MUTANTS,
-    ),
-    "NDF": Plant(
+    "rewards lost in training": Plant(
         _on("cartpole"),
-        ("advantage_estimation",),
-        _replace(batch_lib, "gae", _undiscounted),
-        source=_MUTANTS,
-    ),
-    "PAC sigmoid": Plant(
-        _on("cartpole"), ("dead_units",), _sigmoid, kills=False, source=_MUTANTS
-    ),
-    "MTS": Plant(
-        _on("acrobot"),
-        ("advantage_estimation",),
-        _replace(batch_lib, "gae", _endless),
-        source=_MUTANTS,
-    ),
-    "RN": Plant(wrapped("cartpole", "reward_noise"), (), kills=False, source=_MUTANTS),
-    "R .1": Plant(
-        wrapped("cartpole", "mangled", kind="repeat", probability=0.1),
-        (),
-        kills=False,
-        source=_MUTANTS,
-    ),
-    "PAC relu": Plant(
-        _on("cartpole", "--activation relu"), (), kills=False, source=_MUTANTS
+        ("no_reward",),
+        _replace(rollout.autoreset, "step", _without_rewards),
     ),
 }
+
+
+def _mutants(task: str) -> dict[str, Plant]:
+    """Return the operators that RLMutation has for PPO, on a task."""
+
+    def operator(verdicts, patch=contextlib.nullcontext, flags=""):
+        flags = flags or _on(task)
+        return Plant(flags, verdicts, patch, kills=None, source=_RLMUTATION, task=task)
+
+    def mangled(kind: str, probability: float, *verdicts: str) -> Plant:
+        fault = wrapped(task, "mangled", kind=kind, probability=probability)
+        return operator(verdicts, flags=fault)
+
+    estimation = ("advantage_estimation",)
+    noisy = "noisy_observations"
+    operators = {
+        "ILF": operator(
+            ("policy_loss_sign",), _replace(minibatch.losses, "policy_loss", _descent)
+        ),
+        "NR": operator(estimation, _replace(batch_lib, "gae", _forwards)),
+        "NDF": operator(estimation, _replace(batch_lib, "gae", _undiscounted)),
+        "MTS": operator(estimation, _replace(batch_lib, "gae", _endless)),
+        "MSU": operator(
+            ("still_observations",), _replace(rollout, "policy_input", _never_updated)
+        ),
+        "POC": operator(("too_slow",), _replace(optim, "apply", _plain_descent)),
+        "M .1": mangled("mangled", 0.1, noisy),
+        "M .2": mangled("mangled", 0.2, noisy),
+        "Ra .1": mangled("random", 0.1, noisy),
+        "Ra .2": mangled("random", 0.2, noisy),
+        "PAC sigmoid": operator((), _sigmoid),
+        "PAC relu": operator((), flags=_on(task, "--activation relu")),
+        "RN": operator((), flags=wrapped(task, "reward_noise")),
+        "R .1": mangled("repeat", 0.1),
+    }
+    return {f"{name}, {task}": plant for name, plant in operators.items()}
+
+
+PLANTS |= _mutants("cartpole") | _mutants("lander")

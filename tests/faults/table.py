@@ -16,7 +16,6 @@ from faults.tasks import HEALTHY
 from purejaxppo import train
 from purejaxppo.doctor.curve import curve
 from purejaxppo.doctor.diagnosis import diagnose
-from purejaxppo.doctor.finding import Finding
 from purejaxppo.doctor.log import Log
 from purejaxppo.doctor.readers import read
 
@@ -60,13 +59,16 @@ def logs_of(
         return read(folder)
 
 
-def judge(plant: Plant, findings: Iterable[list[Finding]]) -> Json:
+def judge(plant: Plant, logs: Iterable[Log]) -> Json:
     """Count in how many runs the doctor was right.
 
     Args:
       plant: the fault, with the names that are right.
-      findings: of each run, the most severe first.
+      logs: of each run.
     """
+    logs = list(logs)
+    findings = [diagnose(log) for log in logs]
+    curves = [found for log in logs if (found := curve(log)) is not None]
     named = [[finding.fault for finding in own] for own in findings]
     fatal = [any(finding.fatal for finding in own) for own in findings]
     first = [own[0] if own else "" for own in named]
@@ -75,9 +77,12 @@ def judge(plant: Plant, findings: Iterable[list[Finding]]) -> Json:
         "wanted": list(plant.verdicts),
         "kills": plant.kills,
         "source": plant.source,
+        "task": plant.task,
+        "returns": [[found.first, found.last] for found in curves],
         "found": sum(map(bool, named)),
         "right_first": sum(name in plant.verdicts for name in first),
         "fatal": sum(fatal),
+        "is_fatal": fatal,
         "first": first,
         "all": named,
     }
@@ -128,17 +133,18 @@ def formatted(figures: Json) -> tuple[list[list[str]], list[str]]:
         right = f"{row['right_first']} of {row['runs']}" if row["wanted"] else "-"
         first = ", ".join(dict.fromkeys(x or "healthy" for x in row["first"]))
         rows.append([name, right, str(row["found"]), str(row["fatal"]), first])
-    notes = []
-    for title, chosen in {
-        "Planted by us": lambda n, r: r["wanted"] and r["source"] == "ours",
-        "Planted by others": lambda n, r: r["wanted"] and r["source"] != "ours",
-    }.items():
-        own = [row for name, row in found.items() if chosen(name, row)]
-        runs, right, some = (sum(r[k] for r in own) for k in _COUNTS)
-        notes.append(
-            f"{title}: the right suspect comes first in {right} of {runs} runs "
-            f"({right / runs:.0%}), and there is a finding in {some}."
-        )
+    ours = [r for r in found.values() if r["wanted"] and r["source"] == "ours"]
+    runs, right, some = (sum(row[key] for row in ours) for key in _COUNTS)
+    notes = [
+        f"Planted by us: the right suspect comes first in {right} of {runs} runs "
+        f"({right / runs:.0%}), and there is a finding in {some}."
+    ]
+    killed, right, some, harmless, fatal = _mutants(found)
+    notes.append(
+        f"RLMutation's operators: {killed} runs lose more than half of what the task's "
+        f"healthy runs gain; of these {some} have a finding, and in {right} the right "
+        f"suspect comes first. Of the other {harmless} runs {fatal} have a fatal one."
+    )
     own = [row for name, row in found.items() if name.startswith("healthy")]
     runs, _, some = (sum(row[key] for row in own) for key in _COUNTS)
     fatal = sum(row["fatal"] for row in own)
@@ -151,7 +157,54 @@ def formatted(figures: Json) -> tuple[list[list[str]], list[str]]:
         f"loss in return and the severity is {correlation:.2f} over "
         f"{len(figures['graded']['runs'])} runs."
     )
+    foreign = figures["stable_baselines3"]
+    for rate, runs in foreign.items():
+        first = sorted({(x[0] if x else "healthy") for run in runs for x in run})
+        notes.append(
+            f"Stable-Baselines3 on CartPole with a learning rate of {rate}, "
+            f"{len(runs)} seeds, read from its CSV files and from its events: "
+            f"{', '.join(first)}."
+        )
+    long, cost = figures["long_run"], figures["cost"]
+    seconds = long["seconds"]
+    notes.append(
+        f"A run of 1M steps ({long['updates']:,} updates): the doctor answers in "
+        f"{seconds['doctor']:.1f} s, the report is drawn in {seconds['report']:.1f} s "
+        f"and has {long['report_bytes'] / 1e6:.1f} MB."
+    )
+    for name, own in cost.items():
+        ratio = own["ratios"]["with_over_without"]
+        notes.append(
+            f"Updates per second with all diagnostics over without, {name}: "
+            f"{ratio['median']:.3f} ({ratio['min']:.3f} to {ratio['max']:.3f}, "
+            f"{own['rounds']} rounds)."
+        )
     return rows, notes
+
+
+def _mutants(found: Json) -> tuple[int, int, int, int, int]:
+    """Count RLMutation's runs.
+
+    Returns:
+      the runs that are killed, those of them with the right suspect first, and with any
+      finding; the runs that are not killed, and those of them that have a fatal finding
+      although no suspect is the right one.
+    """
+    killed = right = some = harmless = fatal = 0
+    for row in (row for row in found.values() if row["task"]):
+        healthy = found[f"healthy {row['task']}"]["returns"]
+        gain = np.mean([last - first for first, last in healthy])
+        for (first, last), all_named, is_fatal in zip(
+            row["returns"], row["all"], row["is_fatal"], strict=True
+        ):
+            if last - first < 0.5 * gain:
+                killed += 1
+                some += bool(all_named)
+                right += bool(all_named) and all_named[0] in row["wanted"]
+            else:
+                harmless += 1
+                fatal += is_fatal and not row["wanted"]
+    return killed, right, some, harmless, fatal
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:

@@ -20,6 +20,7 @@ TASKS: dict[str, str] = {
         "--num-evals 8 --eval-episodes 8 --hidden-sizes 64 64 "
         "--critic-hidden-sizes 64 64"
     ),
+    "lander": f"--env faults.lander:make --total-timesteps 400000 {_SMALL}",
     "deck": (
         "--env deck --total-timesteps 200000 --num-envs 32 --num-steps 64 "
         "--num-evals 8 --eval-episodes 20"

@@ -76,15 +76,19 @@ def advantage_estimation(log: Log, limits: Limits) -> Evidence | None:
 def changed_advantages(log: Log, limits: Limits) -> Evidence | None:
     """The advantages of the loss are not those that were estimated."""
     correlation = column(log.updates, "consistency/advantages")
-    wrong = correlation < limits["correlation"]
+    spread = column(log.updates, "advantages/used_std")
+    constant = spread < limits["std"]  # a correlation with them is not defined
+    wrong = (correlation < limits["correlation"]) | constant
     if share(wrong) < limits["share"]:
         return None
+    seen = f"have a correlation of {median(correlation):.2f} with returns - values"
+    if share(constant) >= limits["share"]:
+        seen = f"have a standard deviation of {median(spread):.1g}"
     return Evidence(
         0.96,
-        "consistency/advantages",
+        "advantages/used_std" if constant.any() else "consistency/advantages",
         span(log, wrong),
-        f"the advantages of the loss have a correlation of {median(correlation):.2f} "
-        f"with returns - values",
+        f"the advantages of the loss {seen}",
     )
 
 

@@ -53,7 +53,27 @@ def critic_overshoot(log: Log, limits: Limits) -> Evidence | None:
         everywhere(log),
         f"an update changed the critic's parameters by up to {moved:.2g} of their "
         f"norm, the policy's by {policy:.2g}; the critic explains {explained:.0%} of "
-        f"the "
+        "the variance of the returns in the second half",
+    )
+
+
+def diverging_critic(log: Log, limits: Limits) -> Evidence | None:
+    """The loss of the values grows, and they explain nothing of the returns."""
+    loss = column(log.updates, "loss/value")
+    part = max(loss.size // 10, 1)
+    before, after = (abs(median(x)) for x in (loss[:part], loss[-part:]))
+    explained = median(late(column(log.updates, "value/explained_variance")))
+    grows = after > limits["growth"] * before and explained < limits["explained"]
+    # Adam with a learning rate that is too high is another rule's.
+    moved = largest(column(log.updates, "critic/update_norm"))
+    if not (grows or share(loss < 0) > limits["share"]) or moved > limits["moved"]:
+        return None
+    return Evidence(
+        0.92,
+        "loss/value",
+        everywhere(log),
+        f"the value loss went from {median(loss[:part]):.3g} to "
+        f"{median(loss[-part:]):.3g}, and the critic explains {explained:.0%} of the "
         "variance of the returns in the second half",
     )
 

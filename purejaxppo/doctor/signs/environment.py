@@ -35,6 +35,20 @@ def unusable_numbers(log: Log, limits: Limits) -> Evidence | None:
     )
 
 
+def no_reward(log: Log, limits: Limits) -> Evidence | None:
+    """All rewards of training are 0."""
+    reward = column(log.updates, "rewards/max_abs")
+    none = reward == 0.0
+    if share(none) < limits["share"]:
+        return None
+    return Evidence(
+        0.9,
+        "rewards/nonzero",
+        span(log, none),
+        f"every reward of training was 0, in {share(none):.0%} of the updates",
+    )
+
+
 def invalid_actions(log: Log, limits: Limits) -> Evidence | None:
     """The environment counts invalid actions."""
     found = column(log.updates, "train/invalid_frac")

@@ -132,15 +132,18 @@ def overshoot(log: Log, limits: Limits) -> Evidence | None:
     learned = has_learned(log)
     severity = (0.3 if learned else 0.7) + 0.25 * grade(excess, 1.0, limits["worst"])
     big = highest > min(limits["spike"], 3.0 * limits["kl"])
+    seen = (
+        f"the largest KL of an update is {largest(highest):.2g}, the upper quartile of "
+        f"the mean KL {upper(kl):.2g} and of the clip fraction {upper(clipped):.2f}"
+    )
+    if np.isfinite(moved).any():
+        seen += "; an update changed the policy's parameters by up to "
+        seen += f"{largest(moved):.2g} of their norm"
     return Evidence(
         severity,
         metric,
         span(log, big) if big.any() else everywhere(log),
-        f"the largest KL of an update is {largest(highest):.2g}, the upper quartile "
-        f"of the mean KL {upper(kl):.2g} and of the clip fraction "
-        f"{upper(clipped):.2f}; "
-        f"an update changed the policy's parameters by up to {largest(moved):.2g} of "
-        "their norm",
+        seen,
     )
 
 
@@ -151,20 +154,19 @@ def slow(log: Log, limits: Limits) -> Evidence | None:
     moved = column(log.updates, "policy/update_norm")
     active = trained(log) & undecided(log, limits["entropy"])
     typical = median(kl[active])
-    if not typical < limits["kl"]:
+    highest = np.fmax(kl, column(log.updates, "approx_kl/max"))
+    if not typical < limits["kl"] or largest(highest) > limits["moved"]:
         return None
     learned = has_learned(log)
     if learned and not typical < limits["if_learned"]:
         return None
     severity = 0.3 if learned else 0.5
     severity += 0.35 * grade(typical, limits["kl"], limits["worst"])
-    return Evidence(
-        severity,
-        "approx_kl/mean",
-        everywhere(log),
-        f"the KL of the median update is {typical:.1g}, and its change of the policy's "
-        f"parameters {median(moved[active]):.1g} of their norm",
-    )
+    seen = f"the KL of the median update is {typical:.1g}"
+    if np.isfinite(moved).any():
+        seen += f", and its change of the policy's parameters {median(moved):.1g} of "
+        seen += "their norm"
+    return Evidence(severity, "approx_kl/mean", everywhere(log), seen)
 
 
 def small_batch(log: Log, limits: Limits) -> Evidence | None:
