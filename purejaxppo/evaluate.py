@@ -108,7 +108,9 @@ def show(
       num_episodes: how many episodes it shows.
       deterministic: take the mode of the policy; if False, sample.
     """
-    played = record(policy, num_episodes, deterministic=deterministic)
+    played = record(
+        policy.learner.task, policy.state, num_episodes, deterministic=deterministic
+    )
     write(film(policy.learner.task.env, played), video, gif)
     for path in filter(None, (video, gif)):
         told = [f"return {x.episode_return:.2f} in {x.length} steps" for x in played]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import imageio_ffmpeg
 import jax
@@ -17,7 +18,8 @@ from PIL import Image
 from purejaxppo import episodes, make_env, train
 from purejaxppo.env import RenderedEnv
 from purejaxppo.errors import EXIT_OK, EXIT_USAGE, ConfigError, StorageError
-from purejaxppo.run import encode, video
+from purejaxppo.run import encode, report, video
+from purejaxppo.run.trained import load_policy
 
 ROOT = Path(__file__).parent.parent
 EVALUATE = "purejaxppo.evaluate"
@@ -225,6 +227,21 @@ def test_the_command_writes_both_files(striped_run, tmp_path, capsys):
         assert picture.size == (16, 16)
     assert movie.read_bytes()[4:8] == b"ftyp"
     assert sorted(tmp_path.iterdir()) == [gif, movie]
+
+
+def test_the_report_has_the_end_of_an_episode(striped_run, tmp_path, monkeypatch):
+    policy = load_policy(striped_run, env="test_video:Stripes")
+    task, state, lines = policy.learner.task, policy.state, []
+    report.write_still(tmp_path, task, state, lines.append)
+    (episode,) = video.record(task, state)
+    (last,) = task.env.render(episode.states, episode.actions, [episode.length])
+    with Image.open(tmp_path / report.STILL) as picture:
+        assert np.array_equal(np.asarray(picture), last)
+    assert lines == []
+    problem = RuntimeError("no crayons\nat all")
+    monkeypatch.setattr(Stripes, "render", mock.Mock(side_effect=problem))
+    report.write_still(tmp_path, task, state, lines.append)
+    assert lines == ["warning: no picture in report.html (no crayons)"]
 
 
 @pytest.mark.parametrize(

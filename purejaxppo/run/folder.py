@@ -6,6 +6,7 @@ evals.csv          a row per evaluation and seed, with the same first columns
 events.*           the numbers of both tables for TensorBoard
 demonstrations.npz the cloned demonstrations, if any
 checkpoints/       see `checkpoint`
+still.png          the end of an evaluation episode, for the report
 report.html        the curves of the run as one page
 summary.json       final results; written when the run is finished
 """

@@ -10,7 +10,35 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from purejaxppo.env import RenderedEnv
+from purejaxppo.ppo.types import Task, TrainState
+from purejaxppo.run import encode, files, video
+
 _SECONDS = 120.0
+STILL = "still.png"
+
+
+def write_still(
+    run: Path, task: Task, state: TrainState, warn: Callable[[str], None]
+) -> None:
+    """Draw the end of the first evaluation episode into RUN/still.png, for the report.
+
+    Nothing happens where the environment does not draw itself. Where it cannot draw
+    here, for want of OpenGL or of space, that costs the picture.
+
+    Args:
+      run: the run's folder.
+      task: the environment and the policy.
+      state: the parameters and the normaliser, of one seed.
+      warn: is called with a message if there is no picture.
+    """
+    if not isinstance(task.env, RenderedEnv):
+        return
+    try:
+        files.replace(run / STILL, encode.png(video.still(task, state)))
+    except Exception as error:  # a user's `render` may raise anything
+        problem = str(error).strip() or type(error).__name__
+        warn(f"warning: no picture in report.html ({problem.splitlines()[0]})")
 
 
 def write_run(run: Path, warn: Callable[[str], None]) -> None:

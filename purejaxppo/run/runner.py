@@ -242,7 +242,10 @@ class Runner:
         write_persistently(lambda: folder.write_json(path, summary), self.path)
         if self.options.report:
             with self.progress.phase("writing report.html", announce=False):
-                report.write_run(self.path, self.progress.line)
+                first = trees.take(state, 0) if self.options.num_seeds > 1 else state
+                warn = self.progress.line
+                report.write_still(self.path, self.learner.task, first, warn)
+                report.write_run(self.path, warn)
 
     def run_from_start(self, interrupt: Interrupt) -> int:
         """Train from the first state; return the exit code."""

@@ -16,8 +16,8 @@ from purejaxppo.env import Env, RenderedEnv
 from purejaxppo.episodes import Recorded
 from purejaxppo.errors import ConfigError, StorageError, whole_number
 from purejaxppo.ppo import evaluation
+from purejaxppo.ppo.types import Task, TrainState
 from purejaxppo.run import encode, files
-from purejaxppo.run.trained import TrainedPolicy
 
 Frame = np.ndarray  # uint8 [H, W, 3]
 
@@ -60,19 +60,19 @@ def check_rendered(env: Env) -> RenderedEnv:
 
 
 def record(
-    policy: TrainedPolicy, num_episodes: int = 1, *, deterministic: bool = True
+    task: Task, state: TrainState, num_episodes: int = 1, *, deterministic: bool = True
 ) -> list[Recorded]:
     """Play the first episodes of the policy's evaluation.
 
     Args:
-      policy: a loaded policy, whose environment can draw itself.
+      task: the policy, and an environment that can draw itself.
+      state: the parameters and the normaliser, of one seed.
       num_episodes: number of episodes.
       deterministic: take the mode of the policy; if False, sample.
 
     Raises:
       ConfigError: the environment has no `render`, or the evaluation fewer episodes.
     """
-    task, state = policy.learner.task, policy.state
     check_rendered(task.env)
     keys = evaluation.episode_keys(task.config)
     whole_number("video_episodes", num_episodes, 1, len(keys))
@@ -118,14 +118,18 @@ def frames(env: Env, episode: Recorded, steps: list[int]) -> Iterator[Frame]:
         yield from [frame] * steps.count(step)
 
 
-def still(policy: TrainedPolicy) -> Frame:
+def still(task: Task, state: TrainState) -> Frame:
     """Draw the end of the first episode of the policy's evaluation.
+
+    Args:
+      task: the policy, and an environment that can draw itself.
+      state: the parameters and the normaliser, of one seed.
 
     Raises:
       ConfigError: the environment cannot be drawn here.
     """
-    (episode,) = record(policy)
-    return next(frames(policy.learner.task.env, episode, [episode.length]))
+    (episode,) = record(task, state)
+    return next(frames(task.env, episode, [episode.length]))
 
 
 def film(env: Env, played: list[Recorded]) -> list[Frame]:
