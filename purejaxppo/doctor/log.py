@@ -20,7 +20,6 @@ class Log:
       evals: the metrics of each evaluation, [E]; without evaluations it is empty.
       config: the values of the configuration and the hyperparameters, by their names;
         empty if there is no record.
-      changed: the part of `config` that the user gave by a flag.
       record: all of config.json, {} if there is none.
       source: which program wrote it, "purejaxppo" or "stable-baselines3".
       finished: whether the run says that it is complete.
@@ -31,7 +30,6 @@ class Log:
     updates: Columns
     evals: Columns
     config: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    changed: Mapping[str, object] = dataclasses.field(default_factory=dict)
     record: Mapping[str, object] = dataclasses.field(default_factory=dict)
     source: str = "purejaxppo"
     finished: bool = False

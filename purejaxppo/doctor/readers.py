@@ -83,7 +83,7 @@ def _read_tables(
         updates, evaluations = _split_evaluations(updates)
     else:
         evaluations = read_csv(evals) if evals.exists() else {}
-    config, changed = _config(record)
+    config = _config(record)
     finished = evals is not None and (path / "summary.json").exists()
     seeds = updates.get("seed", np.zeros(0))
     seeds = np.unique(seeds[np.isfinite(seeds)])
@@ -94,7 +94,6 @@ def _read_tables(
             updates=_of_seed(updates, seed),
             evals=_of_seed(evaluations, seed),
             config=config,
-            changed=changed,
             record=record,
             finished=finished,
         )
@@ -112,15 +111,13 @@ def _split_evaluations(columns: Columns) -> tuple[Columns, Columns]:
     return {n: x for n, x in columns.items() if n not in names}, evals
 
 
-def _config(record: Mapping[str, object]) -> tuple[dict, dict]:
-    """Return the values of a config.json by name, and those that flags gave."""
+def _config(record: Mapping[str, object]) -> dict:
+    """Return the values of a config.json by name."""
     groups = [record.get(name) for name in ("config", "hypers", "environment")]
     config = {}
     for group in groups:
         config |= group if isinstance(group, dict) else {}
-    sources = record.get("sources")
-    sources = sources if isinstance(sources, dict) else {}
-    return config, {n: x for n, x in config.items() if sources.get(n) == "flag"}
+    return config
 
 
 def _of_seed(columns: Columns, seed: float | None) -> Columns:

@@ -157,7 +157,7 @@ def measure(
         },
         surrogate=mean_over_valid(jnp.expm1(log_ratio) * batch.advantages),
         ratio=_ratio(log_ratio, valid, axis_name),
-        logged=logged | _head_metrics(terms, batch, hypers, axis_name),
+        logged=logged | _head_metrics(terms, head_log_ratio, hypers, axis_name),
     )
 
 
@@ -185,11 +185,14 @@ def _ratio(log_ratio: jax.Array, valid: jax.Array, axis_name: AxisName) -> Ratio
 
 
 def _head_metrics(
-    terms: HeadTerms, batch: Batch, hypers: Hypers, axis_name: AxisName
+    terms: HeadTerms,
+    head_log_ratio: dict[str, jax.Array],
+    hypers: Hypers,
+    axis_name: AxisName,
 ) -> Metrics:
     metrics: Metrics = {}
     for name, active in terms.active.items():
-        log_ratio = terms.log_prob[name] - batch.log_prob[name]
+        log_ratio = head_log_ratio[name]
         clipped = jnp.abs(jnp.expm1(log_ratio)) > hypers.clip_eps
 
         def mean_over_active(x: jax.Array, active: jax.Array = active) -> jax.Array:

@@ -4,6 +4,7 @@ config.json        see `record`
 metrics.csv        a row per update and seed: update, steps, seconds, seed, metrics
 evals.csv          a row per evaluation and seed, with the same first columns
 events.*           the numbers of both tables for TensorBoard
+wandb-id           the name of the run at Weights & Biases, if it is logged there
 demonstrations.npz the cloned demonstrations, if any
 checkpoints/       see `checkpoint`
 still.png          the end of an evaluation episode, for the report

@@ -20,6 +20,7 @@ from purejaxppo.run.progress import Progress
 from purejaxppo.run.snapshot import Snapshot, duration
 from purejaxppo.run.tables import Row, Table, TableRecord
 from purejaxppo.run.watch import Watch
+from purejaxppo.run.weights_and_biases import WandbRun
 
 METRICS = "metrics.csv"
 
@@ -71,7 +72,7 @@ class Journal:
         self.faults: list[str] = []
         self.training_seconds, self.trained_steps = 0.0, 0
         self._seconds_before, self._start = 0.0, time.monotonic()
-        self.events: Events | None = None
+        self.writers: list[Events | WandbRun] = []  # of the tables' rows
         self.watch = Watch(path, record.watched(self.config, learner.task.env.spec))
 
     # --- checkpoints ----------------------------------------------------------------
@@ -128,7 +129,10 @@ class Journal:
             self.watch.read(self.metrics.path, self.evals.path)
         purge = update * self.config.batch_size + 1 if update > 0 else None
         enabled, warn = self.options.tensorboard, self.progress.line
-        self.events = Events(self.path, enabled, purge, warn)
+        self.writers = [
+            Events(self.path, enabled, purge, warn),
+            WandbRun(self.path, self.options.wandb, self.options.num_seeds, warn),
+        ]
 
     def table_records(self, update: int) -> dict[str, TableRecord]:
         """Flush the tables to the disk; return what a checkpoint records of them.
@@ -144,14 +148,14 @@ class Journal:
         return {t.path.name: t.record(update) for t in (self.metrics, self.evals)}
 
     def close(self) -> None:
-        """Close the events file if it is open."""
-        if self.events is not None:
-            self.events.close()
+        """Close what the rows are written to in addition to the tables."""
+        for writer in self.writers:
+            writer.close()
 
     def _write(self, table: Table, rows: Sequence[Row]) -> None:
         table.append(rows)
-        if self.events is not None:
-            self.events.append(rows)
+        for writer in self.writers:
+            writer.append(rows)
 
     def _rows(
         self, metrics: Metrics, first_update: int, seconds: list[float]

@@ -64,6 +64,8 @@ class ResumableOptions:
     """Updates per call of the compiled program; 0 for about two seconds of updates."""
     tensorboard: bool = True
     """Write TensorBoard events in addition to the CSV files."""
+    wandb: Annotated[str, Text()] = ""
+    """Project of Weights & Biases to log to as well (the extra wandb); "" for none."""
     report: bool = True
     """Write report.html, the curves of the run as one page, at its end."""
 

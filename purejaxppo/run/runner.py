@@ -27,6 +27,7 @@ from purejaxppo.run import (
     preflight,
     report,
     seeds,
+    weights_and_biases,
 )
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import Journal, Metadata
@@ -64,6 +65,7 @@ class Runner:
         Raises:
           ConfigError: a value that cannot be used.
         """
+        weights_and_biases.check(options.wandb)
         self.options, self.path, self.progress = options, path, progress
         self.config = resolved.config
         self.learner = preflight.make_learner(self.config, options)
