@@ -2,13 +2,14 @@
 
 The presets of an environment are a dictionary PRESETS from the name of a preset to
 values of `Config` and `Hypers` by name. The preset "default" always applies, and a
-named preset is applied after it.
+named preset is applied after it. Where there are none, the environment's heads decide,
+see `defaults`.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from purejaxppo import registry
+from purejaxppo import defaults, registry
 from purejaxppo.errors import ConfigError, UnknownName
 
 DEFAULT, FLAG = "default", "flag"
@@ -19,7 +20,8 @@ class Overlay(NamedTuple):
 
     Attributes:
       values: name -> value.
-      sources: name, or "name.key" of a dictionary -> 'preset "x"' or "flag".
+      sources: name, or "name.key" of a dictionary -> 'preset "x"', "default of ...
+        actions" or "flag".
     """
 
     values: dict[str, object]
@@ -28,6 +30,8 @@ class Overlay(NamedTuple):
 
 def overlay(env: str, preset: str, values: Mapping[str, object]) -> Overlay:
     """Merge the preset "default", the named preset and the given values, in this order.
+
+    An environment without presets is made, to look at its heads.
 
     Args:
       env: a registered name, "library:name" or "package.module:factory".
@@ -44,11 +48,22 @@ def overlay(env: str, preset: str, values: Mapping[str, object]) -> Overlay:
         raise UnknownName("preset", preset, known)
     names = dict.fromkeys(["default", preset or "default"])
     chosen = [(f'preset "{name}"', known.get(name, {})) for name in names]
+    if not known:
+        kind, own = _of_heads(env, values)
+        chosen = [(f"default of {kind} actions", own)]
     merged, sources = {}, {}
     for source, new_values in [*chosen, (FLAG, values)]:
         merged = merge(merged, new_values)
         sources |= _sources(source, new_values)
     return Overlay(merged, sources)
+
+
+def _of_heads(env: str, values: Mapping[str, object]) -> tuple[str, defaults.Values]:
+    """Return the kind of an environment's actions, and the defaults for it."""
+    kwargs = values.get("env_kwargs", {})
+    kwargs = kwargs if isinstance(kwargs, Mapping) else {}
+    heads = registry.make_env(env, **kwargs).spec.heads
+    return defaults.of_heads(heads, values.get("core", "none") != "none")
 
 
 def merge(

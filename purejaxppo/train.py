@@ -1,8 +1,8 @@
 """`python -m purejaxppo.train`: start or resume a run from the command line.
 
-Values come from the defaults, then the environment's "default" preset, then
-`--preset`, then flags; later ones replace earlier ones. `--print-config` prints the
-source of each value.
+Values come from the defaults, then the environment's "default" preset (where it has no
+presets, from `purejaxppo.defaults`), then `--preset`, then flags; later ones replace
+earlier ones. `--print-config` prints the source of each value.
 """
 
 from purejaxppo.run import process
@@ -48,13 +48,13 @@ def parse(argv: list[str]) -> tuple[Resolved, Options]:
       SystemExit: 2 on an unknown flag, 0 after --help.
     """
     origin = flags.parse_origin(argv)
-    base = resolve(origin.env, origin.preset, {}).config
+    base = resolve(origin.env, origin.preset, origin.values).config
     values, options = flags.parse_flags(argv, base, Options())
     validate_options(options)
     for name in OF_RESUME:
         if getattr(options, name):
             raise ConfigError(name, True, "False without --resume")
-    changed = _changes(base, values)
+    changed = presets.merge(origin.values, _changes(base, values))
     if options.engine != Options.engine:
         if not registry.takes_argument(origin.env, "engine"):
             allowed = f"auto: {origin.env} has no choice of engine"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from probe_envs import HeadsProbe
 
+from purejaxppo import defaults
 from purejaxppo.config import Config, Hypers, resolve, with_overrides
 from purejaxppo.errors import CheckpointError, ConfigError, PurejaxppoError, UnknownName
 from purejaxppo.ppo.learner import make_train
@@ -267,7 +268,27 @@ def test_presets_of_an_environment_that_has_none():
         Config.preset("probe_envs:make", "fast")
     sentence = "preset: got 'fast'; allowed is none: probe_envs:make has no presets"
     assert str(error.value) == sentence
-    assert Config.preset("probe_envs:make") == Config(env="probe_envs:make")
+
+
+@pytest.mark.parametrize(
+    ("continuous", "kind", "values"),
+    [(True, "continuous", defaults.CONTINUOUS), (False, "discrete", defaults.DISCRETE)],
+)
+def test_without_presets_the_heads_choose_the_defaults(continuous, kind, values):
+    given = {"env_kwargs": {"kind": "observation", "continuous": continuous}}
+    config, sources = resolve("probe_envs:make", "", {**given, "num_epochs": 3})
+    own = {n: x for n, x in values.items() if n != "num_epochs"}
+    assert config == with_overrides(
+        Config(env="probe_envs:make"), {**given, **own, "num_epochs": 3}
+    )
+    source = f"default of {kind} actions"
+    assert {sources[name] for name in own} == {source}
+    assert sources["num_epochs"] == "flag"
+    assert sources["gamma"] == "default"
+    spec = make_env(config.env, **config.env_kwargs).spec
+    assert advice(config, spec) == []
+    recurrent = resolve("probe_envs:make", "", {**given, "core": "gru"}).config
+    assert recurrent.epochs == 1
 
 
 def test_presets_beside_an_environment_and_in_it(tmp_path, monkeypatch):

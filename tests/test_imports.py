@@ -15,6 +15,7 @@ _LAYERS = [
     ["run.files"],
     ["env", "ranges"],
     ["registry", "hypers"],
+    ["defaults"],
     ["presets"],
     ["config"],
     ["validation"],

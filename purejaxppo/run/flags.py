@@ -6,7 +6,7 @@ most used flags come first.
 
 import ast
 import dataclasses
-from typing import Any, NamedTuple, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -85,12 +85,28 @@ class _Flags:
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
-    """The flags that determine the defaults of all others: environment or run."""
-
+class _Origin:
     env: str = Config.env
+    env_kwargs: dict[str, object] = dataclasses.field(default_factory=dict)
+    core: Literal["none", "lstm", "gru"] = PolicyNetwork.core
     preset: str = Options.preset
     resume: str = Options.resume
+
+
+class Origin(NamedTuple):
+    """The flags that determine the defaults of all others.
+
+    Attributes:
+      env: name of the environment.
+      preset: of the environment.
+      values: `env_kwargs` and `core`, those that are given.
+      resume: the run to resume, or "".
+    """
+
+    env: str
+    preset: str
+    values: dict[str, object]
+    resume: str
 
 
 _NOT_GIVEN = "\0"  # which no argument of a command line can contain
@@ -120,11 +136,23 @@ class Values(NamedTuple):
 
 
 def parse_origin(argv: list[str]) -> Origin:
-    """Parse environment, preset and run to resume; ignore all other flags."""
-    origin, _ = tyro.cli(
-        Origin, args=argv, prog=PROGRAM, add_help=False, return_unknown_args=True
+    """Parse environment, preset and run to resume; ignore all other flags.
+
+    Raises:
+      ConfigError: a pair of `env_kwargs` that is not of the form NAME=VALUE.
+    """
+    given, _ = tyro.cli(
+        _Origin,
+        args=argv,
+        prog=PROGRAM,
+        add_help=False,
+        return_unknown_args=True,
+        registry=_registry,
     )
-    return origin
+    kwargs = _with_pairs("env_kwargs", given.env_kwargs, {})
+    values = {"env_kwargs": kwargs} if kwargs else {}
+    values |= {"core": given.core} if given.core != PolicyNetwork.core else {}
+    return Origin(given.env, given.preset, values, given.resume)
 
 
 def parse_given(argv: list[str]) -> dict[str, str]:

@@ -1,9 +1,14 @@
-"""Small tasks that a healthy run learns in seconds: name -> command-line flags."""
+"""Small tasks that a healthy run learns in seconds: name -> command-line flags.
 
+They name all that matters, so that other defaults do not make other tasks of them.
+"""
+
+_PLAIN = "--entropy-coef 0 --learning-rate-schedule constant"
 _SMALL = (
     "--num-envs 16 --num-steps 64 --num-minibatches 4 --num-epochs 4 "
     "--hidden-sizes 64 64 --critic-hidden-sizes 64 64 --learning-rate 1e-3 "
     "--num-evals 10 --eval-episodes 8 --eval-blocks 5 --normalize-rewards "
+    f"{_PLAIN}"
 )
 
 TASKS: dict[str, str] = {
@@ -13,7 +18,8 @@ TASKS: dict[str, str] = {
         "--env gymnax:Pendulum-v1 --total-timesteps 200000 --num-envs 16 "
         "--num-steps 128 --num-epochs 10 --num-minibatches 32 --normalize-rewards "
         "--distribution normal --init-std 1 --max-std 1.5 --hidden-sizes 64 64 "
-        "--critic-hidden-sizes 64 64 --num-evals 10 --eval-episodes 8 --eval-blocks 5"
+        "--critic-hidden-sizes 64 64 --num-evals 10 --eval-episodes 8 --eval-blocks 5 "
+        f"{_PLAIN}"
     ),
     "scheduler": (
         "--env scheduler --total-timesteps 300000 --num-envs 64 --num-steps 64 "
@@ -40,18 +46,21 @@ HEALTHY: dict[str, str] = TASKS | {
     "breakout": (
         "--env gymnax:Breakout-MinAtar --total-timesteps 500000 --num-envs 64 "
         "--num-steps 64 --hidden-sizes 64 64 --critic-hidden-sizes 64 64 "
-        "--learning-rate 1e-3 --entropy-coef 0.01 --num-evals 8 --eval-episodes 8"
+        "--learning-rate 1e-3 --entropy-coef 0.01 --num-evals 8 --eval-episodes 8 "
+        "--no-normalize-rewards --learning-rate-schedule constant"
     ),
     "catch": (
         "--env gymnax:Catch-bsuite --total-timesteps 200000 --num-envs 32 "
         "--num-steps 32 --hidden-sizes 64 --critic-hidden-sizes 64 "
-        "--learning-rate 1e-3 --num-evals 8 --eval-episodes 8"
+        "--learning-rate 1e-3 --num-evals 8 --eval-episodes 8 "
+        f"--no-normalize-rewards {_PLAIN}"
     ),
     "inverted pendulum": (
         "--env brax:inverted_pendulum --total-timesteps 200000 --num-envs 32 "
         "--num-steps 64 --num-minibatches 8 --num-epochs 4 --hidden-sizes 64 64 "
         "--critic-hidden-sizes 64 64 --normalize-rewards --learning-rate 1e-3 "
-        "--num-evals 6 --eval-episodes 8"
+        "--num-evals 6 --eval-episodes 8 --distribution truncated_normal "
+        f"--init-std 0.5 --max-std 1 {_PLAIN}"
     ),
 }
 
