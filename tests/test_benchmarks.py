@@ -104,7 +104,7 @@ def test_a_policy_is_compared_with_baselines_on_the_same_episodes(monkeypatch):
 def test_stored_figures_of_a_curve_are_those_of_its_points(name):
     results = record.results(f"learning_{name}")
     for seed in results["seeds"]:
-        assert seed == seed | curves.figures_of(seed["curve"])
+        assert seed == seed | curves.figures_of(seed["curve"], results["marks"])
     assert results["summary"] == curves.summarise(results)
 
 
@@ -140,12 +140,12 @@ def row(steps: int, mean: float, worst: float) -> dict[str, str]:
 def test_learning_curve_leaves_the_cloned_policy_out_of_what_ppo_reached():
     rows = [row(0, 0.95, 0.95), row(100, 0.5, 0.4), row(200, 0.97, 0.949999988)]
     points = curves.points_of(rows, curves.CURVES["hammer"]._replace(frames=2))
-    curve = curves.figures_of(points)
+    curve = curves.figures_of(points, (0.95, 0.9))
     assert curve["before_ppo"]["mean"] == 0.95
     assert curve["best"]["steps"] == 400
     assert curve["best"]["seconds"] == 2.0
-    assert curve["first_worst_block_95"] == 400
-    assert curve["first_mean_90"] == 400
+    assert curve["first_worst_block"] == 400
+    assert curve["first_mean"] == 400
     seeds = [curve, curve | {"last": {**curve["best"]}}]
     summary = curves.summarise({"seeds": seeds})
     assert summary["before_ppo_mean"] == {
@@ -154,7 +154,7 @@ def test_learning_curve_leaves_the_cloned_policy_out_of_what_ppo_reached():
         "min": 0.95,
         "max": 0.95,
     }
-    assert summary["steps_to_mean_90"] == 400
+    assert summary["steps_to_mean"] == 400
 
 
 def test_each_seed_is_a_training_by_the_command_line(monkeypatch):

@@ -30,7 +30,13 @@ def ratio(figures: dict[str, float] | None) -> str:
 
 def span(figures: dict[str, float]) -> str:
     """Format a mean (smallest to largest)."""
-    return f"{figures['mean']:.3f} ({figures['min']:.2f} to {figures['max']:.2f})"
+    if abs(figures["mean"]) >= 10:
+        return "{mean:,.0f} ({min:,.0f} to {max:,.0f})".format(**figures)
+    return "{mean:.3f} ({min:.2f} to {max:.2f})".format(**figures)
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def _optional(value: float | None, form: str) -> str:
@@ -177,24 +183,29 @@ def startup(figures: Figures) -> Table:
 
 
 def curves(figures: Figures) -> Table:
-    """Tabulate what each seed of the hammer reaches, and when."""
+    """Tabulate what each seed reaches, and when."""
     unit = "frames" if figures["frames"] > 1 else "steps"
     header = ["seed", "before PPO", "best worst block", "best mean"]
-    header += [f"{unit} to a worst block of .95", f"{unit} to a mean of .90"]
+    block, mean = figures["marks"]
+    header += [f"{unit} to a worst block of {block:g}", f"{unit} to a mean of {mean:g}"]
     rows = [[*header, "at the end"]]
     for seed in figures["seeds"]:
         best = seed["best"]
         reached = [seed["before_ppo"]["mean"], best["worst_block"], best["mean"]]
-        shares = [f"{share:.2f}" for share in reached]
-        marks = [seed["first_worst_block_95"], seed["first_mean_90"]]
+        shares = [_rounded(share) for share in reached]
+        marks = [seed["first_worst_block"], seed["first_mean"]]
         steps = [_optional(mark, ",") for mark in marks]
-        last = f"{seed['last']['mean']:.2f}"
+        last = _rounded(seed["last"]["mean"])
         rows.append([str(seed["seed"]), *shares, *steps, last])
     summary = figures["summary"]
     names = ("before_ppo_mean", "best_worst_block", "best_mean")
     spans = [span(summary[name]) for name in names]
     rows.append(["mean (min to max)", *spans, "", "", span(summary["last_mean"])])
-    return Table(rows, [f"`{figures['metric']}`, {len(figures['seeds'])} seeds."])
+    kept = f"{summary['num_keep_mark']} of {len(figures['seeds'])} seeds"
+    note = (
+        f"`{figures['metric']}`: the last three means of {kept} are {mean:g} or more."
+    )
+    return Table(rows, [note])
 
 
 def match(figures: Figures) -> Iterator[Table]:

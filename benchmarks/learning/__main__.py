@@ -1,6 +1,7 @@
 """What policies learn, by the command line that users run, over several seeds.
 
     python -m benchmarks.learning hammer      # also cs224r, dense
+    python -m benchmarks.learning pendulum    # by the defaults; see studies.toml
     python -m benchmarks.learning scheduler   # against baselines; also lifecycle, deck
     python -m benchmarks.learning memory      # a cue whose reward comes later
 
