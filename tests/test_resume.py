@@ -29,7 +29,7 @@ FLAGS = (
     "--eval-episodes 4 --reset pool --normalize-rewards --learning-rate-schedule kl "
     "--target-kl 0.02 --seed 3 --no-tensorboard --no-report --checkpoint-every 5 "
     "--num-demonstrations 3 --cloning-steps 20 --cloning-batch 8 --anchor "
-    "--kl-coef 0.1 --critic-warmup 2"
+    "--kl-coef 0.1 --critic-warmup 2 --distribution truncated_normal --init-std 0.5"
 ).split()
 
 
