@@ -371,7 +371,7 @@ RULES = (
     Rule(
         fault="noisy_observations",
         find=environment.noisy_observations,
-        limits={"share": 0.003},
+        limits={"share": 0.003, "dynamics": 0.035},
         meaning="some of the observations belong to other states, or carry noise that "
         "is large against what happens in a step",
         suspect="observations in another's place, or a sensor with outliers",

@@ -192,12 +192,12 @@ def _mutants(found: Json) -> tuple[int, int, int, int, int]:
     """
     killed = right = some = harmless = fatal = 0
     for row in (row for row in found.values() if row["task"]):
-        healthy = found[f"healthy {row['task']}"]["returns"]
-        gain = np.mean([last - first for first, last in healthy])
-        for (first, last), all_named, is_fatal in zip(
+        healthy = np.array(found[f"healthy {row['task']}"]["returns"])
+        half = np.mean(healthy)  # between the untrained and the trained ones
+        for (_, last), all_named, is_fatal in zip(
             row["returns"], row["all"], row["is_fatal"], strict=True
         ):
-            if last - first < 0.5 * gain:
+            if last < half:
                 killed += 1
                 some += bool(all_named)
                 right += bool(all_named) and all_named[0] in row["wanted"]

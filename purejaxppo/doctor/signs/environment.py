@@ -95,7 +95,8 @@ def noisy_observations(log: Log, limits: Limits) -> Evidence | None:
     # Not the median: a policy that has learned to keep still shows few of them.
     # The median: rare updates of fast movement have spikes in healthy runs, too.
     spikes = median(column(log.updates, "obs/spikes"))
-    if not spikes > limits["share"]:
+    # What swings back at more steps than that moves so by itself.
+    if not limits["share"] < spikes < limits["dynamics"]:
         return None
     learned = has_learned(log)
     return Evidence(
