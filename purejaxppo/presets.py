@@ -63,6 +63,8 @@ def _of_heads(env: str, values: Mapping[str, object]) -> tuple[str, defaults.Val
     kwargs = values.get("env_kwargs", {})
     kwargs = kwargs if isinstance(kwargs, Mapping) else {}
     heads = registry.make_env(env, **kwargs).spec.heads
+    if not isinstance(heads, Mapping):
+        heads = {}  # which `validation` refuses in a sentence
     return defaults.of_heads(heads, values.get("core", "none") != "none")
 
 

@@ -173,7 +173,7 @@ def _combinations() -> Iterator[CommandLine]:
         ("--anchor", "anchor"),
         ("--normalize-observations fixed", "normalize_observations"),
         ("--learning-rate-schedule kl", "target_kl"),
-        ("--entropy-floor 0.1", "entropy_floor"),
+        ("--entropy-coef 0 --entropy-floor 0.1", "entropy_floor"),
         ("--engine mjx", "engine"),
         ("--preset fast", "preset"),
         ("--seed 4294967295 --num-seeds 2", "seed"),

@@ -105,8 +105,12 @@ def test_seeds_have_names_of_their_own(offline, rows):
     assert row == {"steps": 32, **own}
 
 
-def test_a_resumed_run_goes_on_there(offline, rows):
+def test_a_resumed_run_goes_on_there(offline, rows, monkeypatch):
     for row in rows:
+        # Offline files are named by the second, and the first must stay.
+        wandb.teardown()
+        (offline / f"part{row['seed']}").mkdir()
+        monkeypatch.setenv("WANDB_DIR", str(offline / f"part{row['seed']}"))
         writer = WandbRun(offline, "arms", 1, pytest.fail)
         writer.append([row])
         writer.close()
