@@ -28,6 +28,11 @@ def _shortened(value: object) -> str:
     return f"{text[: _LONGEST_VALUE // 2]}...{text[-_LONGEST_VALUE // 2 :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def summary(error: BaseException) -> str:
     """Return type, first line and place of an error in the code of a user.
 

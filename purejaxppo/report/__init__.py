@@ -11,3 +11,5 @@ page      everything together, and the file
 Nothing here imports JAX, so that a report takes no time to start. A run may come from
 somebody else: its text is escaped, and the page allows our own scripts alone.
 """
+
+STILL = "still.png"  # the picture in a run's folder that its page shows

@@ -14,11 +14,10 @@ from typing import Any
 
 from purejaxppo.doctor.finding import Finding
 from purejaxppo.doctor.log import Log
-from purejaxppo.report import catalog, charts, records, sections, vega
+from purejaxppo.report import STILL, catalog, charts, records, sections, vega
 from purejaxppo.report.catalog import Chart
 from purejaxppo.report.runs import Run, group, last_step
 
-STILL = "still.png"
 _LARGEST_STILL = 1_000_000  # bytes
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from purejaxppo.env import RenderedEnv
+from purejaxppo.errors import first_line
 from purejaxppo.ppo.types import Task, TrainState
+from purejaxppo.report import STILL
 from purejaxppo.run import encode, files, video
 
 _SECONDS = 120.0
-STILL = "still.png"
 
 
 def write_still(
@@ -37,8 +38,7 @@ def write_still(
     try:
         files.replace(run / STILL, encode.png(video.still(task, state)))
     except Exception as error:  # a user's `render` may raise anything
-        problem = str(error).strip() or type(error).__name__
-        warn(f"warning: no picture in report.html ({problem.splitlines()[0]})")
+        warn(f"warning: no picture in report.html ({first_line(error)})")
 
 
 def write_run(run: Path, warn: Callable[[str], None]) -> None:

@@ -244,7 +244,7 @@ class Runner:
         write_persistently(lambda: folder.write_json(path, summary), self.path)
         if self.options.report:
             with self.progress.phase("writing report.html", announce=False):
-                first = trees.take(state, 0) if self.options.num_seeds > 1 else state
+                first = seeds.of_seed(state, 0, self.options.num_seeds)
                 warn = self.progress.line
                 report.write_still(self.path, self.learner.task, first, warn)
                 report.write_run(self.path, warn)

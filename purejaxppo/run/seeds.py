@@ -59,6 +59,11 @@ def map_over_seeds(
     return jax.vmap(one_by_one, in_axes=axes)
 
 
+def of_seed(state: TrainState, index: int, num_seeds: int) -> TrainState:
+    """Return the state of one seed; that of a single seed has no axis of seeds."""
+    return trees.take(state, index) if num_seeds > 1 else state
+
+
 def run_chunk(
     update: Callable[..., tuple[TrainState, Metrics]],
     state: TrainState,

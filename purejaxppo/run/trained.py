@@ -74,7 +74,7 @@ def _restore(
     own = best.from_json(saved, options.num_seeds)[seed_index]
     if which == "best" and own is not None:
         state, _ = checkpoint.restore(checkpoints, own.update, shapes)
-    return trees.take(state, seed_index) if options.num_seeds > 1 else state
+    return seeds.of_seed(state, seed_index, options.num_seeds)
 
 
 def _warn(text: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purejaxppo.errors import ConfigError
+from purejaxppo.errors import ConfigError, first_line
 from purejaxppo.run import files
 from purejaxppo.run.tables import AXES, Row
 
@@ -92,10 +92,9 @@ class WandbRun:
         return run
 
     def _give_up(self, error: Exception) -> None:
-        problem = str(error).strip() or type(error).__name__
         self._warn(
             f"warning: Weights & Biases gets no more figures "
-            f"({problem.splitlines()[0]}); the tables have all"
+            f"({first_line(error)}); the tables have all"
         )
         self._project = ""
 

@@ -109,12 +109,17 @@ def loss_sign(log: Log, limits: Limits) -> Evidence | None:
     )
 
 
+def _mean_and_largest_kl(log: Log) -> tuple[np.ndarray, np.ndarray]:
+    """Return both of each update; other programs log the last minibatch's alone."""
+    mean = column(log.updates, "approx_kl/mean")
+    mean = np.where(np.isfinite(mean), mean, column(log.updates, "approx_kl/last"))
+    largest_kl = column(log.updates, "approx_kl/max")
+    return mean, np.where(np.isfinite(largest_kl), largest_kl, mean)
+
+
 def overshoot(log: Log, limits: Limits) -> Evidence | None:
     """Updates change the policy by far more than the clip range means to allow."""
-    kl = column(log.updates, "approx_kl/mean")
-    kl = np.where(np.isfinite(kl), kl, column(log.updates, "approx_kl/last"))
-    highest = column(log.updates, "approx_kl/max")
-    highest = np.where(np.isfinite(highest), highest, kl)
+    kl, highest = _mean_and_largest_kl(log)
     clipped = column(log.updates, "clip_frac")
     moved = column(log.updates, "policy/update_norm")
     # A policy that a few updates have made deterministic has no KL after that: so the
@@ -149,12 +154,10 @@ def overshoot(log: Log, limits: Limits) -> Evidence | None:
 
 def slow(log: Log, limits: Limits) -> Evidence | None:
     """Updates hardly change the policy, and it does not improve."""
-    kl = column(log.updates, "approx_kl/mean")
-    kl = np.where(np.isfinite(kl), kl, column(log.updates, "approx_kl/last"))
+    kl, highest = _mean_and_largest_kl(log)
     moved = column(log.updates, "policy/update_norm")
     active = trained(log) & undecided(log, limits["entropy"])
     typical = median(kl[active])
-    highest = np.fmax(kl, column(log.updates, "approx_kl/max"))
     if not typical < limits["kl"] or largest(highest) > limits["moved"]:
         return None
     learned = has_learned(log)
