@@ -366,7 +366,7 @@ def test_a_finger_on_the_nail_spoils_it(strike, pad):
 def test_each_condition_can_veto(env, demonstrations, monkeypatch, condition):
     step = first(demonstrations.metrics["hammered"])[0] - 2
     state = jax.tree.map(lambda x: x[step, 0], demonstrations)
-    state = state.replace(data=state.data.replace(touching=jnp.zeros((), bool)))
+    state = state.replace(data=state.data.replace(struck=jnp.zeros((), bool)))
     monkeypatch.setattr(contact, condition, lambda *_: jnp.zeros((), bool))
     after = env.step(state, env.demonstrator(state))
     assert float(after.metrics["success"]) == 1.0
@@ -383,6 +383,34 @@ def test_hammering_is_passing_the_mark(env, demonstrations):
     after = env.step(with_nail_at(state, 0.0901), action)
     assert float(after.metrics["success"]) == 1.0
     assert float(after.metrics["hammered"]) == 0.0
+
+
+def with_nail_moving(state, slide, speed, struck):
+    """The nail at that slide, metres, and speed, m/s, far from the hammer's face."""
+    physics = with_nail_at(state, slide).data.physics
+    moving = physics.replace(qvel=physics.qvel.at[-1].set(speed))
+    data = state.data.replace(physics=moving, struck=jnp.asarray(struck))
+    return state.replace(data=data)
+
+
+@pytest.mark.parametrize(("struck", "counts"), [(True, 1.0), (False, 0.0)])
+def test_a_nail_that_moves_on_from_a_blow_counts(env, demonstrations, struck, counts):
+    away = jax.tree.map(lambda x: x[5, 0], demonstrations)
+    state = with_nail_moving(away, 0.085, 1.0, struck)
+    after = env.step(state, {"arm": jnp.zeros(4)})
+    assert float(after.metrics["success"]) == 1.0
+    assert float(after.metrics["hammered"]) == counts
+
+
+def test_a_blow_is_over_when_the_nail_stops(env, demonstrations, monkeypatch):
+    away = jax.tree.map(lambda x: x[5, 0], demonstrations)
+    still = {"arm": jnp.zeros(4)}
+    assert bool(env.step(with_nail_moving(away, 0.05, 1.0, True), still).data.struck)
+    stopped = env.step(with_nail_moving(away, 0.05, 0.0, True), still)
+    assert not bool(stopped.data.struck)
+    monkeypatch.setattr(contact, "fingers_clear", lambda *_: jnp.zeros((), bool))
+    near = env.step(with_nail_moving(away, 0.05, 1.0, True), still)
+    assert not bool(near.data.struck)
 
 
 # Rewards and ends

@@ -16,6 +16,7 @@ PAD_HALF_SIZE = (0.015, 0.003, 0.045)  # along the world's axes, fingers pointin
 TOUCHING = 0.002
 CLEARANCE = 0.002
 LIFTED = 0.01  # smallest height of the head's lowest point above the table
+MOVING = 1e-4  # metres that a nail moves in a control step, unless it has stopped
 FACING = 0.9  # smallest cosine of the face's normal and the nail's axis
 
 Sensors = dict[str, jax.Array]  # name -> [3] in the world, metres
