@@ -45,27 +45,33 @@ PRESETS: dict[str, dict[str, object]] = {
         "num_evals": 40,
         "eval_episodes": 10,
     },
-    # Learning from the dense reward, without demonstrations.
+    # Learning from the dense reward, without demonstrations. The recipe is that of
+    # `purejaxppo.defaults` for continuous actions. A policy that holds the hammer where
+    # it lies earns a fifth of the reward, and must keep exploring to find that moving it
+    # to the nail is better: hence the large standard deviation. Of two seeds, one found
+    # it within 0.6M and one within 1.4M steps with training episodes of 200 steps; with
+    # 500 steps the first one still had not after 1.1M.
     "dense": {
         "env_kwargs": {"reward": "dense"},
-        "total_timesteps": 5_000_000,
+        "total_timesteps": 4_000_000,
         "num_demonstrations": 0,
         "critic_warmup": 0,
         "anchor": False,
         "kl_coef": 0.0,
         "normalize_observations": "running",
         "normalize_rewards": True,
-        "learning_rate_final": 0.2,
-        "num_envs": 128,
-        "num_steps": 128,
-        "num_minibatches": 8,
+        "learning_rate_final": 0.5,
+        "num_envs": 32,
+        "num_steps": 256,
+        "num_epochs": 10,
+        "num_minibatches": 32,
         "hidden_sizes": (64, 64),
         "critic_hidden_sizes": (64, 64),
         "train_episode_steps": 200,
-        "entropy_coef": 1e-3,
-        "min_std": 0.05,
-        "max_std": 1.0,
-        "init_std": 0.5,
+        "distribution": "normal",
+        "min_std": 0.1,
+        "max_std": 1.5,
+        "init_std": 1.0,
         "num_evals": 10,
     },
 }
