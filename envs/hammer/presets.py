@@ -47,10 +47,10 @@ PRESETS: dict[str, dict[str, object]] = {
     },
     # Learning from the dense reward, without demonstrations. The recipe is that of
     # `purejaxppo.defaults` for continuous actions. A policy that holds the hammer where
-    # it lies earns a fifth of the reward, and must keep exploring to find that moving it
-    # to the nail is better: hence the large standard deviation. Of two seeds, one found
-    # it within 0.6M and one within 1.4M steps with training episodes of 200 steps; with
-    # 500 steps the first one still had not after 1.1M.
+    # it lies earns a fifth of the reward, and must keep exploring to find that moving
+    # it to the nail is better: hence the large standard deviation. Of two seeds, one
+    # found it within 0.6M and one within 1.4M steps with training episodes of 200
+    # steps; with 500 steps the first one still had not after 1.1M.
     "dense": {
         "env_kwargs": {"reward": "dense"},
         "total_timesteps": 4_000_000,
