@@ -38,7 +38,10 @@ def users_jit(function: Callable[Arguments, Result]) -> Callable[Arguments, Resu
 
 
 def small_config(**changes: object) -> Config:
-    """A configuration that compiles and runs in seconds; Hypers by plain name."""
+    """A configuration that compiles and runs in seconds; Hypers by plain name.
+
+    Without statistics of observations, for which a rollout is compiled twice.
+    """
     hyper_names = {field.name for field in dataclasses.fields(Hypers)}
     hyper_changes = {k: v for k, v in changes.items() if k in hyper_names}
     hypers = dataclasses.replace(Hypers(), **hyper_changes)
@@ -53,6 +56,7 @@ def small_config(**changes: object) -> Config:
         "critic_hidden_sizes": (8,),
         "core_size": 8,
         "num_starts": 8,
+        "normalize_observations": "off",
         "num_evals": 0,
         "eval_blocks": 2,
         "eval_episodes": 4,

@@ -54,13 +54,13 @@ def test_an_environment_without_physics_is_stepped_with_allowed_actions():
 
 def test_memory_reports_every_kind_and_seed(monkeypatch):
     monkeypatch.setattr(memory, "NUM_ENVS", 16)
-    monkeypatch.setattr(memory, "CORES", ("none", "gru"))
-    results = memory.measure(num_seeds=2, num_updates=10, delays=(1,))
-    assert [case["core"] for case in results["cases"]] == list(memory.CORES)
+    monkeypatch.setattr(memory, "CORES", ("none",))
+    results = memory.measure(num_seeds=2, num_updates=10, delays=(1, 2))
+    assert [case["delay"] for case in results["cases"]] == [1, 2]
     for case in results["cases"]:
         assert np.shape(case["curve"]) == (2, 10)
         assert case["final"] == [curve[-1] for curve in case["curve"]]
-        assert case["steps"] == memory.NUM_ENVS * 4 * 10
+        assert case["steps"] == memory.NUM_ENVS * 2 * (case["delay"] + 1) * 10
 
 
 def test_seeds_that_solved_it_are_counted():

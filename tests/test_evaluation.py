@@ -94,7 +94,7 @@ def trained():
         def step(self, state, action):
             return state.replace(reward=action["move"][0], obs=state.obs + 1.0)
 
-    config = small_config(init_std=0.3)
+    config = small_config(init_std=0.3, normalize_observations="running")
     learner = make_learner(config, Drift())
     state, _ = jax.jit(learner.init)(jax.random.key(0))
     loud = jax.tree.map(lambda x: 20.0 * x, state.params)

@@ -12,7 +12,8 @@ from purejaxppo.ppo.rollout import policy_input
 
 
 def _first_state(env, **changes):
-    learner = make_learner(small_config(**changes), env)
+    config = small_config(**{"normalize_observations": "running", **changes})
+    learner = make_learner(config, env)
     return jax.jit(learner.init)(jax.random.key(0))[0]
 
 

@@ -65,7 +65,7 @@ def test_constant_reward_is_the_value():
 
 def test_observation_decides_the_value():
     """Reward is the observation: it reaches the critic, as it was normalised."""
-    metrics, value = _train(Probe("observation"))
+    metrics, value = _train(Probe("observation"), normalize_observations="running")
     np.testing.assert_allclose(value(1.0, -1.0), [1.0, -1.0], atol=0.1)
     assert float(metrics["value/explained_variance"][-1]) > 0.9
 

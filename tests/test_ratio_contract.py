@@ -32,16 +32,33 @@ _ALL = HeadsProbe()
 _AIM, _OP = HeadsProbe(("aim",)), HeadsProbe(("op", "slot"))
 _CARDS, _SWITCHES = HeadsProbe(("cards",)), HeadsProbe(("switches",))
 
-# Name -> environment and configuration.
+# Name -> environment and configuration. Every distribution, head and core is in one.
 _KINDS = {
-    "truncated normal": (_AIM, {"distribution": "truncated_normal"}),
-    "tanh normal": (_AIM, {"distribution": "tanh_normal", "reset": "fresh"}),
-    "normal": (_AIM, {"distribution": "normal", "critic_warmup": 2}),
-    "distrax beta": (_AIM, {"distribution": "custom_distributions:beta"}),
-    "distrax mixture": (
-        _AIM,
-        {"distribution": "custom_distributions:mixture", "entropy_coef": 0.0},
+    "all heads": (
+        HeadsProbe(privileged=True),
+        {"accumulate_gradients": True, "critic_warmup": 2, "normalize_entropy": True},
     ),
+    "all heads, normal, lstm": (
+        _ALL,
+        {
+            "distribution": "normal",
+            "core": "lstm",
+            "sequence_length": 4,
+            "reset": "cached",
+            "normalize_advantages": "minibatch",
+        },
+    ),
+    "all heads, tanh normal, gru": (
+        _ALL,
+        {
+            "distribution": "tanh_normal",
+            "core": "gru",
+            "sequence_length": 2,
+            "shared_trunk": True,
+            "reset": "fresh",
+        },
+    ),
+    "distrax beta": (_AIM, {"distribution": "custom_distributions:beta"}),
     "distrax through a bijector, lstm": (
         _AIM,
         {
@@ -52,20 +69,13 @@ _KINDS = {
         },
     ),
     "distrax head of switches": (_SWITCHES, {}),
-    "masked with parent": (_OP, {"normalize_entropy": True, "reset": "cached"}),
-    "choice": (_CARDS, {"normalize_advantages": "minibatch"}),
-    "all heads": (HeadsProbe(privileged=True), {"accumulate_gradients": True}),
-    "all heads, lstm": (_ALL, {"core": "lstm", "sequence_length": 4}),
-    "all heads, gru": (
-        _ALL,
-        {"core": "gru", "sequence_length": 2, "shared_trunk": True},
-    ),
 }
 
 
 def _config(**changes):
     defaults = {
         "num_steps": 8,
+        "normalize_observations": "running",
         "normalize_rewards": True,
         "learning_rate": 0.01,
         "entropy_coef": 0.01,

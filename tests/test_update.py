@@ -321,6 +321,7 @@ _RATE = Hypers(learning_rate=0.01, entropy_coef=0.01)
 
 
 def _setup(state_and_batch=None, **changes):
+    changes = {"normalize_observations": "running", **changes}
     config = small_config(num_steps=16, critic_warmup=1, reset="fresh", **changes)
     learner = make_learner(config, HeadsProbe())
     new_stats = None

@@ -4,6 +4,7 @@
     python -m benchmarks.learning pendulum    # by the defaults; see studies.toml
     python -m benchmarks.learning scheduler   # against baselines; also lifecycle, deck
     python -m benchmarks.learning memory      # a cue whose reward comes later
+    python -m benchmarks.learning peers       # our defaults beside tuned peers
 
 Each seed is one `python -m purejaxppo.train` of its own (of `memory` one vmapped
 program for all). Writes benchmarks/results/learning_NAME.json after each seed, so that
@@ -16,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.harness import record, report
-from benchmarks.learning import curves, matches, memory
+from benchmarks.learning import curves, matches, memory, peers
 
 Json = dict[str, Any]
 # Name -> (seeds, flags of the command line) -> results, after each seed that is a run.
@@ -24,6 +25,7 @@ STUDIES: dict[str, Callable[[int, list[str]], Iterable[Json]]] = {
     **{n: partial(curves.measure, curve) for n, curve in curves.CURVES.items()},
     **{n: partial(matches.measure, match) for n, match in matches.MATCHES.items()},
     "memory": lambda num_seeds, flags: [memory.measure(num_seeds)],
+    "peers": peers.measure,
 }
 
 
@@ -36,7 +38,12 @@ def main(argv: list[str] | None = None) -> None:
     flag("study", choices=STUDIES)
     flag("--seeds", type=int, default=5)
     flag("--no-write", action="store_true", help="only print")
-    flag("--flags", nargs=argparse.REMAINDER, default=[], help="of purejaxppo.train")
+    flag(
+        "--flags",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="of purejaxppo.train; of peers: tasks",
+    )
     arguments = parser.parse_args(argv)
     name = arguments.study
     for results in STUDIES[name](arguments.seeds, arguments.flags):

@@ -2,7 +2,8 @@
 
 The JSON keys shared by all competitors set the fields of `Config` that mean the same;
 what `Config` has beyond them is as in the common PPO of the peers (`_AS_PEERS`), and
-the key "ours" holds fields of `Config` and `Hypers` that replace anything.
+the key "ours" holds fields of `Config` and `Hypers` that replace anything. The key
+"defaults" takes what the command line takes where only `--env` is given.
 """
 
 from typing import Any
@@ -27,6 +28,9 @@ _AS_PEERS = {
 
 def make_config(config: worker.Json) -> Config:
     """Make the configuration of the JSON keys; no evaluation inside training."""
+    if config.get("defaults"):
+        steps = config["total_steps"]
+        return Config.preset(config["env"], total_timesteps=steps, num_evals=0)
     values: dict[str, Any] = {**_AS_PEERS, "num_evals": 0}
     if "hidden_sizes" in config:
         sizes = tuple(config["hidden_sizes"])
