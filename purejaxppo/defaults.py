@@ -26,7 +26,10 @@ _COMMON: Values = {
 # Many small steps on few samples (Andrychowicz et al. 2021, section 3.5). The standard
 # deviation starts above the bound of the actions: where a reward is rare and actions
 # cost something, 1 found it on 7 of 10 seeds and 1.5 on 10 (MountainCarContinuous).
+# With a rate that ends at a tenth, single evaluations of Brax's double pendulum fell
+# from 9,350 to 4,000 on 2 of 3 seeds; with one that ends at 0, on none.
 CONTINUOUS: Values = _COMMON | {
+    "learning_rate_final": 0.0,
     "num_epochs": 10,
     "num_minibatches": 32,
     "distribution": "normal",
