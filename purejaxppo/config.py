@@ -56,7 +56,7 @@ class Rollout:
     num_steps: Annotated[int, Whole(1)] = 128
     """Steps of each environment per update (T)."""
     normalize_observations: Literal["running", "fixed", "off"] = "running"
-    """Normalise by running statistics, by those of the demonstrations, or not."""
+    """Normalise by running statistics, by those of the first policy, or not."""
     normalize_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
     reset: Literal["fresh", "pool", "cached"] = "pool"
@@ -142,7 +142,7 @@ class Imitation:
     demonstration_noise: Annotated[float, Number(0.0, 1e3)] = 0.1
     """Standard deviation of the noise on the demonstrator's actions."""
     anchor: bool = False
-    """Keep the cloned policy as the frozen reference of the KL anchor."""
+    """Keep the first policy, cloned or of init_from, as the KL anchor's reference."""
     cloning_steps: Annotated[int, Whole(0)] = 2_000
     """Optimiser steps of behaviour cloning."""
     cloning_batch: Annotated[int, Whole(1)] = 256

@@ -88,7 +88,7 @@ class ImitationHypers:
     """Hyperparameters of the KL anchor."""
 
     kl_coef: Annotated[float, _WEIGHT] = 0.0
-    """Weight of the reverse KL to the cloned policy, if anchor is set."""
+    """Weight of the reverse KL to the frozen reference, if anchor is set."""
     kl_coef_final: Annotated[float, _WEIGHT] = 1.0
     """Final KL coefficient as a fraction of the first."""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from purejaxppo import defaults, registry
 from purejaxppo.errors import ConfigError, UnknownName
 
-DEFAULT, FLAG = "default", "flag"
+DEFAULT, FLAG, INIT_FROM = "default", "flag", "init_from"
 
 
 class Overlay(NamedTuple):

@@ -17,7 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from purejaxppo import presets, registry
-from purejaxppo.config import Config, Resolved, resolve, value_names, value_of
+from purejaxppo.config import (
+    Config,
+    Resolved,
+    resolve,
+    value_names,
+    value_of,
+    with_overrides,
+)
 from purejaxppo.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -35,9 +42,10 @@ from purejaxppo.run.options import (
     OF_RESUME,
     RESUMABLE,
     Options,
+    gives_policy,
     validate_options,
 )
-from purejaxppo.validation import validate
+from purejaxppo.validation import validate, validate_first_policy
 
 
 def parse(argv: list[str]) -> tuple[Resolved, Options]:
@@ -61,7 +69,23 @@ def parse(argv: list[str]) -> tuple[Resolved, Options]:
             raise ConfigError("engine", options.engine, allowed)
         engine = {"env_kwargs": {"engine": options.engine}}
         changed = presets.merge({"env_kwargs": {}} | changed, engine)
-    return resolve(origin.env, origin.preset, changed), options
+    resolved = resolve(origin.env, origin.preset, changed)
+    return _without_imitation(resolved, options, flags.parse_given(argv)), options
+
+
+def _without_imitation(
+    resolved: Resolved, options: Options, given: Mapping[str, str]
+) -> Resolved:
+    """Switch off what `init_from` replaces: cloning, and the warm-up of its critic."""
+    config, sources = resolved
+    replaced = ["num_demonstrations"] if gives_policy(options) else []
+    has_critic = options.init_from and options.init_parts != "policy"
+    if has_critic and "critic_warmup" not in given:
+        replaced.append("critic_warmup")
+    off = dict.fromkeys((n for n in replaced if value_of(config, n)), 0)
+    return Resolved(
+        with_overrides(config, off), sources | dict.fromkeys(off, presets.INIT_FROM)
+    )
 
 
 def _changes(base: Config, values: Mapping[str, object]) -> dict[str, object]:
@@ -144,6 +168,7 @@ def _resume(argv: list[str], run: Path, given: Mapping[str, str]) -> int:
 def _start(argv: list[str]) -> int:
     resolved, options = parse(argv)
     validate(resolved.config)
+    validate_first_policy(resolved.config, gives_policy(options))
     if options.print_config:
         print(describe(resolved, options))
         return EXIT_OK
@@ -158,7 +183,7 @@ def _start(argv: list[str]) -> int:
 
 def _main(argv: list[str]) -> int:
     given = flags.parse_given(argv)
-    for name in ("resume", "run_dir", "demonstrations"):
+    for name in ("resume", "run_dir", "demonstrations", "init_from"):
         if given.get(name) == "":
             allowed = "a path, and not the value of a variable that is not set"
             raise ConfigError(name, "", allowed)

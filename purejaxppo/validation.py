@@ -22,7 +22,6 @@ def validate(config: Config) -> None:
     check_ranges(config)
     _validate_batch(config)
     _validate_stds(config)
-    _validate_imitation(config)
     _validate_floors(config.hypers)
     _validate_kl_schedule(config)
 
@@ -61,17 +60,25 @@ def _validate_stds(config: Config) -> None:
         )
 
 
-def _validate_imitation(config: Config) -> None:
-    if config.num_demonstrations > 0:
+def validate_first_policy(config: Config, is_given: bool) -> None:
+    """Check that what is to stay as it is at the start is not random there.
+
+    Args:
+      config: the configuration.
+      is_given: whether training begins with a given policy and its statistics. It is no
+        part of the configuration, so `validate` cannot know.
+
+    Raises:
+      ConfigError: an anchor or fixed statistics, and nothing that they come from.
+    """
+    if config.num_demonstrations > 0 or is_given:
         return
+    without = "without num_demonstrations or a policy of init_from"
     if config.anchor:
-        raise ConfigError("anchor", True, "False without num_demonstrations")
+        raise ConfigError("anchor", True, f"False {without}")
     if config.normalize_observations == "fixed":
-        raise ConfigError(
-            "normalize_observations",
-            "fixed",
-            "running or off without num_demonstrations",
-        )
+        field = "normalize_observations"
+        raise ConfigError(field, "fixed", f"running or off {without}")
 
 
 def _validate_kl_schedule(config: Config) -> None:

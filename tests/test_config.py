@@ -26,7 +26,12 @@ from purejaxppo.ranges import (
 )
 from purejaxppo.registry import make_env, presets
 from purejaxppo.run.options import Options
-from purejaxppo.validation import advice, validate, validate_heads
+from purejaxppo.validation import (
+    advice,
+    validate,
+    validate_first_policy,
+    validate_heads,
+)
 
 # Field -> a value of it, and the sentence.
 _WHOLE = "allowed is a whole number of at least 1 and below 2**"
@@ -135,12 +140,6 @@ _SENTENCES = [
         "allowed is a dictionary from names of arguments to values",
     ),
     ({"hypers": None}, "hypers: got None; allowed is an instance of Hypers"),
-    ({"anchor": True}, "anchor: got True; allowed is False without num_demonstrations"),
-    (
-        {"normalize_observations": "fixed"},
-        "normalize_observations: got 'fixed'; "
-        "allowed is running or off without num_demonstrations",
-    ),
     (
         {"learning_rate_schedule": "kl"},
         "target_kl: got inf; allowed is a finite number with schedule kl",
@@ -153,6 +152,27 @@ def test_each_sentence(changes, sentence):
     with pytest.raises(ConfigError) as error:
         validate(dataclasses.replace(Config(), **changes))
     assert str(error.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"anchor": True}, "anchor: got True; allowed is False without"),
+        (
+            {"normalize_observations": "fixed"},
+            "normalize_observations: got 'fixed'; allowed is running or off without",
+        ),
+    ],
+)
+def test_what_is_kept_from_the_start_needs_a_first_policy(changes, sentence):
+    config = dataclasses.replace(Config(), **changes)
+    with pytest.raises(ConfigError) as error:
+        validate_first_policy(config, is_given=False)
+    assert str(error.value).startswith(sentence)
+    assert str(error.value).endswith("num_demonstrations or a policy of init_from")
+    validate_first_policy(config, is_given=True)
+    cloned = dataclasses.replace(config, num_demonstrations=1)
+    validate_first_policy(cloned, is_given=False)
 
 
 # Hyperparameter -> values outside its range, and what is allowed.

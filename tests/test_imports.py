@@ -38,7 +38,7 @@ _LAYERS = [
     ["doctor"],
     ["report"],
     ["run"],
-    ["train", "export", "sweep", "evaluate", "plot"],
+    ["train", "export", "sweep", "evaluate", "plot", "convert_demonstrations"],
     ["console"],
 ]
 _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}

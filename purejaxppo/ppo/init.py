@@ -1,8 +1,9 @@
 """The first state of training: episodes, parameters, a cloned policy."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -13,7 +14,10 @@ from purejaxppo.ppo import coefficients, imitation, normalize, optim
 from purejaxppo.ppo.demonstrations import Demonstrations, without_faults
 from purejaxppo.ppo.normalize import Statistics
 from purejaxppo.ppo.rollout import policy_input, rollout
-from purejaxppo.ppo.types import Metrics, Reference, Task, TrainState
+from purejaxppo.ppo.types import Initial, Metrics, Reference, Task, TrainState
+
+Parts = Literal["both", "policy", "critic"]
+Tree = TypeVar("Tree")
 
 
 class InitKeys(NamedTuple):
@@ -36,11 +40,33 @@ def collect(task: Task, key: jax.Array) -> Demonstrations:
     return imitation.collect(task, _init_keys(key).demonstrations)
 
 
+def initial_of(state: TrainState, parts: Parts = "both") -> Initial:
+    """Select what another training can begin with.
+
+    Args:
+      state: a state of training, or its shapes.
+      parts: the networks to take. The statistics of observations come with either of
+        them, those of returns with the critic.
+    """
+    params, return_stats = state.params, state.return_stats
+    if parts == "policy":
+        params, return_stats = params.replace(critic=None), None
+    elif parts == "critic":
+        params = params.replace(policy=None)
+    return Initial(params, state.obs_stats, return_stats)
+
+
+def has_policy(initial: Initial | None) -> bool:
+    """Return whether training begins with a given policy, which replaces cloning."""
+    return initial is not None and initial.params.policy is not None
+
+
 def init(
     task: Task,
     key: jax.Array,
     hypers: Hypers | None = None,
     demonstrations: Demonstrations | None = None,
+    initial: Initial | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Make the first state. If configured, collect demonstrations and clone them.
 
@@ -49,6 +75,8 @@ def init(
       key: the random key of the whole training.
       hypers: the hyperparameters; None for those of the configuration.
       demonstrations: demonstrations to clone; None to collect them.
+      initial: parameters and statistics to begin with. If it has a policy, there is no
+        cloning, and that policy is the reference of an anchor.
 
     Returns:
       the state before the first update, and the metrics of cloning. Steps that cannot
@@ -59,26 +87,36 @@ def init(
     keys = _init_keys(key)
     episodes = _first_episodes(task, keys.envs)
     params = policy.init(keys.params, policy_input(episodes, None))
+    zeros = jnp.zeros((config.num_envs,), jnp.float32)
+    return_stats = normalize.init(zeros[0]) if config.normalize_rewards else None
     obs_stats, metrics = _empty_statistics(task, episodes), {}
-    if config.num_demonstrations:
+    if initial is not None:
+        params = params.replace(
+            policy=_given_or_own(initial.params.policy, params.policy),
+            critic=_given_or_own(initial.params.critic, params.critic),
+        )
+        obs_stats = _given_or_own(initial.obs_stats, obs_stats)
+        return_stats = _given_or_own(initial.return_stats, return_stats)
+    is_new = initial is None or initial.obs_stats is None  # the statistics are empty
+    is_cloned = config.num_demonstrations > 0 and not has_policy(initial)
+    if is_cloned:
         if demonstrations is None:
             demonstrations = collect(task, key)
         num_steps = jnp.sum(demonstrations.valid)
         demonstrations = without_faults(env.spec.heads, demonstrations)
         refused = num_steps - jnp.sum(demonstrations.valid)
-        if obs_stats is not None:
+        if obs_stats is not None and is_new:
             obs_stats = imitation.observation_statistics(demonstrations)
         params, metrics = imitation.clone(
             task, params, obs_stats, demonstrations, keys.cloning
         )
         metrics["cloning/refused"] = refused.astype(jnp.float32)
-    zeros = jnp.zeros((config.num_envs,), jnp.float32)
     carry = policy.initial_carry(config.num_envs)
     state = TrainState(
         params=params,
         opt_state=optim.init(optim.optimizer(hypers, 0.0), params),
         obs_stats=obs_stats,
-        return_stats=normalize.init(zeros[0]) if config.normalize_rewards else None,
+        return_stats=return_stats,
         discounted_return=zeros,
         episodes=episodes,
         carry=carry,
@@ -88,10 +126,18 @@ def init(
         update_count=jnp.zeros((), jnp.int32),
         still_updates=jnp.zeros((), jnp.int32),
     )
-    if config.normalize_observations == "running" and not config.num_demonstrations:
+    if config.normalize_observations == "running" and is_new and not is_cloned:
         first = _first_statistics(task, state, keys.statistics)
         state = state.replace(obs_stats=first)
     return state, metrics
+
+
+def _given_or_own(given: Tree | None, own: Tree) -> Tree:
+    """Return what is given; one's own if there is none, or no use for it."""
+    if given is None or own is None:
+        return own
+    chex.assert_trees_all_equal_shapes_and_dtypes(given, own)
+    return given
 
 
 def _first_episodes(task: Task, key: jax.Array) -> Episode:

@@ -17,12 +17,17 @@ from purejaxppo.env import Env
 from purejaxppo.policy.policy import make_policy
 from purejaxppo.ppo import evaluation
 from purejaxppo.ppo.demonstrations import Demonstrations
-from purejaxppo.ppo.init import collect, init
+from purejaxppo.ppo.init import collect, has_policy, init
 from purejaxppo.ppo.reduce import AxisName
-from purejaxppo.ppo.types import Metrics, Task, TrainState
+from purejaxppo.ppo.types import Initial, Metrics, Task, TrainState
 from purejaxppo.ppo.update import as_arrays, run_updates, update
 from purejaxppo.registry import make_env
-from purejaxppo.validation import advice, validate, validate_heads
+from purejaxppo.validation import (
+    advice,
+    validate,
+    validate_first_policy,
+    validate_heads,
+)
 
 
 def make_task(
@@ -63,7 +68,7 @@ class Learner(NamedTuple):
     Attributes:
       task: environment, policy, configuration.
       collect: (key) -> demonstrations.
-      init: (key, hypers=None, demonstrations=None) -> (state, metrics).
+      init: (key, hypers=None, demonstrations=None, initial=None) -> (state, metrics).
       update: (state, hypers=None) -> (state, metrics).
       evaluate: (state, deterministic=True) -> metrics.
     """
@@ -104,6 +109,7 @@ class Train(Protocol):
         key: jax.Array,
         hypers: Hypers = ...,
         demonstrations: Demonstrations | None = None,
+        initial: Initial | None = None,
     ) -> tuple[TrainState, Metrics]: ...
 
 
@@ -119,6 +125,10 @@ def make_train(config: Config, env: Env | None = None) -> Train:
     policy. "cloning/refused" counts the steps that were left out because their numbers
     are not finite, above 1e8, out of range or masked.
 
+    `train(key, initial=initial_of(state))` goes on from the parameters of an earlier
+    training (see `ppo.init`), whose policy then is not cloned. The configuration is
+    taken as it is: a critic that comes along may need no `critic_warmup`.
+
     Raises:
       ConfigError: the configuration cannot be used; before anything compiles.
     """
@@ -130,9 +140,11 @@ def make_train(config: Config, env: Env | None = None) -> Train:
         key: jax.Array,
         hypers: Hypers = config.hypers,
         demonstrations: Demonstrations | None = None,
+        initial: Initial | None = None,
     ) -> tuple[TrainState, Metrics]:
+        validate_first_policy(config, has_policy(initial))
         hypers = as_arrays(hypers)
-        state, cloning = init(task, key, hypers, demonstrations)
+        state, cloning = init(task, key, hypers, demonstrations, initial)
         state, metrics = _train(task, state, hypers)
         return state, cloning | metrics
 

@@ -52,6 +52,14 @@ class Adaptive(struct.PyTreeNode):
     entropy_scale: dict[str, jax.Array]  # head -> float32 [], entropy floor
 
 
+class Initial(struct.PyTreeNode):
+    """Parameters and statistics that training begins with, in place of new ones."""
+
+    params: Params  # a network that begins anew is None
+    obs_stats: Statistics | None  # those with which the parameters were trained
+    return_stats: Statistics | None  # the scale of the critic's values; None without it
+
+
 class TrainState(struct.PyTreeNode):
     """The state of training: everything that the next update depends on."""
 

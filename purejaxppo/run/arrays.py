@@ -45,6 +45,15 @@ def flatten(state: object) -> Arrays:
     return {name: array for name, array in arrays.items() if array.size}
 
 
+def digest(state: object) -> str:
+    """Return the SHA-256 of all numbers of a state, with their paths, as hex digits."""
+    sums = [
+        f"{name} {array.dtype} {array.shape} {files.checksum(array.tobytes())}"
+        for name, array in flatten(state).items()
+    ]
+    return files.checksum("\n".join(sums).encode())
+
+
 def _name(implementation: np.ndarray | None) -> str | None:
     """Decode the name of an implementation; None stands for the default one."""
     return None if implementation is None else implementation.tobytes().decode()

@@ -26,6 +26,7 @@ from typing import TypedDict, TypeVar
 from purejaxppo import __version__
 from purejaxppo.errors import CheckpointError, DamagedCheckpoint
 from purejaxppo.run import arrays, files
+from purejaxppo.run.arrays import Arrays
 from purejaxppo.run.migrations import FORMAT, MIGRATIONS, Metadata
 
 _DONE, _META, _STATE = "done", "meta.json", "state"
@@ -184,20 +185,18 @@ def read_meta(folder: Path, step: int) -> Meta:
     return meta
 
 
-def restore(folder: Path, step: int, like: State) -> tuple[State, Metadata]:
-    """Read the state of a checkpoint.
+def read(folder: Path, step: int) -> tuple[Arrays, Metadata]:
+    """Read the arrays of a checkpoint, with their names in the newest format.
 
     Args:
       folder: the folder of a run's checkpoints.
       step: the step of the checkpoint.
-      like: a state of the same structure; only its shapes and dtypes are used.
 
     Returns:
-      the state, bit for bit, and the metadata that was saved with it.
+      tree path -> array, bit for bit, and the metadata that was saved with them.
 
     Raises:
-      CheckpointError: the checkpoint is missing, of a newer format, or of another
-        structure.
+      CheckpointError: the checkpoint is missing or of a newer format.
       DamagedCheckpoint: a file has changed since it was written.
     """
     path = _path(folder, step)
@@ -209,32 +208,67 @@ def restore(folder: Path, step: int, like: State) -> tuple[State, Metadata]:
     named, metadata = arrays.read(path / _STATE), meta["metadata"]
     for older in range(meta["format"], FORMAT):
         named, metadata = MIGRATIONS[older](named, metadata)
-    return arrays.unflatten(named, like, path), metadata
+    return named, metadata
+
+
+def read_latest(
+    folder: Path, warn: Callable[[str], None]
+) -> tuple[int, Arrays, Metadata]:
+    """Read the newest undamaged checkpoint, with a warning for each damaged one.
+
+    Args:
+      folder: the folder of a run's checkpoints.
+      warn: prints a warning.
+
+    Returns:
+      its step, its arrays by tree path, and the metadata that was saved with them.
+
+    Raises:
+      CheckpointError: there is none, or the newest is of a newer format. Then no older
+        one is tried, since that would lose training.
+    """
+    for step in reversed(steps(folder)):
+        try:
+            return step, *read(folder, step)
+        except DamagedCheckpoint as error:
+            warn(f"{error}; using the one before")
+    raise CheckpointError(folder, "holds no usable checkpoint", "a folder with one")
+
+
+def restore(folder: Path, step: int, like: State) -> tuple[State, Metadata]:
+    """Read the state of a checkpoint.
+
+    Args:
+      folder, step: see `read`.
+      like: a state of the same structure; only its shapes and dtypes are used.
+
+    Returns:
+      the state, bit for bit, and the metadata that was saved with it.
+
+    Raises:
+      CheckpointError: see `read`; or the checkpoint is of another structure.
+    """
+    named, metadata = read(folder, step)
+    return arrays.unflatten(named, like, _path(folder, step)), metadata
 
 
 def restore_latest(
     folder: Path, like: State, warn: Callable[[str], None]
 ) -> tuple[State, Metadata]:
-    """Read the newest undamaged checkpoint, with a warning for each damaged one.
+    """Read the state of the newest undamaged checkpoint.
 
     Args:
-      folder: the folder of a run's checkpoints.
+      folder, warn: see `read_latest`.
       like: a state of the same structure; only its shapes and dtypes are used.
-      warn: prints a warning.
 
     Returns:
       the state, and the metadata that was saved with it.
 
     Raises:
-      CheckpointError: there is none, or the newest is of a newer format or of another
-        structure. Then no older one is tried, since that would lose training.
+      CheckpointError: see `read_latest`; or the newest is of another structure.
     """
-    for step in reversed(steps(folder)):
-        try:
-            return restore(folder, step, like)
-        except DamagedCheckpoint as error:
-            warn(f"{error}; using the one before")
-    raise CheckpointError(folder, "holds no usable checkpoint", "a folder with one")
+    step, named, metadata = read_latest(folder, warn)
+    return arrays.unflatten(named, like, _path(folder, step)), metadata
 
 
 def discard_after(folder: Path, step: int) -> None:

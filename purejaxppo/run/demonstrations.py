@@ -132,7 +132,7 @@ def load(path: Path, env: Env, config: Config) -> Demonstrations:
         raise _refusal(path, f"is of {env.spec.name}, not of {shown}")
     _check_arrays(path, arrays, env)
     demonstrations = _from_arrays(arrays)
-    if text := _first_fault(demonstrations, env):
+    if text := first_fault(demonstrations, env):
         raise _refusal(path, f"has {text}")
     return _first_demonstrations(demonstrations, config.num_demonstrations)
 
@@ -159,7 +159,7 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray], env: Env) -> None:
         raise _refusal(path, f"has no array {name}")
 
 
-def _first_fault(demonstrations: Demonstrations, env: Env) -> str | None:
+def first_fault(demonstrations: Demonstrations, env: Env) -> str | None:
     """Return the first requirement of demonstrations [K, L, ...] that is violated."""
     requirements: list[str] = []
 
@@ -191,7 +191,7 @@ def check_collected(demonstrations: Demonstrations, env: Env) -> None:
         raise ConfigError("env", name, f"{allowed} did")
     if valid.ndim > 2:
         demonstrations = trees.merge_axes(demonstrations)
-    if text := _first_fault(demonstrations, env):
+    if text := first_fault(demonstrations, env):
         raise ConfigError("env", name, f"an environment whose demonstrator has {text}")
 
 

@@ -121,6 +121,8 @@ class _Given:
     resume: str = _NOT_GIVEN
     run_dir: str = _NOT_GIVEN
     demonstrations: str = _NOT_GIVEN
+    init_from: str = _NOT_GIVEN
+    critic_warmup: str = _NOT_GIVEN
 
 
 class Values(NamedTuple):
@@ -156,7 +158,7 @@ def parse_origin(argv: list[str]) -> Origin:
 
 
 def parse_given(argv: list[str]) -> dict[str, str]:
-    """Parse the flags for paths and imports; return those that are given, by name."""
+    """Parse the flags of `_Given`; return those that are given, by name."""
     given, _ = tyro.cli(
         _Given, args=argv, prog=PROGRAM, add_help=False, return_unknown_args=True
     )
@@ -236,10 +238,19 @@ def _with_pairs(name: str, value: object, default: object) -> object:
     if not isinstance(value, list):
         return value
     assert isinstance(default, dict)
-    return default | dict(_parse_pair(name, word) for word in value)
+    return default | dict(parse_pair(name, word) for word in value)
 
 
-def _parse_pair(field: str, pair: str) -> tuple[str, object]:
+def parse_pair(field: str, pair: str) -> tuple[str, object]:
+    """Parse NAME=VALUE; the value is a Python literal, or else a word.
+
+    Args:
+      field: the flag, for the error.
+      pair: the word of the command line.
+
+    Raises:
+      ConfigError: it is not of that form.
+    """
     key, equals, text = pair.partition("=")
     if not equals or not key.isidentifier():
         raise ConfigError(field, pair, "pairs of the form NAME=VALUE")

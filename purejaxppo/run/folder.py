@@ -6,6 +6,7 @@ evals.csv          a row per evaluation and seed, with the same first columns
 events.*           the numbers of both tables for TensorBoard
 wandb-id           the name of the run at Weights & Biases, if it is logged there
 demonstrations.npz the cloned demonstrations, if any
+initial/           the parameters that it began with, if another run gave them
 checkpoints/       see `checkpoint`
 still.png          the end of an evaluation episode, for the report
 report.html        the curves of the run as one page
@@ -18,6 +19,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,7 @@ from purejaxppo.errors import ConfigError
 from purejaxppo.run import files
 
 CHECKPOINTS = "checkpoints"
+INITIAL = "initial"
 Record = dict[str, Any]  # JSON
 _PACKAGES = (
     "jax jaxlib flax optax chex orbax-checkpoint mujoco mujoco-mjx numpy tyro"
@@ -59,7 +62,7 @@ def create(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         # A start that was killed at once leaves no more than these files.
-        remnants = ("config.tmp", files.LOCK)
+        remnants = ("config.tmp", INITIAL, files.LOCK)
         if any(entry.name not in remnants for entry in path.iterdir()):
             raise ConfigError(
                 "run_dir", str(path), "a new or empty folder, or --resume"
@@ -77,6 +80,7 @@ def remove_unused(path: Path) -> None:
     """Remove the folder of a run that could not be started, if it holds nothing."""
     with contextlib.suppress(OSError):
         (path / files.LOCK).unlink(missing_ok=True)
+        shutil.rmtree(path / INITIAL, ignore_errors=True)
         path.rmdir()
 
 

@@ -1,12 +1,13 @@
 """Starts and resumes runs: the folder, its lock and record, and how a run ends."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 from purejaxppo.config import Resolved
 from purejaxppo.errors import EXIT_OK, ConfigError, StorageError
-from purejaxppo.presets import FLAG
-from purejaxppo.run import checkpoint, compiler, files, folder, record
+from purejaxppo.presets import FLAG, INIT_FROM
+from purejaxppo.run import checkpoint, compiler, files, folder, init_from, record
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import METRICS
 from purejaxppo.run.options import Options
@@ -35,18 +36,33 @@ def start(resolved: Resolved, options: Options, path: Path, command: list[str]) 
     """
     progress = Progress()
     runner = Runner(resolved, options, path, progress)
+    spec = runner.learner.task.env.spec
+    first = init_from.load(runner.learner, options, progress.line)
     folder.create(path)
     with files.lock(path, "run_dir", progress.line):
         try:
-            record.write(path, resolved, options, command, runner.learner.task.env.spec)
+            init_from.save_copy(path, first.initial)
+            record.write(path, resolved, options, command, spec, first.origin)
         except OSError as error:
             folder.remove_unused(path)
             raise StorageError(path, error) from None
         progress.line(f"run {path}")
+        for sentence in (*first.sentences, *_replaced(resolved)):
+            progress.line(sentence)
         given = [name for name, source in resolved.sources.items() if source == FLAG]
-        for sentence in advice(resolved.config, runner.learner.task.env.spec, given):
+        for sentence in advice(resolved.config, spec, given):
             progress.line(f"warning: {sentence}")
-        return _run(runner, runner.run_from_start)
+        train = functools.partial(runner.run_from_start, initial=first.initial)
+        return _run(runner, train)
+
+
+def _replaced(resolved: Resolved) -> list[str]:
+    """Say what is left out because the parameters of another run replace it."""
+    told = {
+        "num_demonstrations": "that policy replaces cloning: num_demonstrations is 0",
+        "critic_warmup": "that critic needs no warm-up: critic_warmup is 0",
+    }
+    return [text for name, text in told.items() if resolved.sources[name] == INIT_FROM]
 
 
 def resume(resolved: Resolved, options: Options, path: Path, trust: Trust) -> int:
@@ -98,8 +114,9 @@ def _resume(
         )
     reason = "has lost its checkpoints" if num_rows else "was killed before its first"
     reason += "" if num_rows else " checkpoint"
+    initial = init_from.load_copy(path, runner.learner, options)
     progress.line(f"{path} {reason}; starting it anew")
-    return _run(runner, runner.run_from_start)
+    return _run(runner, functools.partial(runner.run_from_start, initial=initial))
 
 
 def _run(runner: Runner, train: Callable[[Interrupt], int]) -> int:

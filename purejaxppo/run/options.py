@@ -46,6 +46,14 @@ class StartOptions:
     """Print every value and its source, and exit without training."""
     demonstrations: Annotated[str, Text()] = ""
     """File of demonstrations to clone, instead of collecting them."""
+    init_from: Annotated[str, Text()] = ""
+    """Folder of a run whose parameters to begin with; its policy replaces cloning."""
+    init_parts: Literal["both", "policy", "critic"] = "both"
+    """Networks to take from init_from, with the statistics that normalise for them."""
+    init_which: Literal["best", "latest"] = "best"
+    """Checkpoint of init_from: the best by its worst block, or the latest."""
+    init_seed_index: Annotated[int, Whole(0, 2**16)] = 0
+    """Which seed of init_from, if it has several."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,3 +101,12 @@ def validate_options(options: Options) -> None:
         raise ConfigError(
             "run_dir", options.run_dir, "none where resume names the folder"
         )
+    for name in ("init_parts", "init_which", "init_seed_index"):
+        value, default = getattr(options, name), getattr(Options, name)
+        if value != default and not options.init_from:
+            raise ConfigError(name, value, f"{default} without init_from")
+
+
+def gives_policy(options: Options) -> bool:
+    """Return whether the run begins with the policy of another, instead of cloning."""
+    return bool(options.init_from) and options.init_parts != "critic"

@@ -9,8 +9,8 @@ from purejaxppo.ppo import learner
 from purejaxppo.ppo.learner import Learner
 from purejaxppo.registry import make_env
 from purejaxppo.run.memory import check_memory
-from purejaxppo.run.options import Options
-from purejaxppo.validation import validate
+from purejaxppo.run.options import Options, gives_policy
+from purejaxppo.validation import validate, validate_first_policy
 
 
 def make_learner(config: Config, options: Options) -> Learner:
@@ -25,6 +25,7 @@ def make_learner(config: Config, options: Options) -> Learner:
     """
     check_precision()
     validate(config)
+    validate_first_policy(config, gives_policy(options))
     env = make_env(config.env, **config.env_kwargs)
     check_signature(config.env, env)
     made = learner.make_learner(config, env)

@@ -7,13 +7,17 @@ options            the options of the run
 sources            name of a value -> its source: default, preset or flag
 env_version        version of the environment's behaviour; 1 if it is missing
 environment        name, time limit and success metric of the environment
+init_from          where its first parameters came from, if another run gave them; see
+                   `init_from`
 ...                see `folder.provenance`
 """
 
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from purejaxppo.config import Config, Hypers, Resolved
@@ -28,8 +32,8 @@ from purejaxppo.run.folder import (
     provenance,
     write_json,
 )
-from purejaxppo.run.options import Options, validate_options
-from purejaxppo.validation import validate
+from purejaxppo.run.options import Options, gives_policy, validate_options
+from purejaxppo.validation import validate, validate_first_policy
 
 FORMAT = 2
 _CONFIG = "config.json"
@@ -109,6 +113,7 @@ def write(
     options: Options,
     command: list[str],
     spec: EnvSpec,
+    origin: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     """Write config.json, from which `read_config` restores all values exactly.
 
@@ -118,6 +123,7 @@ def write(
       options: the run's options.
       command: the command line that started the run.
       spec: the specification of the run's environment.
+      origin: where the first parameters come from; empty where they are new.
     """
     record = {
         "format": FORMAT,
@@ -127,6 +133,7 @@ def write(
         "sources": resolved.sources,
         "env_version": spec.version,
         "environment": _environment(spec),
+        **({"init_from": dict(origin)} if origin else {}),
         **provenance(command),
     }
     write_json(path / _CONFIG, record)
@@ -209,6 +216,7 @@ def read_config(path: Path, field: str = "resume") -> tuple[Resolved, Options]:
         raise _not_a_run(path, field) from None
     validate(config)
     validate_options(options)
+    validate_first_policy(config, gives_policy(options))
     if not all(isinstance(source, str) for source in sources.values()):
         raise _not_a_run(path, field)
     return Resolved(config, sources), options

@@ -17,7 +17,7 @@ from purejaxppo import trees
 from purejaxppo.config import Hypers, Resolved
 from purejaxppo.errors import EXIT_INTERRUPTED, EXIT_OK, TrainingStopped
 from purejaxppo.ppo.demonstrations import Demonstrations
-from purejaxppo.ppo.types import Metrics, TrainState
+from purejaxppo.ppo.types import Initial, Metrics, TrainState
 from purejaxppo.ppo.update import as_arrays
 from purejaxppo.run import (
     checkpoint,
@@ -31,7 +31,7 @@ from purejaxppo.run import (
 )
 from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import Journal, Metadata
-from purejaxppo.run.options import Options
+from purejaxppo.run.options import Options, gives_policy
 from purejaxppo.run.progress import Progress
 from purejaxppo.run.saving import Saver, write_persistently
 
@@ -78,9 +78,12 @@ class Runner:
     def _load_demonstrations(self) -> Demonstrations | None:
         """Load the file of the option `demonstrations`, or its copy in the run.
 
-        A run with a checkpoint is past cloning, and does not need them.
+        A run with a checkpoint is past cloning, and one with a given policy does not
+        clone: neither needs them.
         """
-        if not self.options.demonstrations or checkpoint.steps(self.saver.checkpoints):
+        if not self.options.demonstrations or gives_policy(self.options):
+            return None
+        if checkpoint.steps(self.saver.checkpoints):
             return None
         copy = self.path / demonstrations.FILE
         source = copy if copy.exists() else Path(self.options.demonstrations)
@@ -88,10 +91,13 @@ class Runner:
 
     # --- the first state ------------------------------------------------------------
 
-    def make_first_state(self) -> TrainState:
+    def make_first_state(self, initial: Initial | None = None) -> TrainState:
         """Make the first state, including demonstrations and cloning if configured.
 
         Evaluation and update are compiled at the same time.
+
+        Args:
+          initial: what all seeds begin with; None for random parameters.
         """
         num = self.options.num_seeds
         keys = seeds.seed_keys(self.options.seed, num)
@@ -101,8 +107,8 @@ class Runner:
             # Jitted here, so that shapes and compilation share one trace.
             collect = jax.jit(seeds.map_over_seeds(self.learner.collect, num, 0))
             demos, axis = jax.eval_shape(collect, keys), 0
-        init = seeds.map_over_seeds(self.learner.init, num, 0, None, axis)
-        program = self.compile.begin("init", init, keys, self.hypers, demos)
+        init = seeds.map_over_seeds(self.learner.init, num, 0, None, axis, None)
+        program = self.compile.begin("init", init, keys, self.hypers, demos, initial)
         if collect is not None:
             demos = self.compile("collect", collect, keys)(keys)
             demonstrations.check_collected(demos, self.learner.task.env)
@@ -111,7 +117,7 @@ class Runner:
         compiled = self.compile.wait(program)
         self.begin_compiling(compiled.out_info[0])
         with self.progress.phase("cloning" if demos is not None else "starting"):
-            result = compiled(keys, self.hypers, demos)
+            result = compiled(keys, self.hypers, demos, initial)
             state, cloning = jax.block_until_ready(result)
         for name, value in sorted(cloning.items()):
             self.progress.line(f"{name} {np.asarray(value).mean():.3f}")
@@ -249,10 +255,17 @@ class Runner:
                 report.write_still(self.path, self.learner.task, first, warn)
                 report.write_run(self.path, warn)
 
-    def run_from_start(self, interrupt: Interrupt) -> int:
-        """Train from the first state; return the exit code."""
+    def run_from_start(
+        self, interrupt: Interrupt, initial: Initial | None = None
+    ) -> int:
+        """Train from the first state; return the exit code.
+
+        Args:
+          interrupt: is checked after each chunk.
+          initial: what all seeds begin with; None for random parameters.
+        """
         self.journal.open(-1)  # deletes the rows of an earlier attempt
-        state = self.make_first_state()
+        state = self.make_first_state(initial)
         self.evaluate_and_log(state, 0)
         self.saver.save_last(state, 0)
         return self.train(state, 0, interrupt)

@@ -145,5 +145,6 @@ def state_shapes(learner: Learner, options: Options) -> TrainState:
     if learner.task.config.num_demonstrations:
         # The state does not depend on the number and length of demonstrations.
         demos = demonstrations.shapes(learner.task.env, 1, 1)
+    # Nor on whether its parameters are given.
     init = map_over_seeds(learner.init, options.num_seeds, 0, None, None)
     return jax.eval_shape(init, keys, as_arrays(learner.task.config.hypers), demos)[0]

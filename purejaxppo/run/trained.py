@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, cast, get_args
 
@@ -17,7 +18,16 @@ from purejaxppo.policy.policy import Carries
 from purejaxppo.ppo import normalize
 from purejaxppo.ppo.learner import Learner, make_learner
 from purejaxppo.ppo.types import TrainState
-from purejaxppo.run import best, checkpoint, folder, preflight, record, seeds
+from purejaxppo.run import (
+    arrays,
+    best,
+    checkpoint,
+    folder,
+    preflight,
+    record,
+    seeds,
+)
+from purejaxppo.run.arrays import Arrays
 from purejaxppo.run.journal import Metadata
 from purejaxppo.run.options import Options
 from purejaxppo.run.trust import Trust, check_imports
@@ -60,21 +70,50 @@ class TrainedPolicy(NamedTuple):
     update: int
 
 
-def _restore(
-    path: Path, which: Which, shapes: TrainState, options: Options, seed_index: int
-) -> TrainState:
-    """Restore the newest undamaged checkpoint, or the one where a seed was best."""
-    if which not in get_args(Which):
-        raise ConfigError("which", which, "one of best, latest")
+def read_checkpoint(
+    path: Path,
+    which: Which,
+    options: Options,
+    seed_index: int,
+    warn: Callable[[str], None],
+    field: str = "run",
+) -> tuple[int, Arrays]:
+    """Read the newest undamaged checkpoint of a run, or the one where a seed was best.
+
+    Args:
+      path: the run's folder.
+      which: "best", by the worst evaluation block of that seed, or "latest".
+      options: the run's options.
+      seed_index: index of one of the run's seeds, from 0.
+      warn: prints a warning.
+      field: name of the run in an error.
+
+    Returns:
+      the number of updates before it, and the arrays of all seeds by tree path.
+
+    Raises:
+      PurejaxppoError: there is no such checkpoint.
+    """
     checkpoints = path / folder.CHECKPOINTS
     if not checkpoint.steps(checkpoints):
-        raise ConfigError("run", str(path), "a run with a finished checkpoint")
-    state, metadata = checkpoint.restore_latest(checkpoints, shapes, _warn)
+        raise ConfigError(field, str(path), "a run with a finished checkpoint")
+    step, named, metadata = checkpoint.read_latest(checkpoints, warn)
     saved = cast(Metadata, metadata)["best"]
     own = best.from_json(saved, options.num_seeds)[seed_index]
-    if which == "best" and own is not None:
-        state, _ = checkpoint.restore(checkpoints, own.update, shapes)
-    return seeds.of_seed(state, seed_index, options.num_seeds)
+    if which == "best" and own is not None and own.update != step:
+        step, (named, _) = own.update, checkpoint.read(checkpoints, own.update)
+    return step, named
+
+
+def check_seed_index(index: int, options: Options, field: str = "seed_index") -> None:
+    """Check that a run has that seed.
+
+    Raises:
+      ConfigError: it has not.
+    """
+    if not 0 <= index < options.num_seeds:
+        allowed = f"a number from 0 to {options.num_seeds - 1}"
+        raise ConfigError(field, index, allowed)
 
 
 def _warn(text: str) -> None:
@@ -106,18 +145,19 @@ def load_policy(
     """
     path = Path(run)
     resolved, options = record.read_config(path, "run")
-    if not 0 <= seed_index < options.num_seeds:
-        raise ConfigError(
-            "seed_index", seed_index, f"a number from 0 to {options.num_seeds - 1}"
-        )
+    check_seed_index(seed_index, options)
+    if which not in get_args(Which):
+        raise ConfigError("which", which, "one of best, latest")
     preflight.check_precision()
     check_imports(resolved.config, Trust(env, distribution, trust_env), path)
     record.check_unchanged(path, "run")
     made = None if isinstance(env, str) else env
     learner = make_learner(resolved.config, made)
     record.check_env_version(path, learner.task.env.spec, "run")
+    _, named = read_checkpoint(path, which, options, seed_index, _warn)
     shapes = seeds.state_shapes(learner, options)
-    state = _restore(path, which, shapes, options, seed_index)
+    state = arrays.unflatten(named, shapes, path / folder.CHECKPOINTS)
+    state = seeds.of_seed(state, seed_index, options.num_seeds)
     return TrainedPolicy(
         learner, state, _make_act(learner, state), int(state.update_count)
     )
