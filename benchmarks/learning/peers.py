@@ -2,7 +2,8 @@
 
 Every task gives each side the same number of environment steps from scratch, once a
 seed, and plays 100 episodes with the mode of the policy reached. Returns are scaled so
-that 0 is a policy that knows nothing and 1 the mean of the best peer on that task.
+that 0 is a policy that knows nothing and 1 the mean of the best peer on that task; more
+than 1 counts as 1, so that a task on which peers fail makes up for no other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -67,7 +68,8 @@ def summarise(tasks: Json) -> Json:
         if own is None or not found:
             continue
         best = max(found.values(), key=np.mean)
-        ours.append((own - task["untrained"]) / (np.mean(best) - task["untrained"]))
+        scale = max(np.mean(best) - task["untrained"], 1e-6)  # a peer may learn nothing
+        ours.append(np.minimum((own - task["untrained"]) / scale, 1.0))
         wins.append(probability_of_improvement(own, best))
     if not ours:
         return {}

@@ -43,6 +43,8 @@ def mean_return(algorithm: Any, state: Any, key: jax.Array) -> jax.Array:
     def act(obs: jax.Array, _: jax.Array) -> jax.Array:
         actor = algorithm.actor
         params = state.actor_ts.params
+        if algorithm.normalize_observations:
+            obs = algorithm.normalize_obs(state.obs_rms_state, obs)
         mode = actor.apply(params, obs[None], method="_action_dist").mode()[0]
         return mode if algorithm.discrete else jnp.clip(mode, *actor.action_range)
 
