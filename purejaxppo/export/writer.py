@@ -2,7 +2,7 @@
 
 import io
 import json
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from flax.typing import Collection
 
 from purejaxppo import __version__
 from purejaxppo.config import DISTRIBUTIONS, Config
-from purejaxppo.env import Box, Choice, Custom, Discrete, EnvSpec, Head, State
+from purejaxppo.env import Box, Choice, Custom, Discrete, EnvSpec, Head, Obs, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.export.numpy_policy import FORMAT
 from purejaxppo.policy.networks import head_parameters, part_of
@@ -127,8 +127,12 @@ def _normaliser(policy: TrainedPolicy) -> Arrays:
     stats = policy.state.obs_stats
     if stats is None:
         return {}
-    mean, std = jax.device_get((stats.mean, normalize.std(stats)))
-    return {"obs/mean": part_of(mean, "actor"), "obs/std": part_of(std, "actor")}
+    mean, std = cast(Obs, stats.mean), cast(Obs, normalize.std(stats))
+    return {"obs/mean": _actors(mean), "obs/std": _actors(std)}
+
+
+def _actors(obs: Obs) -> np.ndarray:
+    return np.asarray(part_of(obs, "actor"))
 
 
 def _named(name: str, layer: Collection) -> Arrays:
