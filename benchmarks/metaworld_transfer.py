@@ -34,6 +34,7 @@ import numpy as np
 
 Json = dict[str, Any]
 HERE = Path(__file__).parent
+COMMAND = "uv run benchmarks/metaworld_transfer.py"
 LOADER = HERE.parent / "purejaxppo" / "export" / "numpy_policy.py"
 
 DRIVEN = 0.09  # metres of the nail's slide: Meta-World's success
@@ -139,8 +140,9 @@ def summarise(played: list[Json]) -> Json:
         "last": sum(x["last"] for x in played) / len(played),
         "hammered_of_success": sum(x["hammered"] for x in played) / num,
         "last_of_success": sum(x["last"] for x in played if x["success"]) / num,
-        "steps": {
-            name: float(np.percentile(steps or [np.nan], at))
+        "steps": steps
+        and {
+            name: float(np.percentile(steps, at))
             for name, at in (("median", 50), ("min", 0), ("max", 100))
         },
     }
@@ -183,19 +185,20 @@ def table(policies: list[Json]) -> list[list[str]]:
         for name in ("train", "test"):
             row, steps = found[name], found[name]["steps"]
             shares = [f"{row[n]:.2f}" for n in ("success", "hammered", "last")]
-            span = "{median:.0f} ({min:.0f} to {max:.0f})".format(**steps)
+            form = "{median:.0f} ({min:.0f} to {max:.0f})"
+            span = form.format(**steps) if steps else "-"
             rows.append([found["file"], name, *shares, span])
     return rows
 
 
-def provenance() -> Json:
+def provenance(policies: list[Path]) -> Json:
     """Say by which command, versions and machine it was measured."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     cpu = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
     packages = ("metaworld", "mujoco", "numpy")
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join([COMMAND, *(path.name for path in policies)]),
         "versions": {"python": platform.python_version()}
         | {n: version(n) for n in packages},
         "machine": {
@@ -228,7 +231,7 @@ def main() -> None:
         "ours, `at the end` is success at the last step."
     )
     results = {"policies": policies, "table": rows, "notes": [note]}
-    record = provenance() | {"results": results}
+    record = provenance(options.policies) | {"results": results}
     options.output.write_text(json.dumps(record, indent=1) + "\n")
 
 
