@@ -79,6 +79,8 @@ class EnvSpec:
       version: version of the environment's behaviour. Increase it whenever
         observations, rewards or dynamics change: a run records it, and cannot be
         resumed or evaluated with a different version.
+      action_repeat: control steps of the system for which an action is held. Whoever
+        runs an exported policy elsewhere must hold it as long.
     """
 
     name: str
@@ -86,6 +88,7 @@ class EnvSpec:
     max_episode_steps: int | None = None
     success: str | None = None
     version: int = 1
+    action_repeat: int = 1
 
 
 class State(struct.PyTreeNode):

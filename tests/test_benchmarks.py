@@ -10,7 +10,7 @@ import pytest
 from helpers import small_config
 from probe_envs import HeadsProbe
 
-from benchmarks import stages
+from benchmarks import export_latency, stages
 from benchmarks.harness import record, tables
 from benchmarks.learning import curves, matches, memory
 from benchmarks.prepared import prepare
@@ -50,6 +50,22 @@ def test_an_environment_without_physics_is_stepped_with_allowed_actions():
     _, (reward, terminated, _) = stages.physics_alone(prepared)()
     assert reward.shape == (16, 8)
     assert 0 < terminated.mean() < 1  # episodes end, and new ones begin
+
+
+def test_every_way_to_an_action_is_timed_on_the_same_one(monkeypatch):
+    config = small_config(env_kwargs={"kind": "observation", "continuous": True})
+    ways = export_latency.actors(config)
+    ours, _ = ways["NumPy"]()
+    assert np.abs(ours["move"]).max() > 0
+    for theirs in (ways["JAX"]()[0]["move"], ways["ONNX Runtime"]()[0][0]):
+        np.testing.assert_allclose(theirs, ours["move"], atol=1e-6)
+    monkeypatch.setattr(export_latency, "CALLS", 2)
+    monkeypatch.setattr(export_latency, "CASES", {"tiny": "probe"})
+    monkeypatch.setattr(export_latency, "config_of", lambda _: config)
+    monkeypatch.setattr(export_latency, "actors", lambda _: ways)
+    figures = export_latency.measure(rounds=1)
+    assert set(figures["microseconds"]["tiny"]) == set(ways)
+    assert len(next(tables.tables_of(figures)).rows) == 2
 
 
 def test_memory_reports_every_kind_and_seed(monkeypatch):

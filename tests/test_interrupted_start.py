@@ -105,7 +105,7 @@ def test_signals_after_the_first_end_without_a_traceback(tmp_path):
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("module", ["train", "evaluate"])
+@pytest.mark.parametrize("module", ["train", "evaluate", "export"])
 def test_signals_are_taken_over_before_what_is_slow_to_import(module):
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", f"purejaxppo.{module}", "--help"],

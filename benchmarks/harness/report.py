@@ -26,6 +26,14 @@ START, END = "<!-- results -->", "<!-- end of results -->"
 CAMPAIGNS = {
     "faults": ("Faults: kills, damages and bad input", "python -m benchmarks.faults"),
     "doctor": ("The doctor: planted faults and verdicts", "python tests/faults"),
+    "metaworld_transfer": (
+        "Policies trained here, in official Meta-World",
+        "uv run benchmarks/metaworld_transfer.py",
+    ),
+    "export_latency": (
+        "Exported policies: one action of one environment",
+        "python -m benchmarks.export_latency",
+    ),
 }
 # Studies that led to a decision and are not repeated: file -> title.
 SETTLED = {
@@ -58,8 +66,9 @@ def as_text(name: str, figures: Record) -> str:
 
 def _machine(found: Record) -> str:
     cpu, cores = found["machine"]["cpu"], found["machine"]["cores"]
-    jax, mujoco = found["versions"]["jax"], found["versions"]["mujoco"]
-    return f"{cores} cores of {cpu}, jax {jax}, mujoco {mujoco}"
+    names = ("jax", "metaworld", "mujoco")  # the transfer is measured without JAX
+    versions = [f"{n} {v}" for n in names if (v := found["versions"].get(n))]
+    return ", ".join([f"{cores} cores of {cpu}", *versions])
 
 
 def section(title: str, about: str, found: Record, command: str) -> list[str]:

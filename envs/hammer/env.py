@@ -70,9 +70,13 @@ class HammerEnv:
 
     @property
     def spec(self) -> EnvSpec:
-        outcome = self.protocol.outcome
         return EnvSpec(
-            "hammer", {"arm": Box(4)}, self.max_episode_steps, outcome, version=2
+            "hammer",
+            {"arm": Box(4)},
+            self.max_episode_steps,
+            self.protocol.outcome,
+            version=2,
+            action_repeat=self.protocol.action_repeat,
         )
 
     def demonstrator(self, state: State) -> Action:

@@ -128,6 +128,12 @@ def variance(stats: Statistics) -> chex.ArrayTree:
     return jax.tree.map(lambda x: jnp.where(has_samples, x, 1.0), stats.variance)
 
 
+def std(stats: Statistics) -> chex.ArrayTree:
+    """Return the number that each element of an observation is divided by."""
+    floored = lambda x: jnp.sqrt(jnp.maximum(x, _VARIANCE_FLOOR))  # noqa: E731
+    return jax.tree.map(floored, variance(stats))
+
+
 def apply(stats: Statistics | None, obs: Obs) -> Obs:
     """Compute (obs - mean) / std, clipped, for any leading axes of `obs`.
 
@@ -136,13 +142,12 @@ def apply(stats: Statistics | None, obs: Obs) -> Obs:
     if stats is None:
         return obs
 
-    def normalize_leaf(x, mean, var):
+    def normalize_leaf(x, mean, std):
         leading = (1,) * (x.ndim - mean.ndim)
-        mean = mean.reshape(leading + mean.shape)
-        std = jnp.sqrt(jnp.maximum(var, _VARIANCE_FLOOR)).reshape(mean.shape)
+        mean, std = mean.reshape(leading + mean.shape), std.reshape(leading + std.shape)
         return jnp.clip((x - mean) / std, -MAX_NORMALIZED, MAX_NORMALIZED)
 
-    return jax.tree.map(normalize_leaf, obs, stats.mean, variance(stats))
+    return jax.tree.map(normalize_leaf, obs, stats.mean, std(stats))
 
 
 def discounted_returns(

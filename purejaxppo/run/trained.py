@@ -159,11 +159,18 @@ def load_policy(
     state = arrays.unflatten(named, shapes, path / folder.CHECKPOINTS)
     state = seeds.of_seed(state, seed_index, options.num_seeds)
     return TrainedPolicy(
-        learner, state, _make_act(learner, state), int(state.update_count)
+        learner, state, make_act(learner, state), int(state.update_count)
     )
 
 
-def _make_act(learner: Learner, train_state: TrainState) -> Act:
+def make_act(learner: Learner, train_state: TrainState) -> Act:
+    """Make the function that chooses a policy's actions, for one environment.
+
+    Args:
+      learner: the learner of the policy's configuration.
+      train_state: its parameters and normaliser.
+    """
+
     @jax.jit
     def choose(
         state: State, carry: Carries, start: jax.Array
