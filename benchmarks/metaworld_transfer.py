@@ -39,6 +39,7 @@ LOADER = HERE.parent / "purejaxppo" / "export" / "numpy_policy.py"
 
 DRIVEN = 0.09  # metres of the nail's slide: Meta-World's success
 HAMMER, NAIL = slice(9, 16), 16  # in qpos
+MOVING = 1e-4  # metres of a control step
 FACE = (0.16, 0.072, 0.0)  # centre of the striking face, in the hammer's frame
 NAIL_HEAD = np.array((0.03, 0.009, 0.03))  # half sizes
 PAD, GAP, DISC, LIFTED, FACING = (0.015, 0.003, 0.045), 0.002, 0.038, 0.01, 0.9
@@ -111,21 +112,22 @@ def play(env: Any, policy: Any, obs: np.ndarray, num_steps: int) -> Json:
       None; whether the nail was hammered in; and whether it is in at the end.
     """
     carry, repeat = policy.initial(), policy.metadata["action_repeat"]
-    success, lost, hammered, touched, driven = None, None, False, False, False
-    action = {}
+    success, lost, hammered, struck, driven = None, None, False, False, False
+    action, slide = {}, 0.0
     for step in range(num_steps):
         if step % repeat == 0:
             action, carry = policy.act(obs, carry)
         obs, *_ = env.step(action["arm"])
-        touches = face_on_nail(env.data.qpos)
-        was_driven, driven = driven, bool(env.data.qpos[NAIL] > DRIVEN)
+        before, slide = slide, env.data.qpos[NAIL]
+        # A blow, as in envs/hammer/env.py: the nail moves on from the hammer's face.
+        struck = face_on_nail(env.data.qpos) or (struck and slide - before > MOVING)
+        struck = struck and fingers_clear(env.data)
+        was_driven, driven = driven, bool(slide > DRIVEN)
         if driven and not was_driven:
-            hit = (touches or touched) and fingers_clear(env.data)
-            hammered = hammered or hit
+            hammered = hammered or struck
             success = success or step + 1
         elif was_driven and not driven:
             lost = lost or step + 1
-        touched = touches
     return {"success": success, "hammered": hammered, "lost": lost, "last": driven}
 
 
