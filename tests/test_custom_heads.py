@@ -259,6 +259,7 @@ def _train(env, **changes):
             "num_evals": 1,
             "eval_episodes": 16,
             "learning_rate": 0.02,
+            "normalize_observations": "running",
             "gamma": 0.5,
             "num_epochs": 4,
             **changes,
