@@ -232,11 +232,6 @@ def step(
 ) -> tuple[Episode, Step]:
     """Step one environment, and start a new episode if the current one ends.
 
-    A step is broken if its observation or reward cannot be used. It truncates the
-    episode, pays nothing, and leaves observation and metrics as they were before it,
-    so that the value of the last usable observation is bootstrapped from. Of a start,
-    entries of the observation that cannot be used are replaced by 0.
-
     Args:
       env: one environment.
       episode: the current episode, before the step.
@@ -249,6 +244,40 @@ def step(
       the episode after the step (the new one if the current one ended), and the
       results of the step before any reset.
     """
+    stepped, out = advance(env, episode, action, limit)
+    done = out.terminated | out.truncated
+    fresh, fresh_unstable = _repaired(_next_state(env, episode, starts, next_start))
+    next_episode = stepped.replace(
+        state=trees.where(done, fresh, stepped.state),
+        start=done,
+        age=jnp.where(done, 0, stepped.age),
+        length=jnp.where(done, 0, stepped.length),
+        total_reward=jnp.where(done, 0.0, stepped.total_reward),
+        unstable=done & fresh_unstable,
+    )
+    return next_episode, out.replace(start_index=next_start.index)
+
+
+def advance(
+    env: Env, episode: Episode, action: Action, limit: int | None
+) -> tuple[Episode, Step]:
+    """Step one environment; an episode that ends is not reset.
+
+    A step is broken if its observation or reward cannot be used. It truncates the
+    episode, pays nothing, and leaves observation and metrics as they were before it,
+    so that the value of the last usable observation is bootstrapped from. Of a start,
+    entries of the observation that cannot be used are replaced by 0.
+
+    Args:
+      env: one environment.
+      episode: the current episode, before the step.
+      action: head name -> that head's action, as the policy chose it.
+      limit: steps after which the episode is truncated, None for no limit.
+
+    Returns:
+      the episode after the step, and the results of the step. Of an episode that has
+      ended, observation and metrics are those of the results.
+    """
     before, state = episode.state, env.step(episode.state, executed(env.spec, action))
     broken = ~quarantine.is_usable((state.obs, state.reward))
     reward = jnp.where(broken, 0.0, state.reward)
@@ -256,19 +285,17 @@ def step(
     age = episode.age + 1
     truncated = state.truncated if limit is None else state.truncated | (age >= limit)
     truncated = (truncated & ~state.terminated) | broken  # a step is never both
-    done = terminated | truncated
     total_reward = episode.total_reward + reward
     length = episode.length + 1
-    fresh, fresh_unstable = _repaired(_next_state(env, episode, starts, next_start))
-    next_episode = episode.replace(
-        state=trees.where(done, fresh, state),
-        start=done,
-        age=jnp.where(done, 0, age),
-        length=jnp.where(done, 0, length),
-        total_reward=jnp.where(done, 0.0, total_reward),
-        unstable=done & fresh_unstable,
+    stepped = episode.replace(
+        state=state,
+        start=jnp.zeros((), bool),
+        age=age,
+        length=length,
+        total_reward=total_reward,
+        unstable=jnp.zeros((), bool),
     )
-    return next_episode, Step(
+    return stepped, Step(
         reward=reward,
         terminated=terminated,
         truncated=truncated,
@@ -276,6 +303,6 @@ def step(
         episode_return=total_reward,
         episode_length=length,
         metrics=trees.where(broken, before.metrics, state.metrics),
-        start_index=next_start.index,
+        start_index=jnp.zeros((), jnp.int32),
         unstable=broken | episode.unstable,
     )
