@@ -155,38 +155,44 @@ def test_an_episode_that_ends_leaves_its_information():
 
 @pytest.fixture(scope="module")
 def envs():
-    """Of the probe whose observation is a number that its start has drawn."""
-    return to_gymnasium("probe_envs:Lottery", 2, 7)
+    """Of the probe whose observation is a number that its start has drawn.
+
+    Two of nine are reset at once, if their episodes end.
+    """
+    return to_gymnasium("probe_envs:Lottery", 9, 7)
 
 
 def test_a_seed_says_all(envs):
     first = envs.reset()[0]  # with the seed that it was built with
     second = envs.reset()[0]
-    assert len({*first[:, 0], *second[:, 0]}) == 4
+    assert len({*first[:, 0], *second[:, 0]}) == 18
     assert_trees_equal(envs.reset(seed=7)[0], first)
     assert_trees_equal(envs.reset()[0], second)
 
 
 def test_environment_i_has_the_seed_s_plus_i(envs):
     single = to_gymnasium("probe_envs:Lottery", seed=7)
-    starts = [single.reset()[0]] + [single.reset(seed=s)[0] for s in (8, MAX_SEED)]
-    assert_trees_equal(envs.reset(seed=7)[0], np.stack(starts[:2]))
-    assert_trees_equal(envs.reset(seed=[MAX_SEED, 8])[0], np.stack(starts[:0:-1]))
-    assert_trees_equal(envs.reset(seed=MAX_SEED)[0][0], starts[2])
+    seven, eight, last = (
+        single.reset()[0],
+        *(single.reset(seed=s)[0] for s in (8, MAX_SEED)),
+    )
+    assert_trees_equal(envs.reset(seed=7)[0][:2], np.stack([seven, eight]))
+    assert_trees_equal(envs.reset(seed=[8, MAX_SEED, *[7] * 7])[0][1], last)
+    assert_trees_equal(envs.reset(seed=MAX_SEED)[0][0], last)
+    assert_trees_equal(envs.reset(seed=MAX_SEED)[0][8], seven)
 
 
 def test_an_episode_does_not_depend_on_the_other_environments(envs):
     """Nor on how the one before it ended: here by a reset from outside."""
     envs.reset(seed=7)
-    starts = {0: [], 1: []}
-    for _ in range(9):
-        obs, _, terminated, _, _ = envs.step(np.zeros(2, int))
+    starts = [[] for _ in range(9)]
+    for _ in range(8):  # an episode has at most four steps
+        obs, _, terminated, _, _ = envs.step(np.zeros(9, int))
         for i in np.flatnonzero(terminated):
             starts[i].append(obs[i])
     envs.reset(seed=7)
     for k in range(2):
-        again = envs.reset()[0]
-        assert_trees_equal(again, np.stack([starts[0][k], starts[1][k]]))
+        assert_trees_equal(envs.reset()[0], np.stack([each[k] for each in starts]))
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "1", [1], [1, 2, 3], MAX_SEED + 1])
@@ -204,8 +210,11 @@ def test_what_cannot_be_used_truncates_and_is_not_shown():
     assert reward.tolist() == [0, 0]
     assert (terminated.any(), truncated.all()) == (False, True)
     assert_trees_equal(np.stack(info["final_obs"]), before)
-    assert_trees_equal(single.step(1)[0], before[0])
-    assert_trees_equal(single.step(1)[0], before[0])
+    assert info["final_info"]["success"].tolist() == [1, 1]
+    for _ in range(2):
+        obs, *_, info = single.step(1)
+        assert_trees_equal(obs, before[0])
+        assert info["success"] == 1
 
 
 def test_arrays_are_the_callers_own():

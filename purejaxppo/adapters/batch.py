@@ -4,23 +4,25 @@ The k-th episode of an environment, counted from 0, starts by `autoreset.init` w
 fold_in(key, k) of the environment's own key: nothing that happened before changes it.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from purejaxppo import autoreset, trees
+from purejaxppo import autoreset
 from purejaxppo.autoreset import Episode, Step
-from purejaxppo.env import Action, Env, State
+from purejaxppo.env import Action, Env
 from purejaxppo.errors import ConfigError
 
 MAX_SEED = 2**32 - 1
 MAX_ENVS = 2**20
 
-# A `State` or a `Step` whose leaves are NumPy arrays.
-OnHost = Any
+# A start can cost more than a step, and at most steps few episodes end: this share of
+# the environments is reset at once, as often as is needed.
+_RESETS = 8
 
 
 class Batch(struct.PyTreeNode):
@@ -65,18 +67,45 @@ def advance_and_reset(env: Env, batch: Batch, action: Action) -> tuple[Batch, St
     Args:
       env, batch, action: as for `advance`.
     """
-    stepped, step = advance(env, batch, action)
+    batch, step = advance(env, batch, action)
+    num_envs = len(step.reward)
+    num_drawn = -(-num_envs // _RESETS)
+
+    def restart(carry: tuple[Batch, jax.Array]) -> tuple[Batch, jax.Array]:
+        batch, done = carry
+        # An index of N takes the last environment, and is not written.
+        index = jnp.nonzero(done, size=num_drawn, fill_value=num_envs)[0]
+        fresh = begin(env, batch.keys[index], batch.count[index] + 1)
+        batch = jax.tree.map(lambda x, new: x.at[index].set(new), batch, fresh)
+        return batch, done.at[index].set(False)
+
     done = step.terminated | step.truncated
+    batch, _ = jax.lax.while_loop(
+        lambda carry: jnp.any(carry[1]), restart, (batch, done)
+    )
+    return batch, step
 
-    def restarted() -> Batch:
-        fresh = begin(env, batch.keys, batch.count + 1)
-        return stepped.replace(
-            episodes=trees.where(done, fresh.episodes, stepped.episodes),
-            count=jnp.where(done, fresh.count, stepped.count),
-        )
 
-    # At most steps no episode ends, and to draw starts can cost as much as a step.
-    return jax.lax.cond(jnp.any(done), restarted, lambda: stepped), step
+class Seen(NamedTuple):
+    """What is shown of N environments, [N, ...]: NumPy arrays of the caller's own."""
+
+    obs: Any
+    action_mask: Mapping[str, Any]
+    active: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+
+class Moved(NamedTuple):
+    """The results of a step, [N, ...]; all but `step` are NumPy arrays, as of `Seen`.
+
+    `step` is on the device: most of it is wanted only where an episode ends.
+    """
+
+    seen: Seen
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    step: Step
 
 
 class Host:
@@ -91,11 +120,11 @@ class Host:
     """
 
     def __init__(self, env: Env, num_envs: int, seed: object, resets: bool):
-        def first(keys: jax.Array, count: jax.Array) -> tuple[Batch, State]:
+        def first(keys: jax.Array, count: jax.Array) -> tuple[Batch, Seen]:
             batch = begin(env, keys, count)
             return batch, _seen(batch)
 
-        def step(batch: Batch, action: Action) -> tuple[Batch, State, Step]:
+        def step(batch: Batch, action: Action) -> tuple[Batch, Seen, Step]:
             move = advance_and_reset if resets else advance
             batch, step = move(env, batch, action)
             return batch, _seen(batch), step
@@ -110,8 +139,8 @@ class Host:
         """Whether there was a `reset`."""
         return self._batch is not None
 
-    def reset(self, seed: object = None) -> OnHost:
-        """Start new episodes; return their first states [N] without `data`, in NumPy.
+    def reset(self, seed: object = None) -> Seen:
+        """Start new episodes, and return what is seen of them.
 
         Args:
           seed: environment i begins with the first episode of seed + i; or a list of
@@ -129,24 +158,26 @@ class Host:
             count = jnp.zeros((self.num_envs,), jnp.int32)
         self._seeds = None
         self._batch, seen = self._first(keys, count)
-        return _copied(seen)
+        return copied(seen)
 
-    def step(self, action: dict[str, np.ndarray]) -> tuple[OnHost, OnHost]:
-        """Step all environments; return their states [N] and the results of the step.
+    def step(self, action: dict[str, np.ndarray]) -> Moved:
+        """Step all environments.
 
         Args:
           action: head name -> that head's actions [N, ...], in the dtypes of `env`.
         """
         self._batch, seen, step = self._step(self._batch, action)
-        return _copied(seen), _copied(step)
+        results = (seen, step.reward, step.terminated, step.truncated)
+        seen, reward, terminated, truncated = copied(results)
+        return Moved(seen, reward, terminated, truncated, step)
 
 
-def _seen(batch: Batch) -> State:
-    """Return the present states without the environments' internal ones."""
-    return batch.episodes.state.replace(data=())
+def _seen(batch: Batch) -> Seen:
+    state = batch.episodes.state
+    return Seen(state.obs, state.action_mask, state.active, state.metrics)
 
 
-def _copied(tree: State | Step) -> OnHost:
+def copied(tree: Any) -> Any:
     """Copy to NumPy: what `device_get` returns cannot be written to."""
     return jax.tree.map(np.array, jax.device_get(tree))
 

@@ -34,7 +34,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from purejaxppo.adapters import gymnasium_spaces as spaces
-from purejaxppo.adapters.batch import MAX_ENVS, Host, OnHost
+from purejaxppo.adapters.batch import MAX_ENVS, Host, Seen, copied
+from purejaxppo.autoreset import Step
 from purejaxppo.env import Env, Head
 from purejaxppo.errors import ConfigError, whole_number
 from purejaxppo.registry import make_env
@@ -59,8 +60,8 @@ class Single(gymnasium.Env[Arrays, Arrays]):
     ) -> tuple[Arrays, Info]:
         super().reset(seed=seed)
         _require_none(options)
-        state = self._host.reset(seed)
-        return _first(state.obs), _first(_info(self.heads, state))
+        seen = self._host.reset(seed)
+        return _first(seen.obs), _first(_info(self.heads, seen))
 
     def step(self, action: Arrays) -> tuple[Arrays, float, bool, bool, Info]:
         _require_reset(self._host)
@@ -69,15 +70,16 @@ class Single(gymnasium.Env[Arrays, Arrays]):
             if isinstance(action, dict)
             else np.asarray(action)[None]
         )
-        state, step = self._host.step(spaces.head_actions(self.heads, batch_of_one, 1))
+        moved = self._host.step(spaces.head_actions(self.heads, batch_of_one, 1))
         # A step that cannot be used leaves observation and metrics as they were.
-        state = state.replace(metrics=step.metrics)
+        obs, metrics = copied((moved.step.final_obs, moved.step.metrics))
+        seen = moved.seen._replace(metrics=metrics)
         return (
-            _first(step.final_obs),
-            float(step.reward[0]),
-            bool(step.terminated[0]),
-            bool(step.truncated[0]),
-            _first(_info(self.heads, state)),
+            _first(obs),
+            float(moved.reward[0]),
+            bool(moved.terminated[0]),
+            bool(moved.truncated[0]),
+            _first(_info(self.heads, seen)),
         )
 
 
@@ -102,21 +104,19 @@ class Many(VectorEnv[Arrays, Arrays, np.ndarray]):
         self, *, seed: int | list[int] | None = None, options: Info | None = None
     ) -> tuple[Arrays, Info]:
         _require_none(options)
-        state = self._host.reset(seed)
-        return state.obs, _present(_info(self.heads, state), self._all)
+        seen = self._host.reset(seed)
+        return seen.obs, _present(_info(self.heads, seen), self._all)
 
     def step(
         self, actions: Arrays
     ) -> tuple[Arrays, np.ndarray, np.ndarray, np.ndarray, Info]:
         _require_reset(self._host)
-        state, step = self._host.step(
-            spaces.head_actions(self.heads, actions, self.num_envs)
-        )
-        info = _present(_info(self.heads, state), self._all)
-        done = np.logical_or(step.terminated, step.truncated)
+        moved = self._host.step(spaces.head_actions(self.heads, actions, self.num_envs))
+        info = _present(_info(self.heads, moved.seen), self._all)
+        done = moved.terminated | moved.truncated
         if done.any():
-            info |= _final(step, done)
-        return state.obs, step.reward, step.terminated, step.truncated, info
+            info |= _final(moved.step, done)
+        return moved.seen.obs, moved.reward, moved.terminated, moved.truncated, info
 
 
 def _require_none(options: Info | None) -> None:
@@ -133,14 +133,14 @@ def _first(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[0], tree)
 
 
-def _info(heads: Mapping[str, Head], state: OnHost) -> Info:
+def _info(heads: Mapping[str, Head], seen: Seen) -> Info:
     """Return what is known of N environments beside their observations, [N] each."""
-    info: Info = dict(state.metrics)
-    masks = {name: mask.astype(np.int8) for name, mask in state.action_mask.items()}
+    info: Info = dict(seen.metrics)
+    masks = {name: mask.astype(np.int8) for name, mask in seen.action_mask.items()}
     if masks:
         info["action_mask"] = masks if len(heads) > 1 else masks[next(iter(heads))]
-    if state.active:
-        info["active"] = dict(state.active)
+    if seen.active:
+        info["active"] = dict(seen.active)
     return info
 
 
@@ -153,13 +153,13 @@ def _present(info: Info, which: np.ndarray) -> Info:
     return marked
 
 
-def _final(step: OnHost, done: np.ndarray) -> Info:
+def _final(step: Step, done: np.ndarray) -> Info:
     """Return the last observation, metrics, return and length of ended episodes."""
-    final_obs = np.full(done.shape, None, object)
+    final_obs, all_obs = np.full(done.shape, None, object), copied(step.final_obs)
     for i in np.flatnonzero(done):
-        final_obs[i] = jax.tree.map(lambda x, i=i: x[i], step.final_obs)
+        final_obs[i] = jax.tree.map(lambda x, i=i: x[i], all_obs)
     episode = {"r": step.episode_return, "l": step.episode_length}
-    info = {**step.metrics, "episode": episode}
+    info = copied({**step.metrics, "episode": episode})
     info = jax.tree.map(lambda x: np.where(done, x, x.dtype.type(0)), info)
     return {
         "final_obs": final_obs,

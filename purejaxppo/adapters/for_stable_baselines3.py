@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from purejaxppo.adapters.batch import MAX_ENVS, MAX_SEED, Host
+from purejaxppo.adapters.batch import MAX_ENVS, MAX_SEED, Host, Moved, copied
 from purejaxppo.adapters.gymnasium_spaces import (
     action_space,
     flat_masks,
@@ -25,6 +25,8 @@ from purejaxppo.adapters.gymnasium_spaces import (
 from purejaxppo.env import Env
 from purejaxppo.errors import ConfigError, whole_number
 from purejaxppo.registry import make_env
+
+Info = dict[str, Any]
 
 
 class Environments(VecEnv):
@@ -44,34 +46,35 @@ class Environments(VecEnv):
         super().__init__(num_envs, observations, actions)
 
     def reset(self) -> np.ndarray:
-        given = None not in self._seeds
-        seeds = [int(seed) % (MAX_SEED + 1) for seed in self._seeds if seed is not None]
-        state = self._host.reset(seeds if given else None)
+        seeds = [seed % (MAX_SEED + 1) for seed in self._seeds if seed is not None]
+        self._seen = self._host.reset(seeds or None)
         self._reset_seeds()
-        self._reset_options()
-        self._masks = state.action_mask
-        return _actor(state.obs)
+        return _actor(self._seen.obs)
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = head_actions(self.heads, actions, self.num_envs)
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
-        state, step = self._host.step(self._actions)
-        self._masks = state.action_mask
-        done = np.logical_or(step.terminated, step.truncated)
-        final = _actor(step.final_obs)
-        infos: list[dict[str, Any]] = [{} for _ in done]
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Info]]:
+        moved = self._host.step(self._actions)
+        self._seen = moved.seen
+        done = moved.terminated | moved.truncated
+        infos: list[Info] = [{} for _ in done]
+        if done.any():
+            self._describe_ends(infos, moved, done)
+        return _actor(moved.seen.obs), moved.reward, done, infos
+
+    def _describe_ends(self, infos: list[Info], moved: Moved, done: np.ndarray) -> None:
+        obs, metrics = copied((_actor(moved.step.final_obs), moved.step.metrics))
         for i in np.flatnonzero(done):
-            infos[i] = {name: float(x[i]) for name, x in step.metrics.items()}
-            infos[i]["terminal_observation"] = final[i]
-            infos[i]["TimeLimit.truncated"] = bool(step.truncated[i])
+            infos[i] = {name: float(x[i]) for name, x in metrics.items()}
+            infos[i]["terminal_observation"] = obs[i]
+            infos[i]["TimeLimit.truncated"] = bool(moved.truncated[i])
             if self.success is not None:
                 infos[i]["is_success"] = infos[i][self.success]
-        return _actor(state.obs), step.reward, done, infos
 
     def action_masks(self) -> np.ndarray:
         """Return which values of the actions are allowed, bool [N, sum of sizes]."""
-        return flat_masks(self.heads, self._masks, self.num_envs)
+        return flat_masks(self.heads, self._seen.action_mask, self.num_envs)
 
     def env_method(
         self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
@@ -98,7 +101,7 @@ class Environments(VecEnv):
         """There is nothing to close."""
 
 
-def _actor(obs: Any) -> np.ndarray:
+def _actor(obs: Any) -> Any:
     return obs["actor"] if isinstance(obs, dict) else obs
 
 
