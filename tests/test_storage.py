@@ -49,7 +49,7 @@ def test_a_run_that_trains_is_not_resumed(killed, capsys):
 def test_training_holds_the_lock(tmp_path, monkeypatch, capsys):
     codes = []
 
-    def resume_too(self, *_):
+    def resume_too(self, *_, **__):
         codes.append(resume(tmp_path / "run"))
         return EXIT_OK
 

@@ -43,6 +43,7 @@ def records(path: Path):
 
 def history(folder: Path) -> tuple[set[str], list[dict[str, float]]]:
     """The names of all runs in a folder of offline files, and their rows."""
+    wandb.teardown()  # its own process writes them, and may still be busy
     names, rows = set(), []
     for path in sorted(folder.rglob("*.wandb"), key=lambda path: path.stat().st_mtime):
         for record in records(path):
