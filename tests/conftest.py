@@ -4,6 +4,7 @@ Rank and dtype promotion are errors, as are warnings (pyproject.toml). Code of o
 that cannot bear it is wrapped where it is called.
 """
 
+import gc
 import os
 import shutil
 from importlib.util import find_spec
@@ -20,6 +21,9 @@ from purejaxppo import train
 # Before XLA reads it, which is when the first program compiles. The commands that tests
 # start have it too.
 os.environ.setdefault("XLA_FLAGS", QUICK_FLAGS)
+# Tracing makes many objects that live long, and every collection walks through them:
+# with Python's own thresholds a twentieth of the time, and more late in a long process.
+gc.set_threshold(50_000, 20, 10)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
