@@ -26,7 +26,8 @@ Of the metadata, `obs_size`, `obs_clip`, `activation`, `num_hidden`, `core` ("no
 head has a `name` and a `kind`: "box" (`size`; `squash` is "tanh" or "none"), "discrete"
 (`n`; `parent` and `active_when`, or null) or "choice" (`k` of `n`). `mask` is the shape
 of its mask, or null; `active` is whether its activity depends on the environment's
-state. The rest of the metadata says where the policy is from.
+state. An action is for `action_repeat` control steps. The rest of the metadata says
+where the policy is from.
 """
 
 from __future__ import annotations
