@@ -118,7 +118,7 @@ def play(env: Any, policy: Any, obs: np.ndarray, num_steps: int) -> Json:
         if step % repeat == 0:
             action, carry = policy.act(obs, carry)
         obs, *_ = env.step(action["arm"])
-        before, slide = slide, env.data.qpos[NAIL]
+        before, slide = slide, float(env.data.qpos[NAIL])
         # A blow, as in envs/hammer/env.py: the nail moves on from the hammer's face.
         struck = face_on_nail(env.data.qpos) or (struck and slide - before > MOVING)
         struck = struck and fingers_clear(env.data)

@@ -128,6 +128,7 @@ def test_success_by_hand(transfer, slides, faces, expected, monkeypatch):
     played = transfer.play(env, policy, np.zeros(1), 5)
     names = ("success", "hammered", "lost", "last")
     assert played == dict(zip(names, expected, strict=True))
+    json.dumps(played)  # no number is of NumPy: that of a bool is refused
     assert env.actions == list("aabbc")  # each is held for two control steps
 
 
