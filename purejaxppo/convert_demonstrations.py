@@ -9,9 +9,7 @@ from purejaxppo.run import process
 if __name__ == "__main__":  # before the imports below, which take a second
     process.end_on_signals()
 
-import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,14 +20,11 @@ from purejaxppo.check import check_signature
 from purejaxppo.env import Env
 from purejaxppo.errors import (
     EXIT_OK,
-    EXIT_STORAGE,
-    EXIT_USAGE,
     ConfigError,
-    PurejaxppoError,
     StorageError,
 )
 from purejaxppo.registry import make_env
-from purejaxppo.run import demonstrations, hdf5
+from purejaxppo.run import demonstrations, files, hdf5
 from purejaxppo.run.conversion import ActionRange, convert
 from purejaxppo.run.flags import parse_pair
 
@@ -82,8 +77,7 @@ def convert_file(
 def _check_out(out: Path) -> None:
     if out.suffix != ".npz":
         raise ConfigError("out", str(out), "a file whose name ends in .npz")
-    if not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
-        raise ConfigError("out", str(out), "a file in a folder that can be written")
+    files.check_writable("out", out)
 
 
 def _keys(
@@ -101,18 +95,13 @@ def _keys(
 
 def main() -> int:
     """Run the command line; the exit code is 0, 2 (usage) or 4 (storage)."""
-    try:
-        return tyro.cli(
+    return process.exit_code(
+        lambda: tyro.cli(
             convert_file,
             prog="python -m purejaxppo.convert_demonstrations",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return EXIT_STORAGE
-    except PurejaxppoError as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
+    )
 
 
 if __name__ == "__main__":

@@ -17,9 +17,6 @@ import tyro
 
 from purejaxppo.errors import (
     EXIT_OK,
-    EXIT_STORAGE,
-    EXIT_USAGE,
-    PurejaxppoError,
     StorageError,
 )
 from purejaxppo.run import folder
@@ -120,18 +117,13 @@ def show(
 
 def main() -> int:
     """Run the command line; the exit code is 0, 2 (usage) or 4 (storage)."""
-    try:
-        return tyro.cli(
+    return process.exit_code(
+        lambda: tyro.cli(
             evaluate_run,
             prog="python -m purejaxppo.evaluate",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return EXIT_STORAGE
-    except PurejaxppoError as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
+    )
 
 
 process.run(main)

@@ -26,15 +26,8 @@ from purejaxppo.config import (
     with_overrides,
 )
 from purejaxppo.errors import (
-    EXIT_INTERRUPTED,
     EXIT_OK,
-    EXIT_STORAGE,
-    EXIT_STRICT,
-    EXIT_USAGE,
     ConfigError,
-    PurejaxppoError,
-    StorageError,
-    TrainingStopped,
 )
 from purejaxppo.ranges import field_names
 from purejaxppo.run import flags, record
@@ -199,19 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     and 130 an interrupt.
     """
     argv = sys.argv[1:] if argv is None else argv
-    try:
-        return _main(argv)
-    except TrainingStopped as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return EXIT_STRICT
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return EXIT_STORAGE
-    except PurejaxppoError as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
-    except KeyboardInterrupt:  # before the run has a handler of its own
-        return EXIT_INTERRUPTED
+    return process.exit_code(lambda: _main(argv))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from scipy import stats
 
 from benchmarks.harness import compare
 from benchmarks.harness.compare import OURS, Competitor
+from benchmarks.harness.tables import span
 from benchmarks.learning.runs import STUDIES, Json, over_seeds
 from purejaxppo.config import Config
 from purejaxppo.ppo.learner import make_learner
@@ -110,9 +111,8 @@ def with_table(results: Json) -> Json:
             if "error" in row:
                 notes.append(f"{name}, {stack}: {row['error']}.")
                 continue
-            reached = over_seeds(row["returns"])
-            span = "{mean:,.1f} ({min:,.1f} to {max:,.1f})".format(**reached)
-            rows.append([name, stack, span, f"{row['seconds']['median']:.1f}"])
+            reached = span(over_seeds(row["returns"]))
+            rows.append([name, stack, reached, f"{row['seconds']['median']:.1f}"])
     summary = summarise(results["tasks"])
     if summary:
         low, high = summary["interval"]

@@ -6,8 +6,6 @@ if __name__ == "__main__":  # before the imports below, which take a second
     process.end_on_signals()
 
 import importlib.util
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +14,7 @@ import tyro
 
 from purejaxppo.errors import (
     EXIT_OK,
-    EXIT_STORAGE,
-    EXIT_USAGE,
     ConfigError,
-    PurejaxppoError,
     StorageError,
 )
 from purejaxppo.export import writer
@@ -69,9 +64,7 @@ def _encoder(output: Path) -> Callable[[Exported], bytes]:
     """
     if output.suffix not in (".npz", ".onnx"):
         raise ConfigError("output", str(output), "a file that ends in .npz or .onnx")
-    if not (output.parent.is_dir() and os.access(output.parent, os.W_OK)):
-        allowed = "a file in a folder that can be written"
-        raise ConfigError("output", str(output), allowed)
+    files.check_writable("output", output)
     if output.suffix == ".npz":
         return writer.to_npz
     if importlib.util.find_spec("onnx") is None:
@@ -84,18 +77,13 @@ def _encoder(output: Path) -> Callable[[Exported], bytes]:
 
 def main() -> int:
     """Run the command line; the exit code is 0, 2 (usage) or 4 (storage)."""
-    try:
-        return tyro.cli(
+    return process.exit_code(
+        lambda: tyro.cli(
             export_run,
             prog="python -m purejaxppo.export",
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return EXIT_STORAGE
-    except PurejaxppoError as error:
-        print(error, file=sys.stderr)
-        return EXIT_USAGE
+    )
 
 
 process.run(main)

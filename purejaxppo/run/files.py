@@ -18,6 +18,17 @@ from purejaxppo.errors import ConfigError, StorageError
 LOCK = ".lock"
 
 
+def check_writable(field: str, path: Path) -> None:
+    """Check that a file can be written there, before what it is to hold is computed.
+
+    Raises:
+      ConfigError: its folder is missing or cannot be written.
+    """
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        allowed = "a file in a folder that can be written"
+        raise ConfigError(field, str(path), allowed)
+
+
 def checksum(content: bytes) -> str:
     """Return the SHA-256 of `content` in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

@@ -9,7 +9,16 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from purejaxppo.errors import EXIT_OK
+from purejaxppo.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_STORAGE,
+    EXIT_STRICT,
+    EXIT_USAGE,
+    PurejaxppoError,
+    StorageError,
+    TrainingStopped,
+)
 from purejaxppo.run.interrupt import Interrupt
 
 
@@ -24,6 +33,27 @@ def end_on_signals() -> None:
 def _say(text: str) -> None:
     if sys.stderr is not None:
         print(text, file=sys.stderr, flush=True)
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Run a command, and return its exit code; an error that a user can mend is said.
+
+    The code of such an error is 2 (usage), 3 (a fault with `--strict`), 4 (a folder
+    that cannot be written) or 130 (an interrupt).
+    """
+    try:
+        return command()
+    except TrainingStopped as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return EXIT_STRICT
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return EXIT_STORAGE
+    except PurejaxppoError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:  # before a run has a handler of its own
+        return EXIT_INTERRUPTED
 
 
 def run(main: Callable[[], int]) -> NoReturn:

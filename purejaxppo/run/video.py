@@ -5,7 +5,6 @@ An environment that can draw itself has a method `render`; see `RenderedEnv` in 
 
 import importlib.util
 import math
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,10 +37,7 @@ def check_files(video: Path | None, gif: Path | None) -> None:
             continue
         if path.suffix.lower() != suffix:
             raise ConfigError(field, str(path), f"a file whose name ends in {suffix}")
-        if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise ConfigError(
-                field, str(path), "a file in a folder that can be written"
-            )
+        files.check_writable(field, path)
     if video is not None and importlib.util.find_spec("imageio_ffmpeg") is None:
         allowed = "--gif alone, until purejaxppo[video] is installed (imageio-ffmpeg)"
         raise ConfigError("video", str(video), allowed)
