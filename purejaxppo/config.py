@@ -28,6 +28,8 @@ LearningRateSchedule = Literal["constant", "linear", "exponential", "cosine", "k
 
 # The built-in distributions of continuous heads.
 DISTRIBUTIONS = ("truncated_normal", "tanh_normal", "normal")
+# The built-in hidden layers.
+TRUNKS = ("mlp",)
 
 _Owner = TypeVar("_Owner", "Config", Hypers)
 _STD = Number(1e-5, 1e3)
@@ -95,6 +97,9 @@ class Update:
 class PolicyNetwork:
     """The networks of policy and critic."""
 
+    # A factory is given as "package.module:factory"; see policy.custom_trunk.
+    trunk: Annotated[str, OneOfOrFactory(TRUNKS)] = "mlp"
+    """Hidden layers: mlp, or "module:factory" of a Flax module of yours."""
     hidden_sizes: Annotated[tuple[int, ...], Widths()] = (256, 256)
     """Widths of the policy's hidden layers."""
     critic_hidden_sizes: Annotated[tuple[int, ...], Widths()] = (256, 256)

@@ -3,6 +3,50 @@
 An environment is written for ONE instance and batched by `jax.vmap`. Everything that
 is needed to sample an action or to compute its log-prob later (masks, activity) is part
 of the `State` in which the action is chosen.
+
+A longer example than the README's, with two heads, masks and random numbers in `step`:
+
+    class Shelves:  # items of 3 kinds arrive; store each on a shelf with room, or wait
+        spec = EnvSpec(
+            name="shelves",
+            heads={
+                "op": Discrete(2),  # wait, or store
+                "shelf": Discrete(3, parent="op", active_when=(1,)),  # only to store
+            },
+            max_episode_steps=30,
+            success="full",
+        )
+
+        def reset(self, key):
+            key, key_room, key_item = jax.random.split(key, 3)
+            room = jax.random.randint(key_room, (3,), 1, 4)
+            item = jax.random.randint(key_item, (), 0, 3)
+            return self.state(room, item, key, jnp.zeros(()))
+
+        def step(self, state, action):
+            room, item, key = state.data
+            key, key_item = jax.random.split(key)  # a step draws from the state's key
+            op, shelf = action["op"], action["shelf"]  # which has room, by its mask
+            pay = jnp.where(shelf == item, 1.0, 0.2)
+            reward = jnp.where(op == 0, jnp.zeros(()), pay)
+            item = jax.random.randint(key_item, (), 0, 3)
+            return self.state(room.at[shelf].add(-op), item, key, reward)
+
+        def state(self, room, item, key, reward):
+            has_room, full = room > 0, jnp.sum(room) == 0
+            rooms = room.astype(jnp.float32) / 3.0
+            return State(
+                data=(room, item, key),
+                obs=jnp.concatenate([jax.nn.one_hot(item, 3), rooms]),
+                reward=reward,
+                terminated=full,
+                truncated=jnp.zeros((), bool),
+                # One of the state in which the action is chosen, not of the one before.
+                action_mask={"op": jnp.array([True, False]) | ~full, "shelf": has_room},
+                metrics={"full": full.astype(jnp.float32)},
+            )
+
+`check_env(Shelves())` says in one sentence what such an environment does wrong first.
 """
 
 import dataclasses

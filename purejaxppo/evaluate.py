@@ -44,6 +44,7 @@ def evaluate_run(
     seed_index: int = 0,
     env: str | None = None,
     distribution: str | None = None,
+    trunk: str | None = None,
     trust_env: bool = False,
     video: Path | None = None,
     gif: Path | None = None,
@@ -59,6 +60,7 @@ def evaluate_run(
       seed_index: Which seed of a run of several.
       env: The run's environment, needed where it is a package.module:factory.
       distribution: The same for the factory of its distribution.
+      trunk: The same for the factory of its hidden layers.
       trust_env: Import whatever the run names.
       video: MP4 file for a video of the first episodes (purejaxppo[video]).
       gif: GIF file for the same.
@@ -72,6 +74,7 @@ def evaluate_run(
         seed_index,
         env=env,
         distribution=distribution,
+        trunk=trunk,
         trust_env=trust_env,
     )
     if video is not None or gif is not None:

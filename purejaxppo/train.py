@@ -154,7 +154,8 @@ def _resume(argv: list[str], run: Path, given: Mapping[str, str]) -> int:
     from purejaxppo.run import launch
     from purejaxppo.run.trust import Trust
 
-    trust = Trust(given.get("env"), given.get("distribution"), options.trust_env)
+    factories = given.get("env"), given.get("distribution"), given.get("trunk")
+    trust = Trust(*factories, options.trust_env)
     return launch.resume(resolved, options, run, trust)
 
 

@@ -7,7 +7,7 @@ the conditions that involve several fields.
 import math
 from collections.abc import Collection, Iterable
 
-from purejaxppo.config import Config, Hypers
+from purejaxppo.config import TRUNKS, Config, Hypers
 from purejaxppo.env import Box, Discrete, EnvSpec
 from purejaxppo.errors import ConfigError, UnknownName
 from purejaxppo.ranges import PerHead, check_ranges, ranges_of
@@ -239,6 +239,10 @@ def _useless(config: Config, spec: EnvSpec | None) -> dict[str, tuple[str, ...]]
         ),
         f"with reset {config.reset}": (("num_starts",), config.reset != "pool"),
         "without normalize_rewards": (("reward_clip",), not config.normalize_rewards),
+        f"with trunk {config.trunk}": (
+            ("hidden_sizes", "critic_hidden_sizes", "activation", "critic_layer_norm"),
+            config.trunk not in TRUNKS,
+        ),
         "without a recurrent core": (("core_size",), not has_core),
         "with shared_trunk": (
             ("critic_hidden_sizes", "critic_layer_norm"),

@@ -4,12 +4,14 @@ The breaches are planted in a sound environment, one at a time.
 """
 
 import dataclasses
+import textwrap
 
 import jax
 import jax.numpy as jnp
 import pytest
 from probe_envs import Counter, HeadsProbe, Probe
 
+from purejaxppo import env as env_module
 from purejaxppo.check import check_env
 from purejaxppo.env import Box, Choice, Discrete
 from purejaxppo.errors import ConfigError
@@ -32,6 +34,19 @@ def test_probes_keep_the_contract(env):
 @pytest.mark.parametrize("name", REGISTRY)
 def test_registered_environments_keep_the_contract(name):
     check_env(make_env(name))
+
+
+def test_the_example_of_the_documentation_keeps_the_contract():
+    assert env_module.__doc__
+    lines = env_module.__doc__.splitlines()
+    code = "\n".join(x for x in lines if x.startswith("    ") or not x)
+    names = {**vars(env_module)}
+    exec(textwrap.dedent(code), names)
+    env = names["Shelves"]()
+    check_env(env)
+    full = env.state(jnp.zeros((3,), jnp.int32), 0, jax.random.key(0), jnp.zeros(()))
+    assert bool(full.terminated)
+    assert full.action_mask["op"].tolist() == [True, False]
 
 
 class Broken:

@@ -440,6 +440,7 @@ _GIVEN = [
     ("core_size", {}, "without a recurrent core"),
     ("critic_hidden_sizes", {"shared_trunk": True}, "with shared_trunk"),
     ("critic_layer_norm", {"shared_trunk": True}, "with shared_trunk"),
+    ("activation", {"trunk": "module:make"}, "with trunk module:make"),
     ("distribution", {}, "without a Box head"),
     ("init_std", {}, "without a Box head"),
     ("min_std", {}, "without a Box head"),

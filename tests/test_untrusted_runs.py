@@ -52,7 +52,7 @@ def trap(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("door", DOORS)
-@pytest.mark.parametrize("field", ["env", "distribution"])
+@pytest.mark.parametrize("field", ["env", "distribution", "trunk"])
 def test_no_door_imports_what_a_run_names(killed, trap, door, field, capsys):
     values = {"env": "hammer", "env_kwargs": {}, field: "trap_module:make"}
     rewrite(killed, "config", **values)

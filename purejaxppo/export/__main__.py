@@ -44,7 +44,7 @@ def export_run(
     """
     encode = _encoder(output)
     resolved, options = record.read_config(run, "run")
-    writer.refuse_distribution(resolved.config)
+    writer.refuse_factories(resolved.config)
     policy = load_policy(run, which, seed_index, env=env, trust_env=trust_env)
     origin = {"seed": options.seed + seed_index, "which": which}
     content = encode(writer.export(policy, origin))

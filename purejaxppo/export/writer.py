@@ -9,7 +9,7 @@ import numpy as np
 from flax.typing import Collection
 
 from purejaxppo import __version__
-from purejaxppo.config import DISTRIBUTIONS, Config
+from purejaxppo.config import DISTRIBUTIONS, TRUNKS, Config
 from purejaxppo.env import Box, Choice, Custom, Discrete, EnvSpec, Head, Obs, State
 from purejaxppo.errors import ConfigError
 from purejaxppo.export.numpy_policy import FORMAT
@@ -31,15 +31,16 @@ class Exported(NamedTuple):
     arrays: Arrays
 
 
-def refuse_distribution(config: Config) -> None:
-    """Check that a configuration's continuous heads can be exported.
+def refuse_factories(config: Config) -> None:
+    """Check that a configuration's hidden layers and continuous heads can be exported.
 
     Raises:
-      ConfigError: their distribution is a user's.
+      ConfigError: hidden layers or distribution are a user's.
     """
-    if config.distribution not in DISTRIBUTIONS:
-        allowed = f"one of {', '.join(DISTRIBUTIONS)} in a run that is exported"
-        raise ConfigError("distribution", config.distribution, allowed)
+    for field, own in (("distribution", DISTRIBUTIONS), ("trunk", TRUNKS)):
+        if (value := getattr(config, field)) not in own:
+            allowed = f"one of {', '.join(own)} in a run that is exported"
+            raise ConfigError(field, value, allowed)
 
 
 def _refuse_custom_heads(spec: EnvSpec) -> None:
@@ -61,7 +62,7 @@ def export(policy: TrainedPolicy, origin: Metadata) -> Exported:
     """
     task = policy.learner.task
     config, spec = task.config, task.env.spec
-    refuse_distribution(config)
+    refuse_factories(config)
     _refuse_custom_heads(spec)
     parameters = jax.device_get(policy.state.params.policy)
     arrays = _normaliser(policy) | _trunk(parameters["actor"], config)

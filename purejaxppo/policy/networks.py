@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Collection
 
-from purejaxppo.config import Config
+from purejaxppo.config import TRUNKS, Config
 from purejaxppo.env import Box, Custom, Head, Obs
+from purejaxppo.policy.custom_trunk import CustomTrunk, Role
 from purejaxppo.policy.dense import Dense, apply_layers, apply_to_rows, orthogonal
 from purejaxppo.policy.heads import Heads, Outputs
 
@@ -100,27 +101,30 @@ def initial_carry(kind: str, size: int, num: int) -> Carry:
 class Trunk(nn.Module):
     """Hidden layers, then the recurrent core if there is one."""
 
-    hidden_sizes: tuple[int, ...]
-    activation: str
-    layer_norm: bool
-    core: str
-    core_size: int
+    config: Config
+    role: Role
 
     @nn.compact
     def __call__(
         self, x: jax.Array, start: jax.Array, carry: Carry
     ) -> tuple[jax.Array, Carry]:
+        config = self.config
         x = apply_to_rows(self._hidden, x)
-        if self.core == "none":
+        if config.core == "none":
             return x, ()
-        return Core(self.core, self.core_size, name="core")(x, start, carry)
+        return Core(config.core, config.core_size, name="core")(x, start, carry)
 
     def _hidden(self, x: jax.Array) -> jax.Array:
-        for size in self.hidden_sizes:
+        config, is_actor = self.config, self.role == "actor"
+        if config.trunk not in TRUNKS:
+            x = CustomTrunk(config.trunk, self.role, name="custom")(x)
+            self.sow("intermediates", "hidden", x)
+            return x
+        for size in config.hidden_sizes if is_actor else config.critic_hidden_sizes:
             x = Dense(size, math.sqrt(2.0))(x)
-            if self.layer_norm:
+            if config.critic_layer_norm and not is_actor:
                 x = nn.LayerNorm()(x)
-            x = _ACTIVATIONS[self.activation](x)
+            x = _ACTIVATIONS[config.activation](x)
             self.sow("intermediates", "hidden", x)  # free unless they are asked for
         return x
 
@@ -171,11 +175,8 @@ class Actor(nn.Module):
     config: Config
 
     def setup(self) -> None:
-        config = self.config
-        self.actor = Trunk(
-            config.hidden_sizes, config.activation, False, config.core, config.core_size
-        )
-        self.outputs = {n: HeadOutput(h, config) for n, h in self.heads.items()}
+        self.actor = Trunk(self.config, "actor")
+        self.outputs = {n: HeadOutput(h, self.config) for n, h in self.heads.items()}
 
     def features(
         self, obs: Obs, start: jax.Array, carry: Carry
@@ -222,15 +223,8 @@ class Critic(nn.Module):
     config: Config
 
     def setup(self) -> None:
-        config = self.config
-        if not config.shared_trunk:
-            self.critic = Trunk(
-                config.critic_hidden_sizes,
-                config.activation,
-                config.critic_layer_norm,
-                config.core,
-                config.core_size,
-            )
+        if not self.config.shared_trunk:
+            self.critic = Trunk(self.config, "critic")
         self.critic_value = Dense(1, 1.0)
 
     def __call__(

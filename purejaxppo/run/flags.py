@@ -118,6 +118,7 @@ class _Given:
 
     env: str = _NOT_GIVEN
     distribution: str = _NOT_GIVEN
+    trunk: str = _NOT_GIVEN
     resume: str = _NOT_GIVEN
     run_dir: str = _NOT_GIVEN
     demonstrations: str = _NOT_GIVEN

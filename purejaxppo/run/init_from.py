@@ -29,7 +29,7 @@ from purejaxppo.run.trained import check_seed_index, read_checkpoint
 _FIELD = "init_from"
 # What changes the shapes of the parameters.
 _SIZES = (
-    *("hidden_sizes", "critic_hidden_sizes", "core", "core_size"),
+    *("trunk", "hidden_sizes", "critic_hidden_sizes", "core", "core_size"),
     *("critic_layer_norm", "shared_trunk", "distribution"),
 )
 # What changes the standard deviation of a continuous head with the same parameters.
@@ -136,7 +136,7 @@ def _check_meaning(
     ours: Config, theirs: Config, options: Options, heads: Iterable[Head]
 ) -> None:
     """Refuse what would make another policy of parameters of the same shapes."""
-    same = ["activation"]
+    same = ["trunk", "activation"]
     if gives_policy(options) and any(isinstance(head, Box) for head in heads):
         same.append("distribution")
     for name in same:

@@ -39,7 +39,7 @@ class StartOptions:
     resume: Annotated[str, Text()] = ""
     """Folder of a run to continue, with the configuration of that run."""
     trust_env: bool = False
-    """Import whatever the run to continue names as environment or distribution."""
+    """Import whatever the run to continue names to be imported."""
     overwrite: bool = False
     """Start the run to continue anew if it has lost its checkpoints."""
     print_config: bool = False

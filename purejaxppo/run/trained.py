@@ -127,6 +127,7 @@ def load_policy(
     *,
     env: Env | str | None = None,
     distribution: str | None = None,
+    trunk: str | None = None,
     trust_env: bool = False,
 ) -> TrainedPolicy:
     """Load the policy of a run.
@@ -138,6 +139,7 @@ def load_policy(
       env: the environment, or its name as the run has it. It is needed where the name
         is "package.module:factory", because a run must not decide what is imported.
       distribution: the same for a "package.module:factory" of a distribution.
+      trunk: the same for one of the hidden layers.
       trust_env: import whatever the run names.
 
     Raises:
@@ -149,7 +151,7 @@ def load_policy(
     if which not in get_args(Which):
         raise ConfigError("which", which, "one of best, latest")
     preflight.check_precision()
-    check_imports(resolved.config, Trust(env, distribution, trust_env), path)
+    check_imports(resolved.config, Trust(env, distribution, trunk, trust_env), path)
     record.check_unchanged(path, "run")
     made = None if isinstance(env, str) else env
     learner = make_learner(resolved.config, made)
@@ -205,6 +207,7 @@ def evaluate(
     seed_index: int = 0,
     env: Env | str | None = None,
     distribution: str | None = None,
+    trunk: str | None = None,
     trust_env: bool = False,
 ) -> dict[str, float]:
     """Evaluate the policy of a run on its fixed blocks of seeds.
@@ -216,7 +219,7 @@ def evaluate(
       episodes: episodes per block; None for as many as in training.
       seed_index: index of one of the run's seeds, from 0.
       env: the environment, or its name as the run has it; see `load_policy`.
-      distribution: the factory of the distribution, as the run has it.
+      distribution, trunk: their factories, as the run has them.
       trust_env: import whatever the run names.
 
     Returns:
@@ -233,6 +236,7 @@ def evaluate(
         seed_index,
         env=env,
         distribution=distribution,
+        trunk=trunk,
         trust_env=trust_env,
     )
     return evaluate_policy(loaded, deterministic=deterministic, episodes=episodes)

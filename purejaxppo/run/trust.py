@@ -1,6 +1,7 @@
 """What a run may import: a run is data, and opening it must not execute code it names.
 
-A run may name registered environments, those of an adapter, and our own distributions.
+A run may name registered environments, those of an adapter, and distributions and
+trunks of our own.
 Any other name is imported only if the user repeats it, or trusts the run.
 """
 
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from purejaxppo import registry
-from purejaxppo.config import DISTRIBUTIONS, Config
+from purejaxppo.config import DISTRIBUTIONS, TRUNKS, Config
 from purejaxppo.env import Env
 from purejaxppo.errors import ConfigError
 
@@ -19,11 +20,13 @@ class Trust(NamedTuple):
     Attributes:
       env: the environment, or its name as the run has it; None if not given.
       distribution: the same for the factory of the distribution.
+      trunk: the same for the factory of the hidden layers.
       everything: import whatever the run names.
     """
 
     env: Env | str | None = None
     distribution: str | None = None
+    trunk: str | None = None
     everything: bool = False
 
 
@@ -42,6 +45,7 @@ def check_imports(config: Config, trust: Trust, run: Path) -> None:
     _check("env", config.env, trust, env_known, run)
     known = config.distribution in DISTRIBUTIONS
     _check("distribution", config.distribution, trust, known, run)
+    _check("trunk", config.trunk, trust, config.trunk in TRUNKS, run)
 
 
 def _is_env(env: Env | str | None) -> bool:
