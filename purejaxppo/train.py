@@ -109,13 +109,13 @@ def parse_resumed(argv: list[str], run: Path) -> tuple[Resolved, Options]:
     values, options = flags.parse_flags(argv, resolved.config, own)
     pairs = {n: (value_of(resolved.config, n), values[n]) for n in value_names()}
     pairs |= {n: (getattr(own, n), getattr(options, n)) for n in field_names(Options)}
-    of_command = OF_RESUME | {"resume", "print_config"}
+    of_command = OF_RESUME | {"resume", "resume_or_start", "print_config"}
     for name in sorted(pairs.keys() - RESUMABLE - of_command):
         was, wanted = pairs[name]
         if wanted != was:
             allowed = f"the run's own {was!r} with --resume"
             raise ConfigError(name, wanted, allowed)
-    options = dataclasses.replace(options, resume=own.resume)
+    options = dataclasses.replace(options, resume="", resume_or_start="")
     validate_options(options)
     return resolved, options
 
@@ -170,19 +170,25 @@ def _start(argv: list[str]) -> int:
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
     name = resolved.config.env.replace(":", ".")
-    path = Path(options.run_dir or f"runs/{name}-{stamp}")
+    run_dir = options.run_dir or options.resume_or_start
+    options = dataclasses.replace(options, run_dir=run_dir, resume_or_start="")
+    path = Path(run_dir or f"runs/{name}-{stamp}")
     command = ["python", "-m", "purejaxppo.train", *argv]
     return launch.start(resolved, options, path, command)
 
 
 def _main(argv: list[str]) -> int:
     given = flags.parse_given(argv)
-    for name in ("resume", "run_dir", "demonstrations", "init_from"):
+    paths = ("resume", "resume_or_start", "run_dir", "demonstrations", "init_from")
+    for name in paths:
         if given.get(name) == "":
             allowed = "a path, and not the value of a variable that is not set"
             raise ConfigError(name, "", allowed)
     if "resume" in given:
         return _resume(argv, Path(given["resume"]), given)
+    queued = given.get("resume_or_start")
+    if queued is not None and record.exists(Path(queued)):
+        return _resume(argv, Path(queued), given)
     return _start(argv)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from helpers import forget_checksum, run_command
+from helpers import TINY, forget_checksum, run_command
 
 from purejaxppo import config, evaluate, hypers, load_policy, train
 from purejaxppo.config import Config, Hypers
@@ -360,6 +360,28 @@ def test_resume_bears_flags_that_say_what_the_run_says(finished_run, capsys):
     flags = ["--gamma", "0.99", "--strict", "--env-kwargs", "kind=observation"]
     assert train.main(["--resume", str(finished_run), *flags]) == EXIT_OK
     assert "nothing to resume" in capsys.readouterr().err
+
+
+def test_a_queued_job_starts_a_run_once_and_then_goes_on_with_it(
+    tmp_path, compilation_cache, capsys
+):
+    run = tmp_path / "run"
+    job = [*TINY, "--resume-or-start", str(run)]  # the same words every time
+    assert train.main([*job, "--run-dir", "other"]) == EXIT_USAGE
+    assert train.main(["--resume-or-start", ""]) == EXIT_USAGE
+    sentences = capsys.readouterr().err.splitlines()
+    assert sentences[0].startswith("run_dir: got 'other'; allowed is none where resume")
+    assert sentences[1].startswith("resume_or_start: got ''; allowed is a path")
+    assert train.main(job) == EXIT_OK
+    assert "resum" not in capsys.readouterr().err
+    assert train.main(job) == EXIT_OK
+    assert f"{run} is finished; nothing to resume" in capsys.readouterr().err
+    (run / "summary.json").unlink()  # killed at its end
+    assert train.main([*job, "--gamma", "0.5"]) == EXIT_USAGE
+    assert "gamma: got 0.5; allowed is the run's own" in capsys.readouterr().err
+    assert train.main([*job, "--env", "probe_envs:make"]) == EXIT_OK
+    assert "resuming" in capsys.readouterr().err
+    assert (run / "summary.json").exists()
 
 
 def edited(run: Path, path: Path, **changes) -> Path:

@@ -40,13 +40,18 @@ def line_of(process: subprocess.Popen) -> str:
     return process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_the_first_signal_asks_and_the_second_ends_at_once(number):
     with busy_process(must_save=True) as process:
         process.send_signal(number)
         expected = "interrupted: ending after this call; once more ends at once"
         assert line_of(process) == expected
         assert process.poll() is None
+        if number == signal.SIGUSR1:  # repeated by the queue, and no haste
+            process.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+            number = signal.SIGTERM
         process.send_signal(number)
         assert process.wait(timeout=10) == EXIT_INTERRUPTED
 

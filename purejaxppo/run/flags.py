@@ -120,6 +120,7 @@ class _Given:
     distribution: str = _NOT_GIVEN
     trunk: str = _NOT_GIVEN
     resume: str = _NOT_GIVEN
+    resume_or_start: str = _NOT_GIVEN
     run_dir: str = _NOT_GIVEN
     demonstrations: str = _NOT_GIVEN
     init_from: str = _NOT_GIVEN

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: the first signal makes training save and end.
+"""Ctrl-C, SIGTERM and SIGUSR1: the first signal makes training save and end.
 
 The second signal ends the process at once, as does the first if there is nothing to
-save.
+save. SIGUSR1 is what SLURM sends ahead of the end of a job (`--signal=USR1@60`). A
+second one is no haste: SIGTERM follows when there is.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from collections.abc import Callable
 
 from purejaxppo.errors import EXIT_INTERRUPTED
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _EXIT_SECONDS = 1.0  # longest time for the last messages before the process ends
 
 
@@ -69,9 +70,11 @@ class Interrupt:
         with self._reader:
             while numbers := self._reader.recv(1):
                 if numbers[0] in _SIGNALS:
-                    self._receive()
+                    self._receive(numbers[0])
 
-    def _receive(self) -> None:
+    def _receive(self, number: int) -> None:
+        if self.requested and self.must_save and number == signal.SIGUSR1:
+            return
         if self.requested or not self.must_save:
             self._end()
         self.requested = True

@@ -38,6 +38,8 @@ class StartOptions:
     """Folder of the run, new or empty; default: runs/ENV-DATE-TIME."""
     resume: Annotated[str, Text()] = ""
     """Folder of a run to continue, with the configuration of that run."""
+    resume_or_start: Annotated[str, Text()] = ""
+    """Folder of a run to continue; where there is none, to start: for queued jobs."""
     trust_env: bool = False
     """Import whatever the run to continue names to be imported."""
     overwrite: bool = False
@@ -83,6 +85,8 @@ class Options(ResumableOptions, StartOptions, EnvironmentOptions):
     """All options of a run."""
 
 
+# Each names the folder of the run.
+_FOLDERS = ("run_dir", "resume", "resume_or_start")
 RESUMABLE = frozenset(field_names(ResumableOptions))
 # Of the command line alone: a run cannot ask for them.
 OF_RESUME = frozenset(("trust_env", "overwrite"))
@@ -97,10 +101,10 @@ def validate_options(options: Options) -> None:
     check_ranges(options)
     if options.seed + options.num_seeds > _SEEDS:
         raise ConfigError("seed", options.seed, "a seed below 2**32, to the last one")
-    if options.run_dir and options.resume:
-        raise ConfigError(
-            "run_dir", options.run_dir, "none where resume names the folder"
-        )
+    folders = [n for n in _FOLDERS if getattr(options, n)]
+    if len(folders) > 1:
+        allowed = f"none where {folders[1]} names the folder"
+        raise ConfigError(folders[0], getattr(options, folders[0]), allowed)
     for name in ("init_parts", "init_which", "init_seed_index"):
         value, default = getattr(options, name), getattr(Options, name)
         if value != default and not options.init_from:

@@ -44,6 +44,11 @@ _Owner = TypeVar("_Owner", Config, Hypers, Options)
 _BEFORE = {"reward_clip": math.inf}
 
 
+def exists(path: Path) -> bool:
+    """Return whether a run was started in a folder."""
+    return (path / _CONFIG).exists()
+
+
 def _encode(owner: Config | Hypers | Options) -> Record:
     values = {name: getattr(owner, name) for name in field_names(type(owner))}
     return {n: _tag(x) if isinstance(x, dict) else x for n, x in values.items()}
