@@ -23,7 +23,7 @@ from purejaxppo.run.interrupt import Interrupt
 
 
 def end_on_signals() -> None:
-    """End the process on Ctrl-C, SIGTERM and SIGUSR1, with exit code 130 and no traceback.
+    """End the process on these signals with exit code 130, and without a traceback.
 
     A run replaces this by an `Interrupt` of its own while it trains.
     """
