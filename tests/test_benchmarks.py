@@ -71,8 +71,8 @@ def test_every_way_to_an_action_is_timed_on_the_same_one(monkeypatch):
 def test_memory_reports_every_kind_and_seed(monkeypatch):
     monkeypatch.setattr(memory, "NUM_ENVS", 16)
     monkeypatch.setattr(memory, "CORES", ("none",))
-    results = memory.measure(num_seeds=2, num_updates=10, delays=(1, 2))
-    assert [case["delay"] for case in results["cases"]] == [1, 2]
+    results = memory.measure(num_seeds=2, num_updates=10, delays=(2,))
+    assert [case["delay"] for case in results["cases"]] == [2]
     for case in results["cases"]:
         assert np.shape(case["curve"]) == (2, 10)
         assert case["final"] == [curve[-1] for curve in case["curve"]]

@@ -21,8 +21,8 @@ FLAGS = (
 ).split()
 # Seconds after the command takes signals over: while it imports, reads its flags,
 # compiles and makes its first state.
-MOMENTS = [0.0, *sorted(random.uniform(0.0, 1.5) for _ in range(6))]
-MOMENTS += sorted(random.uniform(1.5, 6.0) for _ in range(4))
+MOMENTS = [0.0, *sorted(random.uniform(0.0, 1.5) for _ in range(3))]
+MOMENTS += sorted(random.uniform(1.5, 6.0) for _ in range(3))
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ def test_every_link_leads_to_a_file():
 
 def test_the_research_example_runs(tmp_path):
     assert len(RESEARCH.strip().splitlines()) <= 12
-    expected = re.search(r"print\(.*\)  # (\(.*?\))", RESEARCH)
+    expected = re.search(r"print\(.*\)  # (\(.*?\)): rates, seeds", RESEARCH)
     assert expected
     ran = _run(["-c", RESEARCH], tmp_path)
     assert ran.returncode == 0, ran.stderr

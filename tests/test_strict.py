@@ -69,7 +69,6 @@ def run(path, *flags):
     [
         (3 * 8 + 2, 4, [0]),  # in the fourth update, after which an evaluation is due
         (4 * 8 + 2, 5, [0, 4]),  # right after that evaluation
-        (5 * 8 + 2, 6, [0, 4]),
     ],
 )
 def test_it_stops_at_the_fault_and_saves_what_was_before(

@@ -1,6 +1,6 @@
 """One jitted function, ten chunks, a batch of seeds and hyperparameters: one training.
 
-Compiled as users compile it where bits are compared.
+test_resume compares bits of programs that are compiled as users compile them.
 """
 
 import dataclasses
@@ -14,7 +14,6 @@ from helpers import (
     assert_trees_equal,
     small_config,
     trees_differ,
-    users_jit,
 )
 from probe_envs import HeadsProbe, Probe
 
@@ -42,7 +41,7 @@ class _Counted:
 @pytest.fixture(scope="module")
 def single():
     counted = _Counted(make_train(_CONFIG, _ENV))
-    return users_jit(counted), counted
+    return jax.jit(counted), counted
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +53,9 @@ def test_one_call_is_ten_chunks_to_the_bit(single, hypers):
     train, _ = single
     whole, metrics = train(jax.random.key(0), hypers)
     learner = make_learner(_CONFIG, _ENV)
-    chunk = users_jit(lambda state, hypers: run_updates(learner.task, state, hypers, 1))
-    evaluate = users_jit(learner.evaluate)
-    state, _ = users_jit(learner.init)(jax.random.key(0), hypers)
+    chunk = jax.jit(lambda state, hypers: run_updates(learner.task, state, hypers, 1))
+    evaluate = jax.jit(learner.evaluate)
+    state, _ = jax.jit(learner.init)(jax.random.key(0), hypers)
     chunks, evaluations = [], []
     for count in range(1, _CONFIG.num_updates + 1):
         key = state.key
