@@ -66,6 +66,30 @@ class UnknownName(ConfigError):  # noqa: N818
         super().__init__(field, value, allowed)
 
 
+class EnvironmentFault(PurejaxppoError):  # noqa: N818
+    """An environment outside of JAX that failed while a program called it."""
+
+    def __init__(self, name: str, problem: str):
+        super().__init__(f"env: {name} {problem}")
+
+
+def fault_behind(error: BaseException) -> str | None:
+    """Return the sentence of the `EnvironmentFault` that made JAX raise an error.
+
+    An error that a program's call of the host raises is, with its traceback, the text
+    of an error of JAX.
+
+    Args:
+      error: any error.
+
+    Returns:
+      the sentence; None if the error has another cause.
+    """
+    name = f"{EnvironmentFault.__module__}.{EnvironmentFault.__qualname__}: "
+    _, found, sentence = str(error).rpartition(name)
+    return sentence.splitlines()[0] if found else None
+
+
 def whole_number(field: str, value: object, low: int, high: int) -> int:
     """Return `value` if it is a whole number from `low` to `high`.
 
