@@ -76,8 +76,7 @@ class EnvironmentFault(PurejaxppoError):  # noqa: N818
 def fault_behind(error: BaseException) -> str | None:
     """Return the sentence of the `EnvironmentFault` that made JAX raise an error.
 
-    An error that a program's call of the host raises is, with its traceback, the text
-    of an error of JAX.
+    JAX raises an error of its own, whose text ends with the error on the host.
 
     Args:
       error: any error.
@@ -85,8 +84,7 @@ def fault_behind(error: BaseException) -> str | None:
     Returns:
       the sentence; None if the error has another cause.
     """
-    name = f"{EnvironmentFault.__module__}.{EnvironmentFault.__qualname__}: "
-    _, found, sentence = str(error).rpartition(name)
+    _, found, sentence = str(error).rpartition(f"{EnvironmentFault.__name__}: ")
     return sentence.splitlines()[0] if found else None
 
 

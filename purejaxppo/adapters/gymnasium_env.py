@@ -109,10 +109,14 @@ class GymnasiumEnv:
 
 
 def seed_of(key: jax.Array) -> jax.Array:
-    """Return a key as a seed of Gymnasium: uint32 [], below 2**31 as C simulators ask.
+    """Return a key as a seed of Gymnasium, that of `jax.random.key(7)` is 7.
 
     Args:
       key: a typed random key, [].
+
+    Returns:
+      uint32 [], below 2**31, because some simulators take it for a signed number.
     """
+    # The words of a key that was split or folded are random bits themselves.
     words = jax.random.key_data(key)
-    return functools.reduce(jnp.bitwise_xor, words) >> 1
+    return functools.reduce(jnp.bitwise_xor, words) & 0x7FFFFFFF

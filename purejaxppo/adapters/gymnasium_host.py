@@ -248,7 +248,7 @@ class Instances:
             while inner is not None and inner.tb_frame.f_code.co_filename == __file__:
                 inner = inner.tb_next  # the place to name is not in this file
             told = summary(error.with_traceback(inner))
-            raise EnvironmentFault(self._name, f"raised {told}, in {name}") from None
+            raise EnvironmentFault(self._name, f"failed in {name}: {told}") from None
 
     def _reset(self, env: Environment, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Reset an instance; return its observation and mask."""

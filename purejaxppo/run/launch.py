@@ -13,7 +13,7 @@ from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import METRICS
 from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress
-from purejaxppo.run.runner import SUMMARY, Runner
+from purejaxppo.run.runner import NO_RESUME, SUMMARY, Runner
 from purejaxppo.run.tables import Table
 from purejaxppo.run.trust import Trust, check_imports
 from purejaxppo.validation import advice
@@ -131,7 +131,7 @@ def _check_resumable(spec: EnvSpec, path: Path) -> None:
     if not spec.can_resume:
         allowed = (
             f"a run whose environments can be saved, unlike those of {spec.name}; "
-            f"evaluate it, or begin a new run with --init-from {path}"
+            f"{NO_RESUME.format(path)}"
         )
         raise ConfigError("resume", str(path), allowed)
 
