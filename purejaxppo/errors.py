@@ -40,7 +40,8 @@ def summary(error: BaseException) -> str:
     """
     text = str(error).strip().splitlines()
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    foreign = ("site-packages", "<frozen ")
+    own = [x for x in frames if not any(part in x.filename for part in foreign)]
     place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
     return f"{type(error).__name__}: {text[0] if text else ''}{place}"
 

@@ -47,7 +47,7 @@ class Drift(gymnasium.Env):
         self.t += 1
         if self.fails_in == "step" and self.t > self.after:
             raise ValueError("the motor burns\nwith a smell")
-        self.x += action + np.float32(self.np_random.normal(0.0, 0.3))
+        self.x = self.x + action + np.float32(self.np_random.normal(0.0, 0.3))
         return self.x, float(self.x.sum()), bool(self.x[0] > 3.0), False, {}
 
 
@@ -368,5 +368,5 @@ def test_a_run_is_evaluated_and_not_resumed(tmp_path, capsys, compilation_cache)
 
 def test_without_gymnasium_it_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(ConfigError, match=r'got .*Any.*pip install "gymnasium>=1.4"'):
+    with pytest.raises(ConfigError, match=r"got .*Any.*pip install gymnasium"):
         make_env("gymnasium:Any")

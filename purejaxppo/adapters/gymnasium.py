@@ -42,7 +42,7 @@ def make(name: str, **kwargs: object) -> "GymnasiumEnv":
 
         from purejaxppo.adapters import gymnasium_env, gymnasium_host
     except ModuleNotFoundError as error:
-        allowed = f'what is installed: pip install "gymnasium>=1.4" ({error})'
+        allowed = f"what is installed: pip install gymnasium ({error})"
         raise ConfigError("env", f"gymnasium:{name}", allowed) from None
     own_name = f"gymnasium:{name}"
     # Its checks cost time, and print warnings about what is no fault in training.

@@ -85,7 +85,8 @@ def decoder(space: spaces.Space) -> Decode:
 
     def scaled(row: np.ndarray) -> np.ndarray:
         # Rounding can lead beyond the bounds, which some environments refuse.
-        action = np.clip(low + (row.reshape(shape) + 1) * half, low, high)
+        action = low + (row.reshape(shape) + 1) * half
+        action = np.minimum(np.maximum(action, low), high)  # faster than `clip`
         return (np.rint(action) if is_whole else action).astype(dtype)
 
     return scaled

@@ -1,7 +1,8 @@
 """Instances of Gymnasium's environments on the host, which compiled programs call.
 
-These functions are given NumPy arrays and use nothing of JAX: a computation inside of
-such a call can wait for ever for the program that called it.
+Nothing of JAX is used here but the conversion of arguments to NumPy: a computation
+inside of such a call can wait for ever for the program that called it. A number that
+is infinite in float32 is seen to by the quarantine, and is no reason for a warning.
 """
 
 import dataclasses
@@ -148,7 +149,7 @@ class Instances:
           EnvironmentFault: the environment raised an error.
         """
         seeds = np.asarray(seed)
-        with self._lock:
+        with self._lock, np.errstate(over="ignore"):
             rows = [self._reset(self._for_resets, x) for x in seeds.ravel().tolist()]
         obs, mask = _stacked(rows, seeds.shape)
         return obs, mask
@@ -183,7 +184,7 @@ class Instances:
         actions = np.asarray(action)
         calls = [*zip(*plain, actions.reshape((-1, actions.shape[-1])), strict=True)]
         outcomes = [self._nothing] * len(calls)
-        with self._lock:
+        with self._lock, np.errstate(over="ignore"):
             self._most_rows = max(self._most_rows, len(calls))
             # Episodes that begin come last: for them old ones may be forgotten.
             for i in sorted(range(len(calls)), key=lambda i: calls[i][0] == NOT_BEGUN):
@@ -221,11 +222,9 @@ class Instances:
         while len(self._running) >= self._num_kept():
             _, oldest = self._running.popitem(last=False)
             self._free.append(oldest.env)
-        env = (
-            self._free.pop()
-            if self._free
-            else self._called("gymnasium.make", self._make)
-        )
+        if not self._free:
+            self._free.append(self._called("gymnasium.make", self._make))
+        env = self._free.pop()
         self._reset(env, seed)
         if luck != seed:
             env.unwrapped.np_random = np.random.default_rng(luck)
@@ -260,13 +259,11 @@ class Instances:
         def advance() -> Outcome:
             obs, reward, terminated, truncated, info = env.step(self._decode(action))
             row, mask = self._observed(obs, info)
-            with np.errstate(over="ignore"):  # the quarantine sees to what is infinite
-                reward = np.float32(float(reward))
             return Outcome(
                 number=np.int32(ENDED if terminated or truncated else number),
                 obs=row,
                 mask=mask,
-                reward=reward,
+                reward=np.float32(float(reward)),
                 terminated=np.bool_(terminated),
                 truncated=np.bool_(truncated and not terminated),
             )
@@ -275,15 +272,14 @@ class Instances:
 
     def _observed(self, obs: object, info: Info) -> tuple[np.ndarray, np.ndarray]:
         """Flatten an observation, and the masks; the result is never the env's own."""
-        with np.errstate(over="ignore"):
-            row = np.asarray(flatten(self._obs_space, obs), np.float32)
+        row = np.asarray(flatten(self._obs_space, obs), np.float32)
         if row.shape != (self.obs_size,):
             raise ValueError(
                 f"an observation has {row.size} numbers, and its space {self.obs_size}"
             )
-        mask = _flat_mask(info)
-        if mask.size != sum(self.mask_sizes):
-            mask = np.ones(sum(self.mask_sizes), bool)
+        mask = _flat_mask(info) if self.mask_sizes else self._nothing.mask
+        if mask.shape != self._nothing.mask.shape:  # there is none after the last step
+            mask = self._nothing.mask
         return row, mask
 
 
@@ -299,7 +295,7 @@ def _stacked(
     rows: Sequence[tuple[np.ndarray | np.generic, ...]], shape: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
     """Stack tuples of arrays to arrays with the leading axes `shape`."""
-    columns = (np.stack(column) for column in zip(*rows, strict=True))
+    columns = (np.array(column) for column in zip(*rows, strict=True))
     return (x.reshape((*shape, *x.shape[1:])) for x in columns)
 
 
