@@ -125,6 +125,8 @@ class EnvSpec:
         resumed or evaluated with a different version.
       action_repeat: control steps of the system for which an action is held. Whoever
         runs an exported policy elsewhere must hold it as long.
+      can_resume: False if a state is more than the arrays of `State`, so that a run
+        cannot go on in another process.
     """
 
     name: str
@@ -133,6 +135,7 @@ class EnvSpec:
     success: str | None = None
     version: int = 1
     action_repeat: int = 1
+    can_resume: bool = True
 
 
 class State(struct.PyTreeNode):

@@ -40,7 +40,8 @@ def summary(error: BaseException) -> str:
     """
     text = str(error).strip().splitlines()
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    foreign = ("site-packages", "<frozen ")
+    own = [x for x in frames if not any(part in x.filename for part in foreign)]
     place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
     return f"{type(error).__name__}: {text[0] if text else ''}{place}"
 
@@ -64,6 +65,28 @@ class UnknownName(ConfigError):  # noqa: N818
         names = ", ".join(sorted(known))
         allowed = f"one of {names}" if names else "none, because there are no names"
         super().__init__(field, value, allowed)
+
+
+class EnvironmentFault(PurejaxppoError):  # noqa: N818
+    """An environment outside of JAX that failed while a program called it."""
+
+    def __init__(self, name: str, problem: str):
+        super().__init__(f"env: {name} {problem}")
+
+
+def fault_behind(error: BaseException) -> str | None:
+    """Return the sentence of the `EnvironmentFault` that made JAX raise an error.
+
+    JAX raises an error of its own, whose text ends with the error on the host.
+
+    Args:
+      error: any error.
+
+    Returns:
+      the sentence; None if the error has another cause.
+    """
+    _, found, sentence = str(error).rpartition(f"{EnvironmentFault.__name__}: ")
+    return sentence.splitlines()[0] if found else None
 
 
 def whole_number(field: str, value: object, low: int, high: int) -> int:

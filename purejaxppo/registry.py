@@ -21,6 +21,7 @@ REGISTRY: dict[str, str] = {
 ADAPTERS: dict[str, str] = {
     "gymnax": "purejaxppo.adapters.gymnax",
     "brax": "purejaxppo.adapters.brax",
+    "gymnasium": "purejaxppo.adapters.gymnasium",
 }
 
 Preset = Mapping[str, object]  # values of Config and Hypers, by name
@@ -37,12 +38,14 @@ def _target(name: str) -> tuple[str, dict[str, str]]:
 def is_registered(name: object) -> bool:
     """Return whether a name is that of a registered environment or "library:name".
 
-    What such a name imports does not depend on who wrote it.
+    What such a name imports does not depend on who wrote it. Gymnasium, however,
+    imports a module that the name begins with: "gymnasium:module:name" is none of them.
     """
     if not isinstance(name, str):
         return False
     library, _, inner = name.partition(":")
-    return name in REGISTRY or bool(inner and library in ADAPTERS)
+    imports = library == "gymnasium" and ":" in inner
+    return name in REGISTRY or bool(inner and library in ADAPTERS and not imports)
 
 
 def lookup(name: str) -> tuple[ModuleType, str]:

@@ -106,8 +106,9 @@ def _factories() -> Iterator[CommandLine]:
         "..tests:make probe_envs:make:twice probe_envs:make.spec bad_imports:make "
         "bad_envs:NOT_CALLABLE bad_envs:raises bad_envs:needs_argument "
         "bad_envs:gives_none bad_envs:gives_class bad_envs:gives_spec bad_envs:exits "
-        "gymnax:NoSuchThing-v0 gymnax: brax:nothing os:system os:getcwd json:loads "
-        "sys:exit probe_envs:HeadsProbe.reset a\u00e9:b 1:2"
+        "gymnax:NoSuchThing-v0 gymnax: brax:nothing gymnasium:nothing gymnasium: "
+        "os:system os:getcwd json:loads sys:exit probe_envs:HeadsProbe.reset "
+        "a\u00e9:b 1:2"
     ).split()
     for name in names:
         library = name.partition(":")[0]

@@ -105,6 +105,7 @@ def test_a_distribution_may_be_repeated(tiny_run, killed):
         *(("gymnax:os:system", True), ("os:system", False), ("gymnax:", False)),
         *(("gymnax.x:make", False), ("", False), (["hammer"], False), (None, False)),
         ("purejaxppo.envs.hammer:make", False),
+        *(("gymnasium:Pendulum-v1", True), ("gymnasium:os:Pendulum-v1", False)),
     ],
 )
 def test_names_that_are_ours(name, trusted):

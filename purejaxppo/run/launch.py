@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from purejaxppo.config import Resolved
+from purejaxppo.env import EnvSpec
 from purejaxppo.errors import EXIT_OK, ConfigError, StorageError
 from purejaxppo.presets import FLAG, INIT_FROM
 from purejaxppo.run import checkpoint, compiler, files, folder, init_from, record
@@ -12,7 +13,7 @@ from purejaxppo.run.interrupt import Interrupt
 from purejaxppo.run.journal import METRICS
 from purejaxppo.run.options import Options
 from purejaxppo.run.progress import Progress
-from purejaxppo.run.runner import SUMMARY, Runner
+from purejaxppo.run.runner import NO_RESUME, SUMMARY, Runner
 from purejaxppo.run.tables import Table
 from purejaxppo.run.trust import Trust, check_imports
 from purejaxppo.validation import advice
@@ -101,8 +102,10 @@ def _resume(
             "bits of all numbers may differ: " + "; ".join(changes)
         )
     runner = Runner(resolved, options, path, progress)
-    record.check_env_version(path, runner.learner.task.env.spec)
+    spec = runner.learner.task.env.spec
+    record.check_env_version(path, spec)
     if checkpoint.steps(runner.saver.checkpoints):
+        _check_resumable(spec, path)
         return _run(runner, runner.run_from_checkpoint)
     num_rows = Table(path / METRICS).rows
     if num_rows and not options.overwrite:
@@ -117,6 +120,20 @@ def _resume(
     initial = init_from.load_copy(path, runner.learner, options)
     progress.line(f"{path} {reason}; starting it anew")
     return _run(runner, functools.partial(runner.run_from_start, initial=initial))
+
+
+def _check_resumable(spec: EnvSpec, path: Path) -> None:
+    """Check that a checkpoint holds all of the environments.
+
+    Raises:
+      ConfigError: their state is elsewhere, and is lost.
+    """
+    if not spec.can_resume:
+        allowed = (
+            f"a run whose environments can be saved, unlike those of {spec.name}; "
+            f"{NO_RESUME.format(path)}"
+        )
+        raise ConfigError("resume", str(path), allowed)
 
 
 def _run(runner: Runner, train: Callable[[Interrupt], int]) -> int:

@@ -18,6 +18,7 @@ from purejaxppo.errors import (
     PurejaxppoError,
     StorageError,
     TrainingStopped,
+    fault_behind,
 )
 from purejaxppo.run.interrupt import Interrupt
 
@@ -51,6 +52,12 @@ def exit_code(command: Callable[[], int]) -> int:
         return EXIT_STORAGE
     except PurejaxppoError as error:
         print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except RuntimeError as error:  # JAX's, of an environment that a program calls
+        fault = fault_behind(error)
+        if fault is None:
+            raise
+        print(fault, file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:  # before a run has a handler of its own
         return EXIT_INTERRUPTED

@@ -37,6 +37,8 @@ from purejaxppo.run.saving import Saver, write_persistently
 
 _CHUNK_SECONDS = 2.0  # target duration of a chunk of updates
 SUMMARY = "summary.json"
+# What can be done with a run whose environments cannot be saved.
+NO_RESUME = "evaluate it, or begin a new run with --init-from {}"
 
 # (state, hypers, number of updates) -> state, metrics
 ChunkProgram = compiler.Executable[
@@ -215,7 +217,9 @@ class Runner:
             if reason:
                 raise TrainingStopped(reason)
             if stopping:
-                self.progress.line(f"saved; go on with --resume {self.path}")
+                can_resume = self.learner.task.env.spec.can_resume
+                advice = "go on with --resume {}" if can_resume else NO_RESUME
+                self.progress.line(f"saved; {advice.format(self.path)}")
                 return EXIT_INTERRUPTED
         self.saver.save_last(state, update)
         interrupt.must_save = False
