@@ -89,9 +89,9 @@ def best(trials: list[Trial], with_speed: bool) -> list[Trial]:
         trials to which no other is better in both; otherwise there is one.
     """
     complete = [trial for trial in trials if trial.state == "complete"]
-    ordered = sorted(complete, key=_objectives, reverse=True)
     if not with_speed:
-        return ordered[:1]
+        return sorted(complete, key=lambda trial: -trial.score)[:1]
+    ordered = sorted(complete, key=_objectives, reverse=True)
     front: list[Trial] = []
     for trial in ordered:
         if not front or _objectives(trial)[1] > _objectives(front[-1])[1]:

@@ -1,6 +1,7 @@
 """What all workers of a study agree on, and the command lines that come out of it."""
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Mapping
 from typing import Literal
@@ -85,12 +86,13 @@ def to_json(plan: Plan) -> Record:
     """Return what a study records of its plan."""
     options = {name: getattr(plan.options, name) for name in _OPTIONS}
     shared = {"speed": plan.speed, "pruner": plan.pruner}
-    return {
+    found = {
         "format": _FORMAT,
         "words": list(plan.words),
         "params": {parameter.name: parameter.text for parameter in plan.space},
         "values": record.watched(plan.resolved.config, plan.spec) | options | shared,
     }
+    return json.loads(json.dumps(found))  # as it is read again: lists, not tuples
 
 
 def check_same(plan: Plan, recorded: Record, place: str) -> None:

@@ -91,7 +91,6 @@ class Queue:
         """
         self.plan, self.place = plan, place
         create_folder(place.folder)
-        self._worker = locks.Worker(place.folder)
         self._distributions = {p.name: _distribution(p) for p in plan.space}
         self._current: optuna.Trial | None = None
         with locks.held(place.folder / QUEUE_LOCK):
@@ -112,6 +111,7 @@ class Queue:
                 plan_lib.check_same(plan, recorded, place.shown)
             if num_trials is not None:
                 self._study.set_user_attr(_TRIALS, num_trials)
+        self._worker = locks.Worker(place.folder)
         if isinstance(self._storage, RDBStorage):
             threading.Thread(target=self._beat, daemon=True).start()
 
