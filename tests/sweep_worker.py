@@ -1,4 +1,4 @@
-"""A worker of a sweep whose trials only wait: `python sweep_worker.py SECONDS FLAGS`."""
+"""A worker of a sweep whose trials only wait: `sweep_worker.py SECONDS FLAGS`."""
 
 import sys
 import time

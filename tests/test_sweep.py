@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -212,7 +213,7 @@ def test_trials_that_differ_in_traced_values_share_their_programs(finished):
 
 def test_a_trial_trains_as_the_command_line_does(finished, tmp_path):
     """To the bit: the last evaluation of each seed is that of the run."""
-    folder, _, trainer = finished
+    folder, _, _ = finished
     plan = plan_of("--seeds", "2")
     trial = ended(folder)[0]
     words = shlex.split(outcome_command(plan, trial.params))[3:]
@@ -270,29 +271,46 @@ def flags_of(folder: Path, *flags: str) -> list[str]:
     return [*FLAGS, "--run-dir", str(folder), "--no-report", *flags]
 
 
-def worker(seconds: float, *flags: str) -> subprocess.Popen[str]:
-    """Start a worker as a process of its own."""
-    here = Path(__file__).parent
+@pytest.fixture
+def worker():
+    """Start a worker as a process of its own; none outlives the test."""
+    here, started = Path(__file__).parent, []
     paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
-    return subprocess.Popen(
-        [sys.executable, str(here / "sweep_worker.py"), str(seconds), *flags],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+    def start(seconds: float, *flags: str) -> subprocess.Popen[str]:
+        words = [sys.executable, str(here / "sweep_worker.py"), str(seconds), *flags]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            words, env=environment, stdout=pipe, stderr=pipe, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def wait_for_trial_of(process: subprocess.Popen[str], folder: Path) -> None:
-    """Wait until a worker runs a trial."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if (folder / "journal.log").exists() and (folder / "workers").exists():
-            for trial in trials_of(folder):
-                name = trial.user_attrs.get("worker", "")
-                if trial.state.name == "RUNNING" and f"-{process.pid}-" in name:
-                    return
-        time.sleep(0.05)
-    raise AssertionError(process.communicate()[1])
+    """Wait until a worker has taken a trial."""
+
+    def has_trial() -> bool:
+        assert process.poll() is None, process.communicate()[1]
+        if not list(folder.glob("workers/*")):
+            return False
+        names = [x.user_attrs.get("worker", "") for x in trials_of(folder)]
+        return any(f"-{process.pid}-" in name for name in names)
+
+    wait_until(has_trial)
 
 
 def check_every_trial_is_trained_once(folder: Path, num: int) -> None:
@@ -305,27 +323,27 @@ def check_every_trial_is_trained_once(folder: Path, num: int) -> None:
     assert {x.state.name for x in trials} <= {"COMPLETE", "FAIL"}
 
 
-def test_two_workers_share_the_trials_also_when_one_is_killed(tmp_path):
+def test_two_workers_share_the_trials_also_when_one_is_killed(tmp_path, worker):
     folder = tmp_path / "study"
-    flags = flags_of(folder, "--trials", "8")
-    first = worker(0.3, *flags)
-    wait_for_trial_of(first, folder)
-    second = worker(0.3, *flags)
-    wait_for_trial_of(second, folder)
-    second.kill()
-    second.communicate()
-    _, said = first.communicate(timeout=120)
-    assert first.returncode == EXIT_OK, said
-    check_every_trial_is_trained_once(folder, 8)
-    lost = [x.number for x in trials_of(folder) if x.state.name == "FAIL"]
+    flags = flags_of(folder, "--trials", "6")
+    killed = worker(60.0, *flags)
+    wait_for_trial_of(killed, folder)
+    survivor = worker(0.01, *flags)
+    wait_for_trial_of(survivor, folder)
+    wait_until(lambda: len(ended(folder)) == 5)
+    killed.kill()
+    _, said = survivor.communicate(timeout=60)
+    assert survivor.returncode == EXIT_OK, said
+    assert "waiting for the trials of other workers: 0" in said
+    check_every_trial_is_trained_once(folder, 6)
+    assert trials_of(folder)[0].state.name == "FAIL"
     repeats = [x.user_attrs.get("repeats") for x in ended(folder)]
-    assert len(lost) == 1
-    assert [x for x in repeats if x is not None] == lost
+    assert repeats == [None] * 5 + [0]
     assert len({x.user_attrs["worker"] for x in trials_of(folder)}) == 2
 
 
 def test_an_interrupt_keeps_what_is_finished_and_a_resume_goes_on(
-    tmp_path, quick, capsys
+    tmp_path, quick, worker, capsys
 ):
     folder = tmp_path / "study"
     assert sweep.main(flags_of(folder, "--trials", "2")) == EXIT_OK
@@ -439,13 +457,13 @@ def test_the_later_of_two_workers_leaves_the_last_trial(tmp_path, monkeypatch):
     plan = plan_of()
     url = f"sqlite:///{tmp_path}/study.db"
     queues = [Queue(Place(tmp_path / n, url, "s"), plan, 1) for n in ("one", "two")]
-    count = study._num_counted
-    seen = iter([0, 0, 0])  # each before it asks, and the first after it asked
-    monkeypatch.setattr(study, "_num_counted", lambda x: next(seen, None) or count(x))
     assert queues[0].claim() is not None
-    monkeypatch.setattr(study, "_num_counted", lambda x: count(x) if x[1:] else 0)
+    count, seen = study._num_counted, iter([0])
+    monkeypatch.setattr(study, "_num_counted", lambda x: next(seen, count(x)))
     assert queues[1].claim() is None
     assert [trial.state for trial in queues[1].trials()] == ["running"]
+    for queue in queues:
+        queue.close()
 
 
 def test_two_objectives_have_a_front(tmp_path, quick, capsys):

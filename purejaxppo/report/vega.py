@@ -43,7 +43,8 @@ def specification(
     scale = {"domain": [first, last if last > first else first + 1.0], "nice": False}
     x = _X | {
         "scale": scale | ({"type": "log"} if log else {}),
-        "axis": {"labelExpr": label, "tickCount": 5, "title": None, "labelFlush": True},
+        "axis": {"labelExpr": label, "tickCount": 5, "title": None, "labelFlush": True}
+        | ({"labelOverlap": "greedy", "labelSeparation": 12} if log else {}),
     }
     return {
         "width": "container",

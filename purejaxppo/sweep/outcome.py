@@ -102,3 +102,8 @@ def best(trials: list[Trial], with_speed: bool) -> list[Trial]:
 def _objectives(trial: Trial) -> tuple[float, float]:
     assert trial.outcome is not None
     return trial.score, trial.outcome.steps_per_second
+
+
+def show(value: object) -> str:
+    """Format the value of a parameter."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -15,10 +15,9 @@ from purejaxppo.report.sections import text
 from purejaxppo.run.folder import Record
 from purejaxppo.sweep import outcome
 from purejaxppo.sweep import plan as plan_lib
-from purejaxppo.sweep.outcome import Trial
+from purejaxppo.sweep.outcome import Trial, show
 from purejaxppo.sweep.plan import Plan
 from purejaxppo.sweep.space import Choice, Interval
-from purejaxppo.sweep.worker import show
 
 _CURVES = 5  # of the best trials, in colour
 _MOST_CURVES = 60  # of the others
@@ -219,12 +218,12 @@ def _best(plan: Plan, trials: Sequence[Trial]) -> str:
     best = outcome.best(list(trials), plan.speed)
     if not best:
         return "<p>No trial is complete.</p>"
-    header = ["trial", plan.score, "steps/s", "command that trains it"]
-    rows = [
-        (x.number, _score(x), _speed(x), plan_lib.train_command(plan, x.drawn))
-        for x in best
-    ]
-    return _table(header, rows)
+    return "".join(
+        f"<p>Trial {trial.number}: {text(plan.score)} {_score(trial)}, "
+        f"{_speed(trial)} steps/s. It is trained by<br>"
+        f"<code>{text(plan_lib.train_command(plan, trial.drawn))}</code></p>"
+        for trial in best
+    )
 
 
 def _score(trial: Trial) -> str:
@@ -286,8 +285,13 @@ def _trials(plan: Plan, trials: Sequence[Trial]) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a table; without a header it is one of names and values."""
     head = "".join(f"<th>{text(name)}</th>" for name in header)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in row)}</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>" if head else f"<table>{body}</table>"
+    kind = "td" if header else "th"
+    body = ""
+    for first, *others in rows:
+        cells = "".join(f"<td>{text(cell)}</td>" for cell in others)
+        body += f"<tr><{kind}>{text(first)}</{kind}>{cells}</tr>"
+    if not header:
+        return f"<table>{body}</table>"
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

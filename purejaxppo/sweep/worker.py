@@ -10,7 +10,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from purejaxppo.errors import PurejaxppoError, StorageError, first_line, summary
 from purejaxppo.run.progress import Progress
 from purejaxppo.sweep import outcome as outcome_lib
-from purejaxppo.sweep.outcome import Outcome
+from purejaxppo.sweep.outcome import Outcome, show
 from purejaxppo.sweep.study import Queue
 from purejaxppo.sweep.training import Trainer
 
@@ -102,8 +102,3 @@ def sentence(
         f"{outcome.steps_per_second:,.0f} steps/s, {outcome.seconds:.1f} s{compiling}; "
         f"{values}"
     )
-
-
-def show(value: object) -> str:
-    """Format the value of a parameter."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
