@@ -1,108 +1,88 @@
 """`python -m benchmarks.sweep`: 64 trials by two workers, of which one is killed.
 
-Counts lost and doubled trials, and compares the learning rate that is found with the
-best of a grid, whose points have the same seeds. Writes results/sweep.json.
+Writes results/sweep.json: lost and doubled trials, and the learning rate that is found
+beside the best of a grid, whose points have the same seeds.
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.harness import record
 from benchmarks.harness.processes import environment
+from purejaxppo.errors import StorageError
 from purejaxppo.run.progress import Progress
 from purejaxppo.sweep import command
-from purejaxppo.sweep.storage import JOURNAL, Place, open_storage
+from purejaxppo.sweep.storage import Place, open_storage
 from purejaxppo.sweep.training import Trainer
 
-LOW, HIGH, TRIALS, SEEDS, KILL_AFTER = 1e-4, 0.0512, 64, 3, 20
-GRID = [LOW * 2**i for i in range(10)]
-# Of a short training with few optimiser steps the learning rate decides.
-TRAINING = (
+TRIALS, SEEDS, KILL_AFTER = 64, 3, 20
+GRID = [1e-4 * 2**i for i in range(10)]
+# With few optimiser steps the learning rate decides.
+FLAGS = (
+    f"--param=learning_rate=log:{GRID[0]},{GRID[-1]} --seeds={SEEDS} "
     "--env gymnax:CartPole-v1 --total-timesteps 16384 --num-envs 8 --num-steps 32 "
     "--num-epochs 1 --num-minibatches 1 --num-evals 5"
 ).split()
-FLAGS = [f"--param=learning_rate=log:{LOW},{HIGH}", f"--seeds={SEEDS}", *TRAINING]
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
-    words = [*FLAGS, "--trials", str(TRIALS), "--run-dir", str(folder)]
-    command = [sys.executable, "-m", "purejaxppo.sweep", *words]
-    return subprocess.Popen(command, env=environment())
-
-
-def _trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    if not (folder / JOURNAL).exists():
-        return []
-    storage = open_storage(Place(folder, "", "sweep"))
+def _trials(folder: Path) -> list[FrozenTrial]:
     try:
+        storage = open_storage(Place(folder, "", "sweep"))
         return optuna.load_study(study_name="sweep", storage=storage).trials
-    except KeyError:  # the first worker is about to begin it
+    except (KeyError, StorageError):  # the first worker is about to begin it
         return []
 
 
-def _kill_in_a_trial(worker: subprocess.Popen[bytes], folder: Path) -> None:
-    """Kill a worker with SIGKILL while it trains, after some trials of the study."""
-    while worker.poll() is None:
-        trials = _trials(folder)
-        owners = [x.user_attrs.get("worker", "") for x in trials if x.state == 0]
-        if len(trials) > KILL_AFTER and any(f"-{worker.pid}-" in x for x in owners):
-            os.kill(worker.pid, signal.SIGKILL)
-            worker.wait()
-        time.sleep(0.1)
-
-
-def sweep(folder: Path) -> dict[str, Any]:
+def sweep(folder: Path) -> record.Json:
     """Run the study, and count what became of its trials."""
-    start = time.monotonic()
-    survivor, victim = _start(folder), _start(folder)
-    _kill_in_a_trial(victim, folder)
+    words = [sys.executable, "-m", "purejaxppo.sweep", f"--trials={TRIALS}", *FLAGS]
+    words, start = [*words, "--run-dir", str(folder)], time.monotonic()
+    survivor, victim = (subprocess.Popen(words, env=environment()) for _ in range(2))
+    while victim.poll() is None:  # until it is killed while it trains
+        trials = _trials(folder)
+        running = [x.user_attrs for x in trials if x.state == TrialState.RUNNING]
+        is_in_one = any(f"-{victim.pid}-" in x.get("worker", "") for x in running)
+        if is_in_one and len(trials) > KILL_AFTER:
+            victim.kill()
+        time.sleep(0.1)
     assert survivor.wait() == 0
     trials = _trials(folder)
-    ended = [x for x in trials if x.state.is_finished() and "outcome" in x.user_attrs]
+    ended = [x for x in trials if "outcome" in x.user_attrs]
     values = [x.params["learning_rate"] for x in ended]
     workers = [x.user_attrs["worker"] for x in ended]
-    best = max((x for x in ended if x.state == 1), key=lambda x: x.values[0])
+    complete = [x for x in ended if x.state == TrialState.COMPLETE]
+    best = max(complete, key=lambda trial: trial.values[0])
     return {
         "seconds": time.monotonic() - start,
         "exit_codes": [survivor.returncode, victim.returncode],
         "finished": len(ended),
-        "pruned": sum(x.state == optuna.trial.TrialState.PRUNED for x in ended),
+        "complete": len(complete),
         "of_each_worker": [workers.count(name) for name in dict.fromkeys(workers)],
         "interrupted_by_the_kill": len(trials) - len(ended),
         "repeated": sum("repeats" in x.user_attrs for x in ended),
         "doubled": len(values) - len(set(values)),
-        "best": {"learning_rate": best.params["learning_rate"], "return": best.value},
+        "best": {"return": best.value, **best.params},
     }
 
 
-def grid() -> list[dict[str, float]]:
-    """Train each point of the grid as a trial is trained, to its end."""
-    plan = command.make_plan(*command.parse(FLAGS))
-    trainer, points = Trainer(plan.options, plan.metric, Progress()), []
-    for rate in GRID:
-        outcome = trainer.train(plan.config({"learning_rate": rate}), lambda *_: True)
-        points.append({"learning_rate": rate, "return": outcome.score})
-    return points
-
-
 def main() -> None:
-    """Measure; print and write the figures."""
+    """Run the study, train each point of the grid to its end, and write the figures."""
     with tempfile.TemporaryDirectory() as name:
         found = sweep(Path(name) / "study")
-    points = grid()
-    best = max(points, key=lambda point: point["return"])["learning_rate"]
-    ratio = found["best"]["learning_rate"] / best
-    results = {"flags": FLAGS, "trials": TRIALS, "sweep": found, "grid": points}
-    results |= {"grid_best": best, "factor": max(ratio, 1 / ratio)}
+    plan = command.make_plan(*command.parse(FLAGS))
+    trainer = Trainer(plan.options, plan.metric, Progress())
+    configs = {rate: plan.config({"learning_rate": rate}) for rate in GRID}
+    grid = {x: trainer.train(c, lambda *_: True).score for x, c in configs.items()}
+    ratio = found["best"]["learning_rate"] / max(grid, key=lambda rate: grid[rate])
+    results = {"flags": FLAGS, "trials": TRIALS, "sweep": found, "grid": grid}
+    results |= {"factor_to_the_best_of_the_grid": max(ratio, 1 / ratio)}
     print(json.dumps(results, indent=1))
     record.write("sweep", results)
 

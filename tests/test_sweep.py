@@ -352,7 +352,7 @@ def test_an_interrupt_keeps_what_is_finished_and_a_resume_goes_on(
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == EXIT_INTERRUPTED
-    assert "4 trials, of which 2 are finished; 0 other workers" in said
+    assert "4 trials, of which 2 are finished; 0 other workers here" in said
     assert "2 finished trials are kept; trial 2 will be trained anew" in said
     assert [x.state.name for x in trials_of(folder)][2:] == ["FAIL", "WAITING"]
     resume = ["--resume", str(folder), "--no-report"]

@@ -112,7 +112,9 @@ def _begin(queue: "Queue", progress: Progress) -> None:
     others = queue.num_other_workers()
     text = f"sweep {queue.place.shown}: {queue.num_trials} trials"
     if not queue.is_new:
-        text += f", of which {_num_ended(queue)} are finished; {others} other workers"
+        text += (
+            f", of which {_num_ended(queue)} are finished; {others} other workers here"
+        )
     progress.line(text)
 
 

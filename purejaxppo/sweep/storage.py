@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from purejaxppo.errors import ConfigError, StorageError, first_line
+from purejaxppo.run import files
 from purejaxppo.run import folder as run_folder
 from purejaxppo.run.folder import Record
 from purejaxppo.sweep import locks
@@ -139,6 +140,7 @@ def create_folder(path: Path) -> None:
         if any(entry.name not in _FILES for entry in path.iterdir()):
             allowed = "a new or empty folder, or that of a sweep"
             raise ConfigError("run_dir", str(path), allowed)
+        files.refuse_links(path, "run_dir")
     except OSError as error:
         allowed = f"a folder that can be written ({error.strerror})"
         raise ConfigError("run_dir", str(path), allowed) from None

@@ -32,6 +32,7 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from purejaxppo.errors import ConfigError
 from purejaxppo.sweep import locks
 from purejaxppo.sweep import outcome as outcome_lib
 from purejaxppo.sweep import plan as plan_lib
@@ -105,6 +106,9 @@ class Queue:
             recorded = self._study.user_attrs.get(PLAN)
             self.is_new = recorded is None
             if recorded is None:
+                if self._study.get_trials(deepcopy=False):
+                    allowed = "a new name, because another program has this study"
+                    raise ConfigError("study", place.name, allowed)
                 self._study.set_user_attr(PLAN, plan_lib.to_json(plan))
                 num_trials = num_trials or DEFAULT_TRIALS
             else:

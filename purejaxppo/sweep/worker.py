@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
 from purejaxppo.errors import PurejaxppoError, StorageError, first_line, summary
 from purejaxppo.run.progress import Progress
@@ -31,7 +31,7 @@ def work(
       after: is called after each trial.
 
     Raises:
-      StorageError: the journal cannot be written.
+      StorageError: the journal or the database cannot be written.
     """
     is_waiting = False
     try:
@@ -51,6 +51,9 @@ def work(
             time.sleep(_POLL_SECONDS)
     except OSError as error:
         raise StorageError(queue.place.shown, error) from None
+    except StorageInternalError as error:  # of a database
+        reason = OSError(first_line(error))
+        raise StorageError(queue.place.shown, reason) from None
 
 
 def _run(
