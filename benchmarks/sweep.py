@@ -24,10 +24,10 @@ from purejaxppo.sweep.training import Trainer
 
 TRIALS, SEEDS, KILL_AFTER = 64, 3, 20
 GRID = [1e-4 * 2**i for i in range(10)]
-# With few optimiser steps the learning rate decides.
+# With few optimiser steps, each on a large batch, the learning rate decides.
 FLAGS = (
     f"--param=learning_rate=log:{GRID[0]},{GRID[-1]} --seeds={SEEDS} "
-    "--env gymnax:CartPole-v1 --total-timesteps 16384 --num-envs 8 --num-steps 32 "
+    "--env gymnax:CartPole-v1 --total-timesteps 65536 --num-envs 64 --num-steps 32 "
     "--num-epochs 1 --num-minibatches 1 --num-evals 5"
 ).split()
 
