@@ -138,6 +138,7 @@ def test_a_value_that_fits_no_other_is_refused_and_one_that_fits_some_is_not():
         (["--num-minibatches", "5"], "num_minibatches: got 5; allowed is a divisor"),
         (["--storage", "no://where"], "storage: got 'sweep of no://where'"),
         (["--resume", "nowhere"], "run_dir: got"),
+        (["--init-from", "nowhere"], "init_from: got 'nowhere'; allowed is the folder"),
     ],
 )
 def test_bad_flags_are_one_sentence(flags, sentence, tmp_path, capsys):

@@ -2,12 +2,14 @@
 
 space    the parameters of the search, from the command line
 plan     what all workers of a study agree on
+command  the command line, and the plan that it asks for
 outcome  what a trial leaves, as data
 training trains one trial, and compiles each program once
 locks    files that show which workers are alive
-study    the queue of trials, in Optuna's journal or a database
+storage  where a study is: Optuna's journal in a folder, or a database
+study    the queue of its trials
 worker   takes trials from the queue, until there are enough
 page     the report of a study
 
-Only `study` and `worker` import Optuna, which is an extra (`purejaxppo[sweep]`).
+Only `storage`, `study` and `worker` import Optuna, an extra (`purejaxppo[sweep]`).
 """

@@ -18,6 +18,7 @@ from purejaxppo.run.trust import Trust, check_imports
 from purejaxppo.sweep import plan as plan_lib
 from purejaxppo.sweep import space
 from purejaxppo.sweep.plan import Plan, Pruner
+from purejaxppo.sweep.training import load_beginning
 from purejaxppo.validation import validate_first_policy
 
 PROGRAM = "python -m purejaxppo.sweep"
@@ -102,6 +103,7 @@ def make_plan(given: Flags, rest: Sequence[str]) -> Plan:
     first = space.check(resolved.config, parameters)
     validate_first_policy(first, gives_policy(options))
     learner = preflight.make_learner(first, options)
+    load_beginning(learner, options, lambda _: None)
     words = [f"--param={word}" for word in given.param]
     words += ["--seeds", str(given.seeds), "--pruner", given.pruner]
     words += ["--speed"] * given.speed + list(rest)

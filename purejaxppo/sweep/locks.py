@@ -93,6 +93,8 @@ def _path(folder: Path, name: str) -> Path:
 def is_alive(folder: Path, name: str) -> bool:
     """Return whether a worker runs; the file of one that does not is removed.
 
+    To be called while no worker is about to lock its file.
+
     Args:
       folder: of the study.
       name: of the worker.

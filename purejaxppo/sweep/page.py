@@ -187,7 +187,8 @@ def _curves(plan: Plan, trials: Sequence[Trial], pool: charts.Pool) -> list[Reco
 
 
 def _rank(trial: Trial) -> tuple[bool, float]:
-    return trial.state == "complete", trial.score
+    score = trial.score if math.isfinite(trial.score) else -math.inf
+    return trial.state == "complete", score
 
 
 # --- text -----------------------------------------------------------------------------

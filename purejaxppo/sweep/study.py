@@ -115,7 +115,8 @@ class Queue:
                 plan_lib.check_same(plan, recorded, place.shown)
             if num_trials is not None:
                 self._study.set_user_attr(_TRIALS, num_trials)
-        self._worker = locks.Worker(place.folder)
+            # Where no other worker can take it for one that has died.
+            self._worker = locks.Worker(place.folder)
         if isinstance(self._storage, RDBStorage):
             threading.Thread(target=self._beat, daemon=True).start()
 
@@ -246,7 +247,8 @@ class Queue:
 
     def num_other_workers(self) -> int:
         """Return how many other workers hold a file in this folder."""
-        return locks.count_alive(self.place.folder) - 1
+        with locks.held(self.place.folder / QUEUE_LOCK):
+            return locks.count_alive(self.place.folder) - 1
 
     def importances(self) -> dict[str, float]:
         """Return the share of each parameter in the score; empty with few trials."""

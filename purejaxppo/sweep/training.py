@@ -55,6 +55,26 @@ class Programs(NamedTuple):
     update: ChunkProgram
 
 
+def load_beginning(
+    learner: Learner, options: Options, warn: Callable[[str], None]
+) -> tuple[Demonstrations | None, Initial | None]:
+    """Read the files that training begins with, if any: demonstrations, parameters.
+
+    Args:
+      learner: of a trial.
+      options: they name the files.
+      warn: prints a warning.
+
+    Raises:
+      PurejaxppoError: a file that is missing or does not fit.
+    """
+    initial = init_from.load(learner, options, warn).initial
+    if not options.demonstrations or gives_policy(options):
+        return None, initial
+    path, config = Path(options.demonstrations), learner.task.config
+    return demonstrations.load(path, learner.task.env, config), initial
+
+
 class _Key(NamedTuple):
     """What two configurations must share, to share programs."""
 
@@ -105,11 +125,7 @@ class Trainer:
 
     def _compiled(self, learner: Learner) -> Programs:
         options, config = self._options, learner.task.config
-        initial = init_from.load(learner, options, self._progress.line).initial
-        demos = None
-        if options.demonstrations and not gives_policy(options):
-            path = Path(options.demonstrations)
-            demos = demonstrations.load(path, learner.task.env, config)
+        demos, initial = load_beginning(learner, options, self._progress.line)
         num, hypers = options.num_seeds, as_arrays(config.hypers)
         keys = seeds.seed_keys(options.seed, num)
         init = seeds.map_over_seeds(learner.init, num, 0, None, None, None)
