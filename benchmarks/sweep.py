@@ -82,6 +82,7 @@ def main() -> None:
     grid = {x: trainer.train(c, lambda *_: True).score for x, c in configs.items()}
     ratio = found["best"]["learning_rate"] / max(grid, key=lambda rate: grid[rate])
     results = {"flags": FLAGS, "trials": TRIALS, "sweep": found, "grid": grid}
+    results["optuna"] = optuna.__version__
     results |= {"factor_to_the_best_of_the_grid": max(ratio, 1 / ratio)}
     print(json.dumps(results, indent=1))
     record.write("sweep", results)

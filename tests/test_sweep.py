@@ -252,6 +252,9 @@ def test_the_page_shows_every_trial(finished):
     page = (folder / "report.html").read_text()
     assert "probe_envs:make: 3 trials" in page
     assert "importance (PED-ANOVA)" in page
+    plan = plan_of("--seeds", "2")
+    commands = [outcome_command(plan, x.params) for x in ended(folder)]
+    assert sum(f"<code>{command}</code>" in page for command in commands) == 1
     for trial in trials_of(folder):
         assert f"<td>{trial.params['learning_rate']:.4g}</td>" in page
     data = page.split('<script type="application/json" id="data">')[1]
@@ -451,6 +454,13 @@ def test_a_database_is_a_queue_whose_workers_need_no_folder_in_common(
     assert states == ["lost", "complete", "complete"]
     for queue in queues:
         queue.close()
+
+
+def test_a_password_is_shown_nowhere(tmp_path):
+    url = "postgresql://me:secret@host/db"
+    shown = Place(tmp_path, url, "sweep").shown
+    assert shown == "sweep of postgresql://me:***@host/db"
+    assert "secret" not in Place(tmp_path, "secret", "sweep").shown
 
 
 def test_the_later_of_two_workers_leaves_the_last_trial(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ if __name__ == "__main__":  # before the imports below, which take a second
     process.end_on_signals()
 
 import functools
+import importlib.metadata
 import importlib.util
 import sys
 import time
@@ -77,9 +78,12 @@ class _Page:
         from purejaxppo.sweep.storage import REPORT, REPORT_LOCK
 
         queue, path = self._queue, self._queue.place.folder
-        found = folder.provenance([*command.PROGRAM.split(), *self._argv])
-        facts = {"study": queue.place.shown, "command": " ".join(found["command"])}
-        facts |= found["machine"] | found["versions"]
+        words, storage = " ".join(self._argv), queue.place.storage
+        words = words.replace(storage, queue.place.url) if storage else words
+        facts = {"study": queue.place.shown, "command": f"{command.PROGRAM} {words}"}
+        found = folder.provenance([])
+        facts |= found["machine"] | {"optuna": importlib.metadata.version("optuna")}
+        facts |= found["versions"]
         try:
             content = page.render(
                 queue.plan, queue.trials(), queue.importances(), facts

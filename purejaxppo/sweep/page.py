@@ -3,6 +3,7 @@
 The scripts, styles and charts are those of the report of runs (`report.page`).
 """
 
+import html
 import importlib.resources
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -159,8 +160,9 @@ def _dots(
 def _best_so_far(trials: Sequence[Trial], pool: charts.Pool) -> Record:
     complete = [x for x in trials if x.state == "complete"]
     scores = np.array([x.score for x in complete])
-    highest = np.maximum.accumulate(scores).tolist()
-    numbers = [x.number for x in complete]
+    # A step at each trial that is better.
+    highest = np.repeat(np.maximum.accumulate(scores), 2)[:-1].tolist()
+    numbers = np.repeat([float(x.number) for x in complete], 2)[1:].tolist()
     return _line("best so far", charts.run_colour(1), "thin", numbers, highest, pool)
 
 
@@ -222,7 +224,8 @@ def _best(plan: Plan, trials: Sequence[Trial]) -> str:
     return "".join(
         f"<p>Trial {trial.number}: {text(plan.score)} {_score(trial)}, "
         f"{_speed(trial)} steps/s. It is trained by<br>"
-        f"<code>{text(plan_lib.train_command(plan, trial.drawn))}</code></p>"
+        # Not by `text`, which shortens it.
+        f"<code>{html.escape(plan_lib.train_command(plan, trial.drawn))}</code></p>"
         for trial in best
     )
 

@@ -46,15 +46,18 @@ class Place(NamedTuple):
     name: str
 
     @property
-    def shown(self) -> str:
-        """The place in words, without the password of a database."""
-        if not self.storage:
-            return str(self.folder)
+    def url(self) -> str:
+        """The URL of the database without its password; "" for the journal."""
         try:
-            url = make_url(self.storage)
+            url = make_url(self.storage) if self.storage else None
         except ArgumentError:
             return "a URL of another form"
-        return f"{self.name} of {url.render_as_string(hide_password=True)}"
+        return url.render_as_string(hide_password=True) if url else ""
+
+    @property
+    def shown(self) -> str:
+        """The place in words."""
+        return f"{self.name} of {self.url}" if self.storage else str(self.folder)
 
 
 class _JournalLock(BaseJournalFileLock):
