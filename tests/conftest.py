@@ -43,7 +43,7 @@ _SLOW_FILES = (
     *("ratio_contract", "resume", "benchmarks", "faults", "train", "hammer_learning"),
     *("custom_heads", "update", "imitation", "cli", "check", "learning", "deck"),
     *("lifecycle", "scheduler", "interrupted_start", "mjx", "storage", "quarantine"),
-    *("hammer", "distributions", "readme", "strict", "adapters_gymnasium"),
+    *("hammer", "sweep", "distributions", "readme", "strict", "adapters_gymnasium"),
 )
 
 

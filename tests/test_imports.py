@@ -38,8 +38,8 @@ _LAYERS = [
     ["doctor"],
     ["report"],
     ["run"],
-    ["train", "export", "sweep", "evaluate", "plot", "convert_demonstrations"],
-    ["console"],
+    ["train", "export", "evaluate", "plot", "convert_demonstrations"],
+    ["console", "sweep"],
 ]
 _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}
 # Beyond the order: environments and adapters know the protocol alone, how to run code

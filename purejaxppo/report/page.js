@@ -1,9 +1,8 @@
 "use strict";
 // Draws the charts. What a run says becomes text (textContent) and numbers, never HTML.
 const page = JSON.parse(document.getElementById("data").textContent);
-const DASHES = { main: [], second: [6, 3], thin: [] };
-const WIDTHS = { main: 2, second: 1.8, thin: 1 };
-const AWAY = -1e15; // steps: out of sight
+const DASHES = { main: [], second: [6, 3], thin: [], dots: [] };
+const WIDTHS = { main: 2, second: 1.8, thin: 1, dots: 0 };
 const FEW = 40; // points that are drawn as dots, too
 
 function rowsOf(line, key) {
@@ -28,7 +27,7 @@ function datasetsOf(chart) {
 }
 
 function isDotted(rows, line) {
-  return rows.length === 1 || (rows.length <= FEW && line.style !== "thin");
+  return line.style === "dots" || rows.length === 1 || (rows.length <= FEW && line.style !== "thin");
 }
 
 function svg(name, attributes) {
@@ -42,7 +41,7 @@ function addEntry(list, label, colour, style) {
   const mark = svg("svg", { viewBox: "0 0 24 8" });
   mark.append(svg("line", {
     x1: 0, x2: 24, y1: 4, y2: 4, stroke: colour,
-    "stroke-width": WIDTHS[style] + 0.5, "stroke-dasharray": DASHES[style].join(" "),
+    "stroke-width": (WIDTHS[style] || 5) + 0.5, "stroke-dasharray": DASHES[style].join(" "),
   }));
   entry.append(mark, label, value);
   list.append(entry);
@@ -80,8 +79,12 @@ function textAt(line, steps) {
   return [`${format(y)} (${ends.join(" to ")})`, x[nearest]];
 }
 
+// The specification for the chart's horizontal axis: steps, unless it names another.
+const specOf = (chart) => (chart.axis ? page.specs[chart.axis] : page.spec);
+
 // The legend shows the values under the pointer.
 function follow(view, chart, outputs, note) {
+  const away = specOf(chart).params[0].value; // out of sight
   view.addEventListener("pointermove", (event) => {
     const rect = view.container().querySelector("svg").getBoundingClientRect();
     const steps = view.scale("x").invert(event.clientX - rect.left - view.origin()[0]);
@@ -90,13 +93,14 @@ function follow(view, chart, outputs, note) {
       const [text, step] = textAt(line, steps);
       if (outputs[i]) [outputs[i].textContent, at] = [text, step];
     });
-    note.textContent = ` at ${Math.round(at).toLocaleString("en")} steps`;
+    const there = `${Math.round(at).toLocaleString("en")} steps`;
+    note.textContent = ` at ${chart.axis ? `${chart.axis} ${format(at)}` : there}`;
     view.signal("cursor", at).runAsync();
   });
   view.addEventListener("pointerout", () => {
     for (const output of outputs) if (output) output.textContent = "";
     note.textContent = "";
-    view.signal("cursor", AWAY).runAsync();
+    view.signal("cursor", away).runAsync();
   });
 }
 
@@ -109,8 +113,9 @@ async function draw(figure) {
   figure.querySelector("h3").append(note);
   const datasets = datasetsOf(chart);
   // A layer without data has no extent, of which Vega warns.
-  const layer = page.spec.layer.filter(({ data }) => !data.name || datasets[data.name].length);
-  const spec = { ...page.spec, datasets, layer };
+  const shared = specOf(chart);
+  const layer = shared.layer.filter(({ data }) => !data.name || datasets[data.name].length);
+  const spec = { ...shared, datasets, layer };
   // `ast`: the page's policy forbids code that is made from text.
   const options = {
     mode: "vega-lite", renderer: "svg", ast: true, actions: false, tooltip: false,

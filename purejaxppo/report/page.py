@@ -55,7 +55,10 @@ def render(logs: Sequence[Log], findings: Sequence[Sequence[Finding]]) -> bytes:
         "provenance": records.provenance(runs),
     }
     spec = vega.specification(max(map(last_step, runs), default=0.0))
-    return _assemble(parts, {"spec": spec, "charts": data, "series": pool.series})
+    template = _resource("page.html")
+    return assemble(
+        template, parts, {"spec": spec, "charts": data, "series": pool.series}
+    )
 
 
 def _figure(index: int, chart: Chart) -> str:
@@ -93,16 +96,19 @@ def read_still(path: Path) -> bytes:
     return content if content.startswith(_PNG) else b""
 
 
-def _assemble(parts: Mapping[str, str], data: Mapping[str, object]) -> bytes:
-    """Put the parts into the template; a browser runs our two scripts alone.
+def assemble(
+    template: str, parts: Mapping[str, str], data: Mapping[str, object]
+) -> bytes:
+    """Put the parts into a template; a browser runs our two scripts alone.
 
     Args:
+      template: a page with the names of the parts, and those of our scripts and styles.
       parts: name in the template -> HTML.
       data: what the page's script draws.
     """
     library, script = vega.library(), _resource("page.js")
     hashes = " ".join(f"'sha256-{_digest(code)}'" for code in (library, script))
-    page = string.Template(_resource("page.html")).substitute(
+    page = string.Template(template).substitute(
         parts,
         policy=html.escape(
             f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "

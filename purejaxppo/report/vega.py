@@ -23,21 +23,28 @@ _Y = {
 _COLOUR = {"field": "colour", "type": "nominal", "scale": None, "legend": None}
 _DASH = {"field": "dash", "type": "nominal", "scale": None, "legend": None}
 _DETAIL = {"field": "key", "type": "nominal"}
-_AWAY = -1e15  # steps: out of sight
+_AWAY = -1e15  # out of sight
 _GREY = "#8b93a1"  # replaced by the page's style where it is text
 
 
-def specification(last_step: float) -> dict[str, Any]:
-    """Return the Vega-Lite specification of all charts.
+def specification(
+    last: float, first: float = 0.0, *, log: bool = False
+) -> dict[str, Any]:
+    """Return the Vega-Lite specification of all charts with one horizontal axis.
 
     Args:
-      last_step: the end of the axis of steps, the same for all charts.
+      last: the end of the axis, that of the last step for example.
+      first: the start of the axis.
+      log: whether it is logarithmic.
     """
     # Its own format would write the prefix of the largest, "0k", at each tick.
-    label = "format(datum.value, '~s')"
+    is_small = abs(last) < 1.0
+    label = f"format(datum.value, '{'.2~g' if is_small else '~s'}')"
+    scale = {"domain": [first, last if last > first else first + 1.0], "nice": False}
     x = _X | {
-        "scale": {"domain": [0, max(last_step, 1.0)], "nice": False},
-        "axis": {"labelExpr": label, "tickCount": 5, "title": None, "labelFlush": True},
+        "scale": scale | ({"type": "log"} if log else {}),
+        "axis": {"labelExpr": label, "tickCount": 5, "title": None, "labelFlush": True}
+        | ({"labelOverlap": "greedy", "labelSeparation": 12} if log else {}),
     }
     return {
         "width": "container",
@@ -46,7 +53,7 @@ def specification(last_step: float) -> dict[str, Any]:
         "padding": 4,
         "autosize": {"type": "fit", "contains": "padding", "resize": True},
         "datasets": {n: [] for n in ("lines", "bands", "dots", "rules", "spans")},
-        "params": [{"name": "cursor", "value": _AWAY}],
+        "params": [{"name": "cursor", "value": first * 1e-9 if log else _AWAY}],
         "layer": [*_span_layers(), *_line_layers(x), *_rule_layers(), _cursor_layer()],
         "config": _config(),
     }

@@ -256,9 +256,14 @@ def parse_pair(field: str, pair: str) -> tuple[str, object]:
     key, equals, text = pair.partition("=")
     if not equals or not key.isidentifier():
         raise ConfigError(field, pair, "pairs of the form NAME=VALUE")
+    return key, parse_value(text)
+
+
+def parse_value(text: str) -> object:
+    """Parse a value: a Python literal, an infinity, or else a word."""
     try:
-        return key, ast.literal_eval(text)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         if text in ("inf", "-inf"):  # which is how limits are switched off
-            return key, float(text)
-        return key, text  # a plain word needs no quotes
+            return float(text)
+        return text  # a plain word needs no quotes
