@@ -16,6 +16,10 @@ PRESETS: dict[str, dict[str, object]] = {
         # worst block of .90, with these at 1.
         "num_epochs": 8,
         "num_minibatches": 16,
+        # With 2 x 256 the slowest of ten seeds took 401,000 steps to a worst block of
+        # .95, with these 205,000, and a step takes half the time. The clones are alike.
+        "hidden_sizes": (64, 64),
+        "critic_hidden_sizes": (64, 64),
         "learning_rate": 3e-4,
         "learning_rate_schedule": "linear",
         "learning_rate_final": 0.05,
@@ -70,8 +74,6 @@ PRESETS: dict[str, dict[str, object]] = {
         "num_steps": 256,
         "num_epochs": 10,
         "num_minibatches": 32,
-        "hidden_sizes": (64, 64),
-        "critic_hidden_sizes": (64, 64),
         "train_episode_steps": 200,
         "distribution": "normal",
         "min_std": 0.7,

@@ -54,7 +54,7 @@ class Flags:
     resume: Annotated[str, Text()] = ""
     """Folder of a study to go on with, by the command that began it."""
     trust_env: bool = False
-    """Import whatever the study to resume names as environment or distribution."""
+    """Import whatever the study to resume names to be imported."""
     report: bool = True
     """Write report.html into the folder."""
 
@@ -150,11 +150,13 @@ def _check_trust(
 ) -> None:
     """Check that a study names nothing to import that the user has not allowed."""
     now, then = flags.parse_given(rest), flags.parse_given(words)
-    trust = Trust(now.get("env"), now.get("distribution"), given.trust_env)
-    names = [then.get("distribution", Config.distribution)]
-    for parameter in space.parse(began.param):
-        if parameter.name == "distribution":
-            names += map(str, parameter.corners)
-    for name in names:
-        config = Config(env=then.get("env", Config.env), distribution=name)
-        check_imports(config, trust, path)
+    factories = now.get("env"), now.get("distribution"), now.get("trunk")
+    trust = Trust(*factories, given.trust_env)
+    config = Config(env=then.get("env", Config.env))
+    for field in ("distribution", "trunk"):
+        names = [then.get(field, getattr(Config, field))]
+        for parameter in space.parse(began.param):
+            if parameter.name == field:
+                names += map(str, parameter.corners)
+        for name in names:
+            check_imports(dataclasses.replace(config, **{field: name}), trust, path)
