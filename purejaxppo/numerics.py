@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from purejaxppo import platforms
+
 
 @contextlib.contextmanager
 def permissive_numerics():
@@ -60,7 +62,7 @@ def _with_barrier(apply_to_level: Any) -> Any:
     @functools.wraps(apply_to_level)
     def apply_with_barrier(*args: Any) -> Any:
         results = apply_to_level(*args)
-        if jax.default_backend() != "cpu":
+        if platforms.backend() != "cpu":
             return results
         return jax.tree.map(add_barrier, results)
 

@@ -11,6 +11,7 @@ _ROOT = pathlib.Path(__file__).parent.parent / "purejaxppo"
 
 # From the lowest up; a module may import modules of lower layers, and of its own.
 _LAYERS = [
+    ["platforms"],
     ["errors", "_xla", "numerics", "trees"],
     ["run.files"],
     ["env", "ranges"],
@@ -22,7 +23,7 @@ _LAYERS = [
     ["quarantine"],
     ["autoreset", "episodes"],
     ["policy.distributions", "policy.custom", "policy.dense"],
-    ["policy.heads", "check", "envs", "adapters"],
+    ["policy.heads", "policy.custom_trunk", "check", "envs", "adapters"],
     ["policy.networks"],
     ["policy.policy"],
     ["ppo.reduce", "ppo.shuffle"],
@@ -45,7 +46,8 @@ _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}
 # Beyond the order: environments and adapters know the protocol alone, how to run code
 # of others, and how whole episodes are played.
 _ENVIRONMENTS_MAY = {
-    *("errors", "numerics", "trees", "env", "episodes", "policy.distributions")
+    *("platforms", "errors", "numerics", "trees", "env", "episodes"),
+    "policy.distributions",
 }
 # The adapters that show our environments to others also build and reset them.
 _OUTWARD_MAY = _ENVIRONMENTS_MAY | {"registry", "autoreset", "quarantine"}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from purejaxppo import trees
+from purejaxppo import platforms, trees
 from purejaxppo.errors import ConfigError, UnknownName
 
 from .types import Advance, Data, Engine
@@ -150,7 +150,7 @@ def warp_installed() -> bool:
 
 def choose_engine() -> str:
     """Return the name of the fastest engine for JAX's device."""
-    if jax.default_backend() == "cpu":
+    if platforms.backend() == "cpu":
         return "mujoco"
     return "warp" if on_nvidia() and warp_installed() else "mjx"
 
@@ -171,7 +171,7 @@ def make_engine(name: str, model: mujoco.MjModel) -> Engine:
         name = choose_engine()
     if name not in ENGINES:
         raise UnknownName("engine", name, ("auto", *ENGINES))
-    backend_name = jax.default_backend()
+    backend_name = platforms.backend()
     if name == "mujoco" and backend_name != "cpu":
         allowed = f"auto, mjx or warp where JAX runs on a {backend_name}"
         raise ConfigError("engine", name, allowed)
@@ -211,7 +211,7 @@ def require_warp() -> None:
         raise ConfigError(
             "engine", "warp", "mujoco or mjx until purejaxppo[warp] is installed"
         )
-    backend = jax.default_backend()
+    backend = platforms.backend()
     if backend != "cpu" and not on_nvidia():
         raise ConfigError(
             "engine", "warp", f"auto or mjx where JAX runs on a {backend}"

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 
+from purejaxppo import platforms
+
 
 def apply_to_rows(f: Callable[[jax.Array], Any], x: jax.Array) -> Any:
     """Apply `f`, a function of a matrix [rows, D], to an array [..., D].
@@ -41,7 +43,7 @@ def _matmul_backward(residuals, grad):
     """
     x, kernel = residuals
     transposed = x.T
-    if jax.default_backend() == "cpu":
+    if platforms.backend() == "cpu":
         transposed = jax.lax.optimization_barrier(transposed)
     return grad @ kernel.T, transposed @ grad
 

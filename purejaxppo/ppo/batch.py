@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from purejaxppo import trees
+from purejaxppo import platforms, trees
 from purejaxppo.config import Hypers
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.networks import Carry
@@ -61,7 +61,7 @@ def _group_size(size: int) -> int:
     kernel launches and a transfer of the loop condition to the host. There a group has
     a sixteenth of the steps, so that most rollouts need one group.
     """
-    share = 0 if jax.default_backend() == "cpu" else size // 16
+    share = 0 if platforms.backend() == "cpu" else size // 16
     return min(max(_MIN_GROUP, share), size)
 
 

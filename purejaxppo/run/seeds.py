@@ -8,7 +8,7 @@ import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
 
-from purejaxppo import trees
+from purejaxppo import platforms, trees
 from purejaxppo.config import Hypers
 from purejaxppo.ppo.learner import Learner
 from purejaxppo.ppo.types import Metrics, TrainState
@@ -48,7 +48,7 @@ def map_over_seeds(
     """
     if num_seeds == 1:
         return function
-    if jax.default_backend() != "cpu":
+    if platforms.backend() != "cpu":
         return jax.vmap(function, in_axes=axes)
 
     # `*args` hides the function's default arguments, which JAX would trace otherwise.
