@@ -1,6 +1,6 @@
 """`python -m purejaxppo.convert_demonstrations SOURCE OUT.npz`: files of others.
 
-SOURCE is a file of robomimic or Minari, OUT.npz what `--demonstrations` reads (see
+SOURCE is of robomimic, Minari or LeRobot, OUT.npz what `--demonstrations` reads (see
 `run.demonstrations`). SOURCE is data: nothing in it is executed, no link is followed.
 """
 
@@ -9,6 +9,7 @@ from purejaxppo.run import process
 if __name__ == "__main__":  # before the imports below, which take a second
     process.end_on_signals()
 
+import importlib.util
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -24,15 +25,16 @@ from purejaxppo.errors import (
     StorageError,
 )
 from purejaxppo.registry import make_env
-from purejaxppo.run import demonstrations, files, hdf5
+from purejaxppo.run import demonstrations, files, hdf5, lerobot
 from purejaxppo.run.conversion import ActionRange, convert
 from purejaxppo.run.flags import parse_pair
+from purejaxppo.run.recorded import Format
 
 
 def convert_file(
     source: Annotated[Path, tyro.conf.Positional],
     out: Annotated[Path, tyro.conf.Positional],
-    format: hdf5.Format,
+    format: Format,
     env: str,
     env_kwargs: tuple[str, ...] = (),
     observations: tuple[str, ...] = (),
@@ -45,7 +47,7 @@ def convert_file(
     An episode ends at its first step that is done, terminated or truncated.
 
     Args:
-      source: File of robomimic or Minari, or folder of a Minari dataset.
+      source: File of robomimic or Minari, or folder of a Minari or LeRobot dataset.
       out: File to write, for train's --demonstrations.
       format: Layout of the source.
       env: Environment, by the name that training takes.
@@ -56,11 +58,14 @@ def convert_file(
       clip: Clip the actions outside of these bounds, instead of refusing them.
     """
     _check_out(out)
-    hdf5.check_installed(format)
+    _check_installed(format)
     made = make_env(env, **dict(parse_pair("env_kwargs", pair) for pair in env_kwargs))
     check_signature(env, made)
     keys = _keys(made, observations, critic_observations)
-    episodes = hdf5.read(source, format, keys)
+    is_lerobot = format == "lerobot"
+    episodes = (
+        lerobot.read(source, keys) if is_lerobot else hdf5.read(source, format, keys)
+    )
     converted, told = convert(source, episodes, made, ActionRange(*action_bounds, clip))
     try:
         demonstrations.save(out, converted, made)
@@ -72,6 +77,18 @@ def convert_file(
     words += ["--demonstrations", str(out), "--num-demonstrations", str(len(episodes))]
     print(f"{out}: python -m purejaxppo.train {shlex.join(words)}")
     return EXIT_OK
+
+
+def _check_installed(format: Format) -> None:
+    """Check that the library for such files is there.
+
+    Raises:
+      ConfigError: it is not installed.
+    """
+    library, extra = ("pyarrow", "lerobot") if format == "lerobot" else ("h5py", "hdf5")
+    if importlib.util.find_spec(library) is None:
+        reader = f"purejaxppo[{extra}] brings it ({library})"
+        raise ConfigError("format", format, f"a format whose reader is there; {reader}")
 
 
 def _check_out(out: Path) -> None:

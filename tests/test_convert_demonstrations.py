@@ -1,22 +1,26 @@
-"""Files of robomimic and Minari, as they are laid out: converted, or refused."""
+"""Files of robomimic, Minari and LeRobot as laid out: converted, or refused."""
 
 import os
 import runpy
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
 import jax
 import numpy as np
+import pyarrow
 import pytest
 from helpers import run_command, small_config
 from probe_envs import HeadsProbe, make
+from pyarrow import parquet
 
 from purejaxppo.env import Box, Choice, Discrete, EnvSpec, State
 from purejaxppo.errors import EXIT_OK, EXIT_USAGE, ConfigError
 from purejaxppo.ppo.learner import make_learner
-from purejaxppo.run import conversion, demonstrations, hdf5
+from purejaxppo.run import conversion, demonstrations, hdf5, lerobot
 from purejaxppo.run.conversion import ActionRange
+from purejaxppo.run.recorded import Format
 
 COMMAND = "purejaxppo.convert_demonstrations"
 
@@ -76,7 +80,7 @@ def minari(path: Path, obs: np.ndarray, actions: np.ndarray) -> Path:
     return path
 
 
-def convert(path: Path, env: object = ENV, format: hdf5.Format = "robomimic", **given):
+def convert(path: Path, env: object = ENV, format: Format = "robomimic", **given):
     """Convert a file; `keys` and `range_` as the command has them."""
     keys = given.get(
         "keys", {"": ("object", "grip")} if format == "robomimic" else {"": ()}
@@ -353,6 +357,116 @@ def test_what_is_no_such_file_is_refused(tmp_path):
         convert(tmp_path / "x.hdf5", format="minari")
 
 
+# --- LeRobot -----------------------------------------------------------------------
+
+
+def frames(episodes: Mapping[int, int], **others: object) -> pyarrow.Table:
+    """Rows of episodes, number -> length, as LeRobot has them; the last row first."""
+    index = [(number, i) for number, n in episodes.items() for i in range(n)][::-1]
+    vectors = pyarrow.list_(pyarrow.float32(), 2)
+    state = [[number, 0.1 * i] for number, i in index]
+    columns = {
+        "observation.state": pyarrow.array(state, vectors),
+        "observation.tip": pyarrow.array([[-i] for _, i in index]),
+        "observation.image": pyarrow.array([{"path": "x.png"} for _ in index]),
+        "action": pyarrow.array([[0.01 * i, -0.5] for _, i in index], vectors),
+        "episode_index": [number for number, _ in index],
+        "frame_index": [i for _, i in index],
+        "next.reward": pyarrow.array([float(i) for _, i in index], pyarrow.float32()),
+        "next.done": [i == 2 for _, i in index],
+    }
+    columns |= others
+    return pyarrow.table({n: x for n, x in columns.items() if x is not None})
+
+
+def dataset(path: Path, *tables: pyarrow.Table) -> Path:
+    """The folder of a dataset, a file for each table."""
+    folder = path / "data/chunk-000"
+    folder.mkdir(parents=True)
+    for i, table in enumerate(tables):
+        parquet.write_table(table, folder / f"file-{i:03d}.parquet")
+    return path
+
+
+def of_lerobot(path: Path, *keys: str):
+    return conversion.convert(path, lerobot.read(path, {"": keys}), ENV, ActionRange())
+
+
+def test_lerobots_files_hold_one_episode_or_several(tmp_path):
+    """Rows are in the order of their frames, episodes in that of their numbers."""
+    path = dataset(tmp_path / "set", frames({0: 4, 10: 3}), frames({2: 2}))
+    made, told = of_lerobot(path, "state", "tip")
+    np.testing.assert_array_equal(made.obs[:, 0, 0], [0, 2, 10])
+    np.testing.assert_allclose(made.obs[0, :3, 1], [0, 0.1, 0.2], rtol=1e-6)
+    np.testing.assert_array_equal(made.obs[0, :3, 2], [0, -1, -2])
+    np.testing.assert_allclose(made.action["arm"][0, 1], [0.01, -0.5], rtol=1e-6)
+    np.testing.assert_array_equal(made.valid.sum(axis=1), [3, 2, 3])
+    np.testing.assert_array_equal(made.reward[0, :3], [0, 1, 2])
+    assert told[1:] == [
+        "steps after the end of their episode, left out: 1",
+        "episodes without an end, taken as cut off: 1",
+    ]
+
+
+def test_lerobot_without_rewards_and_ends(tmp_path):
+    bare = frames({0: 4}, **{"next.reward": None, "next.done": None})
+    made, told = of_lerobot(dataset(tmp_path / "set", bare), "tip", "state")
+    np.testing.assert_array_equal(made.reward, np.zeros((1, 4)))
+    assert told == ["episodes: 1, of 4 to 4 steps, 4 in all"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "keys", "sentence"),
+    [
+        ({"action": None}, ("state", "tip"), "has numbers in action; there is observ"),
+        ({}, ("state", "tips"), "has observation.tips; there is state, tip"),
+        (
+            {},
+            (),
+            r"observations: got \(\); allowed is some of state, tip, in the order",
+        ),
+        (
+            {"action": [[1.0], [1.0, 2.0]]},
+            ("state", "tip"),
+            "as many numbers in each r",
+        ),
+        (
+            {"action": [[1.0, 2.0], None]},
+            ("state", "tip"),
+            "as many numbers in each row",
+        ),
+        (
+            {"action": [["a"], ["b"]]},
+            ("state", "tip"),
+            "has numbers in action; there is",
+        ),
+    ],
+)
+def test_what_is_wrong_with_lerobots_files_is_named(tmp_path, columns, keys, sentence):
+    path = dataset(tmp_path / "set", frames({0: 2}, **columns))
+    with pytest.raises(ConfigError, match=sentence) as error:
+        of_lerobot(path, *keys)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_none_of_lerobots_are_refused(tmp_path):
+    path = dataset(tmp_path / "set", frames({0: 2}))
+    with pytest.raises(ConfigError, match="folder of a dataset, with data/chunk-000"):
+        of_lerobot(tmp_path / "set" / "data", "state", "tip")
+    other = tmp_path / "set/data/chunk-000/file-001.parquet"
+    other.write_bytes(b"PAR1 no more")
+    with pytest.raises(ConfigError, match="is undamaged Parquet"):
+        of_lerobot(path, "state", "tip")
+    other.unlink()
+    other.symlink_to(tmp_path / "set/data/chunk-000/file-000.parquet")
+    with pytest.raises(ConfigError, match="is there itself, not a link"):
+        of_lerobot(path, "state", "tip")
+    other.unlink()
+    parquet.write_table(frames({1: 2}, action=None), other)
+    with pytest.raises(ConfigError, match="has the same columns in all its files"):
+        of_lerobot(path, "state", "tip")
+
+
 # --- the command -------------------------------------------------------------------
 
 
@@ -427,3 +541,7 @@ def test_without_its_library_the_extra_is_named(tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "format: got 'minari'; allowed is a format whose reader is there" in error
     assert "purejaxppo[hdf5]" in error
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    runpy.run_path(lerobot.__file__)
+    assert run_command(COMMAND, *words[:3], "lerobot", *words[4:]) == EXIT_USAGE
+    assert "purejaxppo[lerobot] brings it (pyarrow)" in capsys.readouterr().err

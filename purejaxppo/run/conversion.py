@@ -13,7 +13,7 @@ from purejaxppo.errors import ConfigError
 from purejaxppo.ppo.demonstrations import Demonstrations
 from purejaxppo.quarantine import MAX_MAGNITUDE
 from purejaxppo.run.demonstrations import first_fault, shapes
-from purejaxppo.run.hdf5 import Recorded, refusal
+from purejaxppo.run.recorded import Recorded, refusal
 
 # Actions that are outside of [-1, 1] by rounding alone are clipped without a word.
 _ROUNDING = 1e-5

@@ -10,20 +10,26 @@ A file may come from somebody else: no link in it is followed, nothing outside o
 read, and a size that it claims is compared with its own before memory is allocated.
 """
 
-import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from purejaxppo.errors import ConfigError, first_line
+from purejaxppo.errors import first_line
+from purejaxppo.run.recorded import (
+    Format,
+    Keys,
+    Recorded,
+    columns,
+    refusal,
+    the_only,
+)
 
 if TYPE_CHECKING:
     import h5py
 
-Format = Literal["robomimic", "minari"]
 # No filter of HDF5 makes much more bytes of one than deflate does.
 _MAX_RATIO = 1032
 
@@ -44,61 +50,23 @@ class Layout(NamedTuple):
     ends: tuple[str, ...]
 
 
-LAYOUTS: dict[Format, Layout] = {
+LAYOUTS: Mapping[Format, Layout] = {
     "robomimic": Layout("data", "demo_", "obs", ("dones",)),
     "minari": Layout("", "episode_", "observations", ("terminations", "truncations")),
 }
 
 
-class Recorded(NamedTuple):
-    """A recorded episode of T steps.
-
-    Attributes:
-      name: of its group.
-      obs: part -> [T or T + 1, D]: "" alone, or "actor" and "critic".
-      actions: name -> [T, ...]; "" where the file has one array of actions.
-      reward: [T].
-      ended: bool [T], the step terminated or truncated the episode.
-    """
-
-    name: str
-    obs: dict[str, np.ndarray]
-    actions: dict[str, np.ndarray]
-    reward: np.ndarray
-    ended: np.ndarray
-
-
-def check_installed(format: Format) -> None:
-    """Check that the library for these files is there.
-
-    Raises:
-      ConfigError: it is not installed.
-    """
-    if importlib.util.find_spec("h5py") is None:
-        allowed = "a format whose reader is there; purejaxppo[hdf5] brings it (h5py)"
-        raise ConfigError("format", format, allowed)
-
-
-def refusal(path: Path, requirement: str) -> ConfigError:
-    """Return the error of a file that does not meet a requirement."""
-    return ConfigError("source", str(path), f"a file that {requirement}")
-
-
-def read(
-    path: Path, format: Format, keys: Mapping[str, Sequence[str]]
-) -> list[Recorded]:
+def read(path: Path, format: Format, keys: Keys) -> list[Recorded]:
     """Read all episodes, in the order of their numbers.
 
     Args:
       path: the file, or the folder of a Minari dataset.
       format: the layout of the file.
-      keys: part of the observation, "" or "actor" and "critic" -> the arrays that it
-        consists of, one after the other; none for the only one there is.
+      keys: the arrays of each part of the observation.
 
     Raises:
       ConfigError: the file is missing, damaged, or not laid out like that.
     """
-    check_installed(format)
     import h5py
 
     if path.is_dir():  # as Minari names it within the folder of a dataset
@@ -122,7 +90,7 @@ class _Reader(NamedTuple):
     file: "h5py.File"
     layout: Layout
 
-    def episodes(self, keys: Mapping[str, Sequence[str]]) -> list[Recorded]:
+    def episodes(self, keys: Keys) -> list[Recorded]:
         """Read all episodes; see `read`."""
         root, prefix = self.layout.root, self.layout.prefix
         group = self.group(root) if root else self.file
@@ -135,7 +103,7 @@ class _Reader(NamedTuple):
         names = sorted(numbers, key=lambda name: numbers[name])
         return [self.episode(f"{root}/{name}".lstrip("/"), keys) for name in names]
 
-    def episode(self, place: str, keys: Mapping[str, Sequence[str]]) -> Recorded:
+    def episode(self, place: str, keys: Keys) -> Recorded:
         """Read the episode at a place in the file."""
         ends = [self.array(f"{place}/{name}") != 0 for name in self.layout.ends]
         if len({end.shape for end in ends}) > 1:
@@ -160,18 +128,13 @@ class _Reader(NamedTuple):
         if self.is_array(place):
             if keys:
                 raise refusal(self.path, f"has keys in {place}, which is one array")
-            return _columns(self.array(place))
+            return columns(self.array(place))
         group = self.group(place)
-        if not keys:
-            keys = _names(group)
-            if len(keys) != 1:
-                order = "in the order in which the environment observes them"
-                allowed = f"some of {', '.join(keys)}, {order}"
-                raise ConfigError("observations", (), allowed)
-        columns = [_columns(self.array(f"{place}/{key}")) for key in keys]
-        if len({len(column) for column in columns}) > 1:
+        keys = keys or the_only(_names(group))
+        arrays = [columns(self.array(f"{place}/{key}")) for key in keys]
+        if len({len(array) for array in arrays}) > 1:
             raise refusal(self.path, f"has arrays of one length in {place}")
-        return np.concatenate(columns, axis=1)
+        return np.concatenate(arrays, axis=1)
 
     def find(self, place: str) -> "h5py.Group | h5py.Dataset":
         """Find a group or an array by its path, without following a link."""
@@ -222,11 +185,6 @@ class _Reader(NamedTuple):
             requirement = f"has as much as it claims in {place}: {found.nbytes:,} bytes"
             raise refusal(self.path, requirement)
         return found[...]
-
-
-def _columns(array: np.ndarray) -> np.ndarray:
-    """Return numbers per step as columns, [T, D]."""
-    return array.reshape(len(array), -1) if array.ndim != 2 else array
 
 
 def _names(group: "h5py.Group") -> list[str]:
