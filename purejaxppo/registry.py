@@ -22,6 +22,7 @@ ADAPTERS: dict[str, str] = {
     "gymnax": "purejaxppo.adapters.gymnax",
     "brax": "purejaxppo.adapters.brax",
     "gymnasium": "purejaxppo.adapters.gymnasium",
+    "envelope": "purejaxppo.adapters.envelope",
 }
 
 Preset = Mapping[str, object]  # values of Config and Hypers, by name
