@@ -31,6 +31,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 collect_ignore = []
 if browser.find() is None:
     collect_ignore += ["test_report_page.py"]
+if find_spec("envelope") is None or find_spec("jumanji") is None:
+    collect_ignore += ["test_adapters_envelope.py"]
 if find_spec("stable_baselines3") is None:
     collect_ignore += ["test_to_stable_baselines3.py"]
 if find_spec("warp") is None:

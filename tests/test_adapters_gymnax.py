@@ -169,10 +169,17 @@ def test_what_is_not_there_is_one_sentence(kwargs, sentence):
         make_env("purejaxppo.adapters.gymnax:make", **kwargs)
 
 
-def test_without_gymnax_it_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gymnax", None)
-    with pytest.raises(ConfigError, match=r"got 'gymnax:Any'.*pip install gymnax"):
-        make_env("gymnax:Any")
+@pytest.mark.parametrize(
+    ("library", "name", "advice"),
+    [
+        ("gymnax", "Any", "pip install gymnax"),
+        ("envelope", "jumanji::Any", "jax-envelope six, for which Python must be 3.12"),
+    ],
+)
+def test_without_the_library_it_says_so(library, name, advice, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ConfigError, match=rf"got '{library}:{name}'.*{advice}"):
+        make_env(f"{library}:{name}")
 
 
 def test_cartpole_is_learnt():

@@ -222,7 +222,8 @@ def make(name: str, **kwargs: object) -> EnvelopeEnv:
     limit = kwargs.pop("max_episode_steps", None)
     env: Environment
     try:
-        env = create(name, env_kwargs=kwargs or None, max_episode_steps=None)
+        with permissive_numerics():
+            env = create(name, env_kwargs=kwargs or None, max_episode_steps=None)
     except (ImportError, ValueError) as error:
         allowed = f"one of an installed suite ({first_line(error)})"
         raise ConfigError("env", own_name, allowed) from None
