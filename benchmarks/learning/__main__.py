@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     flag = parser.add_argument
     flag("study", choices=STUDIES)
     flag("--seeds", type=int, default=5)
+    flag("--first-seed", type=int, default=0, help="of the studies of curves")
     flag("--no-write", action="store_true", help="only print")
     flag(
         "--flags",
@@ -46,7 +47,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     name = arguments.study
-    for results in STUDIES[name](arguments.seeds, arguments.flags):
+    study, first = STUDIES[name], arguments.first_seed
+    if name in curves.CURVES:
+        study = partial(study, first_seed=first)
+    for results in study(arguments.seeds, arguments.flags):
         print(report.as_text(name, results), flush=True)
         if not arguments.no_write:
             record.write(f"learning_{name}", results)

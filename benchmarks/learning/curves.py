@@ -87,16 +87,19 @@ def summarise(results: Json) -> Json:
     }
 
 
-def measure(study: Curve, num_seeds: int, flags: list[str]) -> Iterator[Json]:
+def measure(
+    study: Curve, num_seeds: int, flags: list[str], first_seed: int = 0
+) -> Iterator[Json]:
     """Train the seeds; yield the results after each.
 
     Args:
       study: what is trained.
       num_seeds: how often.
       flags: of the command line, after the study's own.
+      first_seed: the seeds are this one and those after it.
     """
     results: Json = {**study._asdict(), "seeds": []}
-    for seed in range(num_seeds):
+    for seed in range(first_seed, first_seed + num_seeds):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run"
             summary = train(study.env, [*study.flags, *flags], seed, path)

@@ -54,29 +54,29 @@ PRESETS: dict[str, dict[str, object]] = {
         "eval_episodes": 10,
     },
     # Learning from the dense reward, without demonstrations. The recipe is that of
-    # `purejaxppo.defaults` for continuous actions. A policy that holds the hammer where
-    # it lies earns a fifth of the reward, and must keep exploring to find that moving
-    # it to the nail is better: hence the large standard deviation, and its floor. Three
-    # seeds found it after 0.6M, 1.4M and 2.9M steps with training episodes of 200
-    # steps; with 500 steps the first of them still had not after 1.1M. Learning rates
-    # of 6e-4 and 1e-3 are not quicker.
+    # `purejaxppo.defaults` for continuous actions. What decides is gamma: a policy that
+    # holds the hammer where it lies earns a fifth of the reward for the whole episode,
+    # and with .99 the value of that hides what a step towards the nail adds. Seed 0 with
+    # .99 earned 826 after 2.4M steps, with .97 came to the nail after 2M, with .95 drove
+    # it after 0.5M. The large standard deviation, and its floor, keep it exploring.
     "dense": {
         "env_kwargs": {"reward": "dense"},
-        "total_timesteps": 5_000_000,
+        "total_timesteps": 2_000_000,
         "num_demonstrations": 0,
         "critic_warmup": 0,
         "anchor": False,
         "kl_coef": 0.0,
         "normalize_observations": "running",
         "normalize_rewards": True,
-        "learning_rate_final": 0.5,
+        "gamma": 0.95,
+        "learning_rate_final": 0.1,
         "num_envs": 32,
         "num_steps": 256,
         "num_epochs": 10,
         "num_minibatches": 32,
         "train_episode_steps": 200,
         "distribution": "normal",
-        "min_std": 0.7,
+        "min_std": 0.3,
         "max_std": 1.5,
         "init_std": 1.0,
         "num_evals": 10,
