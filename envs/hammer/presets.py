@@ -46,6 +46,8 @@ PRESETS: dict[str, dict[str, object]] = {
         "env_kwargs": {"protocol": "cs224r", "reward": "success"},
         "num_epochs": 4,
         "num_minibatches": 4,
+        "hidden_sizes": (256, 256),
+        "critic_hidden_sizes": (256, 256),
         "train_episode_steps": 0,
         "num_demonstrations": 20,
         # Rewards continue after success, so returns are tens, against 1 in `v3`.
@@ -55,10 +57,11 @@ PRESETS: dict[str, dict[str, object]] = {
     },
     # Learning from the dense reward, without demonstrations. The recipe is that of
     # `purejaxppo.defaults` for continuous actions. What decides is gamma: a policy that
-    # holds the hammer where it lies earns a fifth of the reward for the whole episode,
-    # and with .99 the value of that hides what a step towards the nail adds. Seed 0 with
-    # .99 earned 826 after 2.4M steps, with .97 came to the nail after 2M, with .95 drove
-    # it after 0.5M. The large standard deviation, and its floor, keep it exploring.
+    # holds the hammer where it lies earns a fifth of the reward for a whole episode,
+    # and with .99 the value of that hides what a step towards the nail adds. With .99
+    # seed 0 earned 826 after 2.4M steps, with .97 it held the hammer at the nail after
+    # 2M, with .95 it drove the nail after .5M. The large standard deviation, and its
+    # floor, keep it exploring.
     "dense": {
         "env_kwargs": {"reward": "dense"},
         "total_timesteps": 2_000_000,
