@@ -41,6 +41,7 @@ _LAYERS = [
     ["run"],
     ["train", "export", "evaluate", "plot", "convert_demonstrations"],
     ["console", "sweep"],
+    ["launch"],
 ]
 _LAYER = {name: i for i, names in enumerate(_LAYERS) for name in names}
 # Beyond the order: environments and adapters know the protocol alone, how to run code

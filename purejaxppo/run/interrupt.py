@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: the first signal makes training save and end.
+"""Ctrl-C, SIGTERM, SIGUSR1 and 2: the first signal makes training save and end.
 
 The second signal ends the process at once, as does the first if there is nothing to
-save. SIGUSR1 is what SLURM sends ahead of the end of a job (`--signal=USR1@60`). A
-second one is no haste: SIGTERM follows when there is.
+save. SIGUSR1 or SIGUSR2 is what SLURM sends ahead of the end of a job, as it was told
+(`--signal=USR1@60`). A second one is no haste: SIGTERM follows when there is.
 """
 
 import contextlib
@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from purejaxppo.errors import EXIT_INTERRUPTED
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_AHEAD = (signal.SIGUSR1, signal.SIGUSR2)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *_AHEAD)
 _EXIT_SECONDS = 1.0  # longest time for the last messages before the process ends
 
 
@@ -73,7 +74,7 @@ class Interrupt:
                     self._receive(numbers[0])
 
     def _receive(self, number: int) -> None:
-        if self.requested and self.must_save and number == signal.SIGUSR1:
+        if self.requested and self.must_save and number in _AHEAD:
             return
         if self.requested or not self.must_save:
             self._end()
