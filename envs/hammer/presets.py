@@ -65,7 +65,7 @@ PRESETS: dict[str, dict[str, object]] = {
     # its floor, keep a policy exploring.
     "dense": {
         "env_kwargs": {"reward": "dense"},
-        "total_timesteps": 2_500_000,
+        "total_timesteps": 4_000_000,
         "num_demonstrations": 0,
         "critic_warmup": 0,
         "anchor": False,
@@ -74,7 +74,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "normalize_rewards": True,
         "gamma": 0.95,
         "learning_rate": 8e-4,
-        "learning_rate_final": 0.05,
+        "learning_rate_final": 0.1,
         "num_envs": 32,
         "num_steps": 256,
         "num_epochs": 10,
