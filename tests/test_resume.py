@@ -160,7 +160,7 @@ def test_killed_again_and_again_equals_undisturbed(by_ones, tmp_path):
     """Before the first checkpoint, and then anywhere, also while one is written."""
     path = tmp_path / "run"
     process = start(path, "--chunk-updates", "1")
-    moments = [-1, *random.randrange(1, NUM_UPDATES - 20)]
+    moments = [-1, random.randrange(1, NUM_UPDATES - 20)]
     for moment in moments:
         wait_for_rows(path, process, moment)
         time.sleep(random.random() * 0.1)
