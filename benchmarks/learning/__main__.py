@@ -47,9 +47,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     name = arguments.study
-    study, first = STUDIES[name], arguments.first_seed
-    if name in curves.CURVES:
-        study = partial(study, first_seed=first)
+    study = STUDIES[name]
+    if curve := curves.CURVES.get(name):
+        first = arguments.first_seed
+        study = partial(curves.measure, curve, first_seed=first)
     for results in study(arguments.seeds, arguments.flags):
         print(report.as_text(name, results), flush=True)
         if not arguments.no_write:
