@@ -26,9 +26,7 @@ from purejaxppo.errors import EXIT_OK, ConfigError, StorageError, first_line
 from purejaxppo.ranges import Number, Text, Whole, check_ranges
 from purejaxppo.run import flags
 from purejaxppo.run.job import Job
-from purejaxppo.run.options import gives_policy
 from purejaxppo.sweep import command as sweep
-from purejaxppo.validation import validate, validate_first_policy
 
 _COMMANDS = ("train", "sweep")
 
@@ -91,9 +89,7 @@ def check_command(given: Launch, command: str, words: list[str]) -> None:
     if "resume_or_start" not in flags.parse_given(words):
         allowed = "the folder with which a job begins, and goes on in the next one"
         raise ConfigError("resume_or_start", "", allowed)
-    resolved, options = train.parse(words)
-    validate(resolved.config)
-    validate_first_policy(resolved.config, gives_policy(options))
+    train.parse_checked(words)
 
 
 def submit(given: Launch, command: str, words: list[str]) -> list[str]:

@@ -66,6 +66,19 @@ def parse(argv: list[str]) -> tuple[Resolved, Options]:
     return _without_imitation(resolved, options, flags.parse_given(argv)), options
 
 
+def parse_checked(argv: list[str]) -> tuple[Resolved, Options]:
+    """Parse the command line of a new run, and check how its values go together.
+
+    Raises:
+      ConfigError: a value that cannot be used.
+      SystemExit: 2 on an unknown flag, 0 after --help.
+    """
+    resolved, options = parse(argv)
+    validate(resolved.config)
+    validate_first_policy(resolved.config, gives_policy(options))
+    return resolved, options
+
+
 def _without_imitation(
     resolved: Resolved, options: Options, given: Mapping[str, str]
 ) -> Resolved:
@@ -160,9 +173,7 @@ def _resume(argv: list[str], run: Path, given: Mapping[str, str]) -> int:
 
 
 def _start(argv: list[str]) -> int:
-    resolved, options = parse(argv)
-    validate(resolved.config)
-    validate_first_policy(resolved.config, gives_policy(options))
+    resolved, options = parse_checked(argv)
     if options.print_config:
         print(describe(resolved, options))
         return EXIT_OK

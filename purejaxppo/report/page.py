@@ -64,11 +64,23 @@ def render(logs: Sequence[Log], findings: Sequence[Sequence[Finding]]) -> bytes:
 def _figure(index: int, chart: Chart) -> str:
     # The first is the result of the run.
     is_result = index == 0 and chart.table == "evals"
-    kind = ' class="wide"' if is_result else ""
-    note = f"<p>{sections.text(chart.note)}</p>" if chart.note else ""
+    return figure(index, chart.title, chart.note, is_wide=is_result)
+
+
+def figure(index: int, title: str, note: str = "", *, is_wide: bool) -> str:
+    """Return the place of a chart, which the page's script fills.
+
+    Args:
+      index: of the chart in the page's data.
+      title: its title.
+      note: a sentence under the title; "" for none.
+      is_wide: whether it takes the whole width.
+    """
+    kind = ' class="wide"' if is_wide else ""
+    note = f"<p>{sections.text(note)}</p>" if note else ""
     return (
         f'<figure{kind} data-chart="{index}"><figcaption>'
-        f"<h3>{sections.text(chart.title)}</h3>{note}</figcaption>"
+        f"<h3>{sections.text(title)}</h3>{note}</figcaption>"
         '<ul class="legend"></ul><div class="plot"></div></figure>'
     )
 

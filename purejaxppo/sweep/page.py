@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from purejaxppo.report import charts, vega
-from purejaxppo.report.page import assemble
+from purejaxppo.report.page import assemble, figure
 from purejaxppo.report.sections import text
 from purejaxppo.run.folder import Record
 from purejaxppo.sweep import outcome
@@ -47,7 +47,10 @@ def render(
         "title": text(f"{plan.resolved.config.env}: {len(trials)} trials"),
         "headline": _headline(plan, trials),
         "best": _best(plan, trials),
-        "charts": "".join(_figure(i, chart) for i, chart in enumerate(drawn)),
+        "charts": "".join(
+            figure(i, str(chart["title"]), is_wide=i == 0)
+            for i, chart in enumerate(drawn)
+        ),
         "parameters": _parameters(plan, trials, importances),
         "trials": _trials(plan, trials),
         "provenance": _table([], provenance.items()),
@@ -76,15 +79,6 @@ def _curves_of(trials: Sequence[Trial]) -> dict[int, tuple[np.ndarray, np.ndarra
 
 
 # --- charts ---------------------------------------------------------------------------
-
-
-def _figure(index: int, chart: Mapping[str, object]) -> str:
-    kind = ' class="wide"' if index == 0 else ""
-    return (
-        f'<figure{kind} data-chart="{index}"><figcaption>'
-        f"<h3>{text(chart['title'])}</h3></figcaption>"
-        '<ul class="legend"></ul><div class="plot"></div></figure>'
-    )
 
 
 def _charts(plan: Plan, trials: Sequence[Trial], pool: charts.Pool) -> Iterable[Record]:
