@@ -368,9 +368,11 @@ def _num_samples(setup):
 
 def _first_minibatch(setup):
     """Which samples the first minibatch of the first epoch holds."""
-    key = jax.random.split(_KEY, setup.learner.task.config.num_epochs)[0]
-    order = shuffle.permutation(key, _num_samples(setup))
-    return order.reshape(setup.learner.task.config.num_minibatches, -1)[0]
+    config = setup.learner.task.config
+    key = jax.random.split(_KEY, config.num_epochs)[0]
+    per_env = _num_samples(setup) // config.num_envs
+    num = config.num_minibatches
+    return shuffle.minibatches(key, config.num_envs, per_env, num)[0]
 
 
 def _adam(opt_state):

@@ -158,8 +158,9 @@ def accumulated_epoch(
 
 def _shuffled(inputs: UpdateInputs, key: jax.Array) -> jax.Array:
     """Assign sequences to minibatches: indices [minibatches, M / minibatches]."""
-    order = shuffle.permutation(key, inputs.batch.advantages.shape[1])
-    return order.reshape(inputs.task.config.num_minibatches, -1)
+    config, num_sequences = inputs.task.config, inputs.batch.advantages.shape[1]
+    per_env = num_sequences // config.num_envs
+    return shuffle.minibatches(key, config.num_envs, per_env, config.num_minibatches)
 
 
 def _gradient(
