@@ -12,7 +12,7 @@ from probe_envs import HeadsProbe
 
 from benchmarks import export_latency, stages
 from benchmarks.harness import record, tables
-from benchmarks.learning import curves, matches, memory
+from benchmarks.learning import curves, matches, memory, peers
 from benchmarks.prepared import prepare
 from purejaxppo.config import Config
 from purejaxppo.envs.scheduler import baselines
@@ -199,6 +199,43 @@ def test_each_seed_is_a_training_by_the_command_line(monkeypatch):
 
 def learning_folder(command: list[str]) -> Path:
     return Path(command[command.index("--run-dir") + 1])
+
+
+def _against(ours, untrained=0.0, **theirs):
+    stacks = {name: {"returns": returns} for name, returns in theirs.items()}
+    return {"untrained": untrained, "stacks": {"ours": {"returns": ours}, **stacks}}
+
+
+def test_returns_are_scaled_by_the_best_peer_of_each_task():
+    tasks = {
+        "half": _against([5.0, 5.0], rejax=[8.0, 12.0], brax=[1.0, 1.0]),
+        "better": _against([30.0, 30.0], untrained=-10.0, rejax=[0.0, 0.0]),
+        "alone": _against([1.0, 1.0]),
+    }
+    tasks["broken"] = _against([1.0, 1.0]) | {"stacks": {"rejax": {"error": "gone"}}}
+    summary = peers.summarise(tasks)
+    assert summary["num_tasks"] == 2
+    # Half of the best peer's progress on one task, and no more than 1 on the other.
+    assert summary["interquartile_mean"] == pytest.approx(0.75)
+    assert summary["interval"] == pytest.approx((0.75, 0.75))
+    assert summary["probability_of_improvement"] == pytest.approx(0.5)
+
+
+def test_a_task_that_no_peer_learns_asks_to_be_as_good_as_they_are():
+    tasks = {"hard": _against([-200.0, -199.0], untrained=-190.0, rejax=[-200.0] * 2)}
+    assert peers.summarise(tasks)["interquartile_mean"] == 1.0
+    tasks = {"hard": _against([-201.0] * 2, untrained=-190.0, rejax=[-200.0] * 2)}
+    assert peers.summarise(tasks)["interquartile_mean"] == 0.0
+
+
+def test_every_task_of_the_peers_names_published_configurations():
+    study = peers.STUDY
+    for task in study["tasks"].values():
+        published = {peer: name for peer, name in task.items() if peer != "env"}
+        assert published
+        for peer, name in published.items():
+            assert peer.partition("-")[0] in study["workers"]
+            assert name in study["configurations"]
 
 
 def test_a_record_says_where_it_came_from(tmp_path, monkeypatch):

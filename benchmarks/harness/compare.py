@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,13 @@ def _failing(row: dict[str, Any]) -> Iterator[None]:
 
 
 def _start(
-    stack: contextlib.ExitStack, command: list[str], timeout: float
+    stack: contextlib.ExitStack,
+    command: list[str],
+    timeout: float,
+    extra: Mapping[str, str] | None = None,
 ) -> tuple[Program, dict[str, Any]]:
     """Start a worker, and wait until it is ready: its versions, compile seconds."""
-    program = stack.enter_context(running(command))
+    program = stack.enter_context(running(command, extra))
     ready = ask(program, None, timeout)
     if not ready.get("ready"):
         raise ProgramFailed(f"said {json.dumps(ready)[:200]} before it was ready")
@@ -153,7 +157,8 @@ def train(
 ) -> Rows:
     """Train from scratch to the same number of steps, once a seed: returns reached.
 
-    Each in a new worker, one at a time. A competitor that failed is not tried again.
+    Each in a new worker, one at a time; what it compiled is cached for its next seed.
+    A competitor that failed is not tried again.
 
     Args:
       competitors, config, progress, timeouts: see `race`.
@@ -162,12 +167,12 @@ def train(
     rows: Rows = {name: {} for name in competitors}
     for name, competitor in competitors.items():
         runs = []
-        with _failing(rows[name]):
+        with _failing(rows[name]), tempfile.TemporaryDirectory() as cache:
             for seed in seeds:
                 with progress.phase(f"training {name}, seed {seed}"):
                     # It is not timed in blocks here: the shortest warm-up will do.
                     own = {**config, "seed": seed, "block_seconds": 0.0}
-                    runs.append(_train(competitor.command(own), timeouts))
+                    runs.append(_train(competitor.command(own), timeouts, cache))
             rows[name] = {
                 "returns": [run["return"] for run in runs],
                 "steps": runs[0]["steps"],
@@ -176,7 +181,8 @@ def train(
     return rows
 
 
-def _train(command: list[str], timeouts: Timeouts) -> dict[str, Any]:
+def _train(command: list[str], timeouts: Timeouts, cache: str) -> dict[str, Any]:
+    extra = {"JAX_COMPILATION_CACHE_DIR": cache}
     with contextlib.ExitStack() as stack:
-        program, _ = _start(stack, command, timeouts["ready"])
+        program, _ = _start(stack, command, timeouts["ready"], extra)
         return ask(program, "train", timeouts["train"], ("return", "steps", "seconds"))

@@ -56,6 +56,16 @@ def untrained(env: str) -> float:
     return float(evaluation(state, deterministic=False)["eval_stochastic/mean_return"])
 
 
+def _scaled(returns: np.ndarray, untrained: float, best: float) -> np.ndarray:
+    """Scale returns to 0 for an untrained policy and 1 for the best peer, or more.
+
+    Where no peer learned anything, a seed has 1 if it is as good as they are, else 0.
+    """
+    if best <= untrained:
+        return (returns >= best).astype(float)
+    return np.minimum((returns - untrained) / (best - untrained), 1.0)
+
+
 def summarise(tasks: Json) -> Json:
     """Compare what all tasks measured so far say; peers that failed are left out."""
     ours, wins = [], []
@@ -69,8 +79,7 @@ def summarise(tasks: Json) -> Json:
         if own is None or not found:
             continue
         best = max(found.values(), key=np.mean)
-        scale = max(np.mean(best) - task["untrained"], 1e-6)  # a peer may learn nothing
-        ours.append(np.minimum((own - task["untrained"]) / scale, 1.0))
+        ours.append(_scaled(own, task["untrained"], float(np.mean(best))))
         wins.append(probability_of_improvement(own, best))
     if not ours:
         return {}
@@ -94,8 +103,11 @@ def measure(num_seeds: int, only: Sequence[str]) -> Iterator[Json]:
         if only and name not in only:
             continue
         stacks = {OURS: Competitor("ours.py", changes={"defaults": True})}
-        for peer, changes in task["peers"].items():
-            stacks[peer] = Competitor(**STUDY["workers"][peer], changes=changes)
+        for peer, published in task.items():
+            if peer != "env":
+                worker = STUDY["workers"][peer.partition("-")[0]]
+                changes = STUDY["configurations"][published]
+                stacks[peer] = Competitor(**worker, changes=changes)
         config = {"env": task["env"], "total_steps": STUDY["steps"]}
         rows = compare.train(stacks, config, range(num_seeds), Progress())
         tasks[name] = {**task, "untrained": untrained(task["env"]), "stacks": rows}

@@ -7,6 +7,8 @@ any other environment of ours `AsBrax`.
 
 A rollout has one unroll of `num_steps` from each environment, and a minibatch is whole
 unrolls, num_envs / num_minibatches of them: as many samples and gradient steps as ours.
+The key "brax" holds arguments of Brax's `train` that replace any of these, so that a
+configuration which Brax publishes can be taken as it is.
 """
 
 import contextlib
@@ -34,7 +36,7 @@ with contextlib.redirect_stdout(sys.stderr):
     from brax.training.agents.ppo import train as ppo
 
 NUM_EVAL_ENVS = 100
-ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu}
+ACTIVATIONS = {"tanh": linen.tanh, "relu": linen.relu}  # of `hidden_sizes`
 
 
 def device_put_replicated(tree: Any, devices: list[Any]) -> Any:
@@ -142,21 +144,25 @@ def train_epoch(training: Training) -> Training:
 
 def options(config: worker.Json, env: Env) -> worker.Json:
     """Translate the JSON keys into arguments of `ppo.train`."""
-    sizes = tuple(config["hidden_sizes"])
-    return {
-        **worker.named(config, "brax"),
-        "episode_length": env.spec.max_episode_steps,
-        "batch_size": config["num_envs"] // config["num_minibatches"],
-        # Brax halves the squared error, and we do not.
-        "vf_loss_coefficient": 2 * config["value_coef"],
-        "seed": config.get("seed", 0),
-        "network_factory": partial(
+    arguments: worker.Json = {}
+    if "hidden_sizes" in config:  # otherwise the networks of Brax's defaults
+        sizes = tuple(config["hidden_sizes"])
+        arguments["network_factory"] = partial(
             ppo_networks.make_ppo_networks,
             policy_hidden_layer_sizes=sizes,
             value_hidden_layer_sizes=sizes,
             activation=ACTIVATIONS[config["activation"]],
-        ),
+        )
+    if "value_coef" in config:  # Brax halves the squared error, and we do not
+        arguments["vf_loss_coefficient"] = 2 * config["value_coef"]
+    return {
+        **worker.named(config, "brax"),
+        "episode_length": env.spec.max_episode_steps,
+        "batch_size": config["num_envs"] // config["num_minibatches"],
+        "seed": config.get("seed", 0),
         "run_evals": False,
+        **arguments,
+        **config.get("brax", {}),
     }
 
 
@@ -164,7 +170,8 @@ def make(config: worker.Json) -> worker.Task:
     env = make_env(config["env"], **config.get("env_kwargs", {}))
     brax_env = env.brax if isinstance(env, BraxEnv) else AsBrax(env)
     arguments = options(config, env)
-    steps = config["num_envs"] * config["num_steps"]
+    unrolls = arguments["batch_size"] * arguments["num_minibatches"]
+    steps = unrolls * arguments["unroll_length"]  # of an update
 
     def prepared(updates: int) -> Training:
         sizes = {"num_timesteps": updates * steps, "num_evals": 2}  # one epoch
