@@ -34,6 +34,10 @@ CAMPAIGNS = {
         "Exported policies: one action of one environment",
         "python -m benchmarks.export_latency",
     ),
+    "sweep": (
+        "A sweep by two workers, one of them killed",
+        "python -m benchmarks.sweep",
+    ),
 }
 # Studies that led to a decision and are not repeated: file -> title.
 SETTLED = {

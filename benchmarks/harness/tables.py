@@ -268,6 +268,33 @@ def faults(figures: Figures) -> Table:
     return Table(rows, [])
 
 
+def sweep(figures: Figures) -> Table:
+    """Tabulate the fate of the trials of a sweep, and what it found beside a grid."""
+    trials, grid = figures["sweep"], figures["grid"]
+    best_rate = max(grid, key=grid.__getitem__)
+    best, factor = trials["best"], figures["factor_to_the_best_of_the_grid"]
+    names = ("finished", "complete", "interrupted_by_the_kill", "repeated", "doubled")
+    rows = [
+        ["trials", *(name.replace("_", " ") for name in names), "seconds"],
+        [
+            str(figures["trials"]),
+            *(str(trials[name]) for name in names),
+            f"{trials['seconds']:.0f}",
+        ],
+    ]
+    return Table(
+        rows,
+        [
+            "Two workers on one journal, of which one was killed with SIGKILL in the "
+            "middle of a trial; those that are not complete were pruned.",
+            f"Best rate found: {best['learning_rate']:.4f} (return "
+            f"{best['return']:.0f}); best of a grid by factors of 2: "
+            f"{float(best_rate):.4f} (return {grid[best_rate]:.0f}). The factor "
+            f"between them is {factor:.1f}.",
+        ],
+    )
+
+
 def tables_of(figures: Figures) -> Iterator[Table]:
     """Make every table that these figures allow."""
     if "end_to_end" in figures.get("steps_per_second", {}):
@@ -278,6 +305,7 @@ def tables_of(figures: Figures) -> Iterator[Table]:
         "frames": curves,
         "updates": memory,
         "faults": faults,
+        "sweep": sweep,
     }
     yield from (make(figures) for key, make in makers.items() if key in figures)
     if "players" in figures:
