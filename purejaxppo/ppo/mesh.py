@@ -1,0 +1,143 @@
+"""Training over a mesh of devices: `jax.shard_map` around the functions of PPO.
+
+Inside of it the code sees the environments of one device, and `Task.axis_name` names
+the axis over which statistics and gradients are reduced. The partitioner of `jax.jit`
+would not do: it cannot split the foreign call in which the C engine steps its worlds.
+
+Every device holds whole groups of environments (see `shuffle`), so that its samples are
+its share of each minibatch, and no observation moves between devices.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from purejaxppo.config import Config
+from purejaxppo.errors import ConfigError
+from purejaxppo.ppo import shuffle
+from purejaxppo.ppo.types import Reference, TrainState
+from purejaxppo.trees import Tree
+
+ENVS = "envs"  # the axis of a mesh over which environments are sharded
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def num_groups(config: Config) -> int:
+    """Return the number of groups of environments, which devices have whole.
+
+    A number of devices is allowed if it divides this one.
+    """
+    sequences = config.num_steps // config.window
+    size = shuffle.group_size(config.num_envs, sequences, config.num_minibatches)
+    return config.num_envs // size
+
+
+def allowed_devices(config: Config, most: int | None = None) -> list[int]:
+    """Return the numbers of devices, up to `most`, that can share the environments."""
+    groups = num_groups(config)
+    most = groups if most is None else most
+    return [n for n in range(1, min(groups, most) + 1) if groups % n == 0]
+
+
+def check_devices(config: Config, field: str, num_devices: int) -> None:
+    """Check that the environments can be shared among that many devices.
+
+    Args:
+      config: the number of environments, and how minibatches are made of them.
+      field: what the user gave.
+      num_devices: the number of devices.
+
+    Raises:
+      ConfigError: they cannot.
+    """
+    groups = num_groups(config)
+    if groups % num_devices:
+        *others, last = map(str, allowed_devices(config))
+        numbers = f"{', '.join(others)} or {last}" if others else last
+        size = config.num_envs // groups
+        allowed = (
+            f"{numbers}, the divisors of {groups}, for each device has whole groups of "
+            f"{size} of the {config.num_envs} num_envs, as each of {groups} groups "
+            f"has an equal share of the {config.num_minibatches} num_minibatches"
+        )
+        raise ConfigError(field, num_devices, allowed)
+
+
+def make_mesh(num_devices: int, axis: str = ENVS) -> Mesh:
+    """Make a mesh of the first devices, with one axis."""
+    return Mesh(jax.devices()[:num_devices], (axis,))
+
+
+def state_specs(config: Config) -> TrainState:
+    """Return which parts of the state are sharded over environments, the others not.
+
+    The shapes of the state do not depend on it, nor does a checkpoint.
+    """
+    same: Any = PartitionSpec()
+    sharded: Any = PartitionSpec(ENVS)
+    reference = Reference(params=same, obs_stats=same, carry=sharded)
+    return TrainState(
+        params=same,
+        opt_state=same,
+        obs_stats=same,
+        return_stats=same,
+        discounted_return=sharded,
+        episodes=sharded,
+        carry=sharded,
+        reference=reference if config.anchor else None,
+        adaptive=same,
+        key=same,
+        update_count=same,
+        still_updates=same,
+    )
+
+
+def shardings(mesh: Mesh, specs: object, tree: Tree) -> Tree:
+    """Return the sharding of every leaf of a tree.
+
+    Args:
+      mesh: the devices.
+      specs: a `PartitionSpec` for the tree, or a tree of them for parts of it.
+      tree: a tree of arrays or shapes.
+    """
+
+    def of_part(spec: PartitionSpec, part: object) -> object:
+        return jax.tree.map(lambda _: NamedSharding(mesh, spec), part)
+
+    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
+    return jax.tree.map(of_part, specs, tree, is_leaf=is_spec)
+
+
+def shard(
+    config: Config, mesh: Mesh, function: Function, in_specs: object, out_specs: object
+) -> Function:
+    """Shard a function over the environments of a mesh.
+
+    Args:
+      config: the number of environments, and how minibatches are made of them.
+      mesh: devices with an axis "envs".
+      function: a function of one device's part of its arguments.
+      in_specs: for each argument what `state_specs` has for a state; or one
+        `PartitionSpec` for all of them.
+      out_specs: the same for the results.
+
+    Raises:
+      ConfigError: the mesh does not fit the configuration.
+    """
+    if ENVS not in mesh.axis_names:
+        allowed = f'a mesh with an axis "{ENVS}"'
+        raise ConfigError("mesh", mesh.axis_names, allowed)
+    check_devices(config, "mesh", mesh.shape[ENVS])
+    # What differs between devices is not declared to JAX, which would have to be told
+    # at each carry of a scan; so gradients are summed by hand (`minibatch`).
+    return jax.shard_map(
+        function,
+        # An axis of the kind "explicit" would ask for annotations in foreign code.
+        mesh=Mesh(mesh.devices, mesh.axis_names),
+        in_specs=in_specs,
+        out_specs=out_specs,
+        check_vma=False,
+    )
