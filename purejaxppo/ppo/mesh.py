@@ -42,28 +42,16 @@ def allowed_devices(config: Config, most: int | None = None) -> list[int]:
     return [n for n in range(1, min(groups, most) + 1) if groups % n == 0]
 
 
-def check_devices(config: Config, field: str, num_devices: int) -> None:
-    """Check that the environments can be shared among that many devices.
-
-    Args:
-      config: the number of environments, and how minibatches are made of them.
-      field: what the user gave.
-      num_devices: the number of devices.
-
-    Raises:
-      ConfigError: they cannot.
-    """
+def allowed_text(config: Config) -> str:
+    """Say which numbers of devices can share the environments, and why."""
     groups = num_groups(config)
-    if groups % num_devices:
-        *others, last = map(str, allowed_devices(config))
-        numbers = f"{', '.join(others)} or {last}" if others else last
-        size = config.num_envs // groups
-        allowed = (
-            f"{numbers}, the divisors of {groups}, for each device has whole groups of "
-            f"{size} of the {config.num_envs} num_envs, as each of {groups} groups "
-            f"has an equal share of the {config.num_minibatches} num_minibatches"
-        )
-        raise ConfigError(field, num_devices, allowed)
+    *others, last = map(str, allowed_devices(config))
+    numbers = f"{', '.join(others)} or {last}" if others else last
+    return (
+        f"{numbers}, the divisors of {groups} groups: {config.num_envs // groups} of "
+        f"num_envs {config.num_envs} are a group, as that is the fewest which all of "
+        f"num_minibatches {config.num_minibatches} have equally many samples of"
+    )
 
 
 def make_mesh(num_devices: int, axis: str = ENVS) -> Mesh:
@@ -130,7 +118,8 @@ def shard(
     if ENVS not in mesh.axis_names:
         allowed = f'a mesh with an axis "{ENVS}"'
         raise ConfigError("mesh", mesh.axis_names, allowed)
-    check_devices(config, "mesh", mesh.shape[ENVS])
+    if num_groups(config) % mesh.shape[ENVS]:
+        raise ConfigError("mesh", mesh.shape[ENVS], allowed_text(config))
     # What differs between devices is not declared to JAX, which would have to be told
     # at each carry of a scan; so gradients are summed by hand (`minibatch`).
     return jax.shard_map(

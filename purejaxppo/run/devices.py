@@ -50,7 +50,11 @@ def choose(config: Config, spec: EnvSpec, options: Options) -> Mesh | None:
         return None
     if num in by_seeds:
         return mesh_lib.make_mesh(num, SEEDS)
-    mesh_lib.check_devices(config, "num_devices", num)
+    if num not in by_envs:
+        allowed = mesh_lib.allowed_text(config)
+        if num_seeds > 1:
+            allowed = f"a divisor of num_seeds {num_seeds}, or {allowed}"
+        raise ConfigError("num_devices", num, allowed)
     return mesh_lib.make_mesh(num)
 
 
