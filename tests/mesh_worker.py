@@ -27,7 +27,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 NUM_UPDATES = 8
-KEY = jax.random.key(3)
 _SHAPE: dict[str, Any] = {
     "num_envs": 16,
     "num_steps": 4,
@@ -66,10 +65,15 @@ CONFIGS = {
 # --- agreement ----------------------------------------------------------------------
 
 
+def key(seed: int = 3) -> jax.Array:
+    """Return a key; made when asked for, as processes are joined before any array."""
+    return jax.random.key(seed)
+
+
 def trained(config: Config, num_devices: int) -> Arrays:
     """Return the last parameters, and the metrics, of a training on so many devices."""
     mesh = None if num_devices == 1 else make_mesh(num_devices)
-    state, metrics = jax.jit(make_train(config, mesh=mesh))(KEY)
+    state, metrics = jax.jit(make_train(config, mesh=mesh))(key())
     return arrays.flatten({"params": state.params, "metrics": metrics})
 
 
@@ -97,7 +101,7 @@ def agreement(name: str) -> dict[str, Any]:
             make_train(config, mesh=both), spmd_axis_name="seeds"
         ),
     }
-    keys = jnp.stack([KEY, jax.random.key(4)])
+    keys = jnp.stack([key(), key(4)])
     found = {"2": compared(one, trained(config, 2))}
     for which, train_seeds in seeds.items():
         state, metrics = trees.take(jax.jit(train_seeds)(keys), 0)
@@ -160,7 +164,7 @@ def loops() -> dict[str, list[str]]:
         CONFIGS["cartpole"], env="probe_envs:make", num_epochs=2
     )
     learner = make_learner(config, mesh=make_mesh(2))
-    state = jax.eval_shape(learner.init, KEY)[0]
+    state = jax.eval_shape(learner.init, key())[0]
     found = collectives(jax.make_jaxpr(learner.update)(state).jaxpr)
     return {str(d): sorted(n for at, n in found if at == d) for d in range(4)}
 
@@ -231,11 +235,23 @@ def seeds(root: Path, first: Arrays) -> float:
     return difference(first, own, ".params")
 
 
+# --- processes ----------------------------------------------------------------------
+
+
+def shared() -> str:
+    """Train on two devices, of whichever processes; return a digest of the policy."""
+    config = small_config(env_kwargs={"kind": "observation"}, total_timesteps=64 * 4)
+    state, _ = jax.jit(make_train(config, mesh=make_mesh(2)))(key())
+    return arrays.digest(jax.tree.map(lambda x: x.addressable_data(0), state.params))
+
+
 def main(root: Path) -> dict[str, Any]:
+    """Measure everything; `root` is an empty folder for runs."""
     return {
         "devices": jax.device_count(),
         "loops": loops(),
         "sentences": sentences(),
+        "shared": shared(),
         "runs": runs(root),
         "seeds": seeds(root, state_of(root / "first")),
         **{name: agreement(name) for name in CONFIGS},
@@ -243,4 +259,8 @@ def main(root: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]))))
+    if len(sys.argv) == 2:
+        print(json.dumps(main(Path(sys.argv[1]))))
+    else:  # one of two processes: the address of the first, its own number
+        jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+        print(shared())

@@ -5,6 +5,7 @@ The devices are threads of one CPU, in a process of their own; see `mesh_worker`
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,24 +25,36 @@ TESTS = Path(__file__).parent
 SPEC = EnvSpec("one", {}, None)
 
 
+def start(*words: str, num_devices: int = 1, cache: str) -> subprocess.Popen:
+    """Start `mesh_worker` with so many devices."""
+    flags = f"{QUICK_FLAGS} --xla_force_host_platform_device_count={num_devices}"
+    path = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
+    variables = {"PYTHONPATH": path, "XLA_FLAGS": flags, "XDG_CACHE_HOME": cache}
+    return subprocess.Popen(
+        [sys.executable, str(TESTS / "mesh_worker.py"), *words],
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outputs(processes: list[subprocess.Popen]) -> list[tuple[str, str]]:
+    """Wait for processes; return the last line and the messages of each."""
+    found = [process.communicate() for process in processes]
+    for process, (_, stderr) in zip(processes, found, strict=True):
+        assert process.returncode == 0, stderr
+    return [(stdout.splitlines()[-1], stderr) for stdout, stderr in found]
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> dict[str, Any]:
     """What one process with four devices has measured."""
-    path = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
-    flags = f"{QUICK_FLAGS} --xla_force_host_platform_device_count=4"
-    root = tmp_path_factory.mktemp("mesh")
-    variables = {"PYTHONPATH": path, "XLA_FLAGS": flags, "XDG_CACHE_HOME": str(root)}
-    run = subprocess.run(
-        [sys.executable, str(TESTS / "mesh_worker.py"), str(root)],
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    root = str(tmp_path_factory.mktemp("mesh"))
+    ((line, stderr),) = outputs([start(root, num_devices=4, cache=root)])
+    found = json.loads(line)
     assert found["devices"] == 4
-    return found | {"stderr": run.stderr}
+    return found | {"stderr": stderr}
 
 
 @pytest.mark.parametrize("env", ["cartpole", "hammer", "lifecycle", "deck"])
@@ -81,6 +94,15 @@ def test_a_run_goes_on_with_another_number_of_devices(measured):
 def test_seeds_on_devices_of_their_own_are_those_of_single_runs(measured):
     assert measured["seeds"] < 1e-4
     assert "seeds are sharded over 2 devices" in measured["stderr"]
+
+
+def test_two_processes_train_one_policy(measured, tmp_path):
+    """With a device each: to the bit what one process with both devices trains."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    pair = [start(address, number, cache=str(tmp_path)) for number in ("0", "1")]
+    assert [line for line, _ in outputs(pair)] == [measured["shared"]] * 2
 
 
 def test_a_mesh_that_does_not_fit_is_refused(measured):

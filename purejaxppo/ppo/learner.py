@@ -174,6 +174,8 @@ def make_train(
     shapes. `jax.vmap(train)` gives every device its share of each seed. On a mesh with
     a second axis, ("seeds", "envs"), `jax.vmap(train, spmd_axis_name="seeds")` shards
     the seeds too.
+    The devices may belong to several processes, each of which calls
+    `jax.distributed.initialize()` first, and then the same program.
 
     Args:
       config: the static configuration; `num_envs` counts those of all devices.
