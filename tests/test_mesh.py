@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_a_run_goes_on_with_another_number_of_devices(measured):
 
 def test_seeds_on_devices_of_their_own_are_those_of_single_runs(measured):
     assert measured["seeds"] < 1e-4
-    assert "seeds are sharded over 2 devices" in measured["stderr"]
+    assert "devices of the seeds: 2\n" in measured["stderr"]
 
 
 def test_two_processes_train_one_policy(measured, tmp_path):
@@ -171,3 +172,31 @@ def test_a_number_of_devices_that_does_not_fit_is_refused(
     monkeypatch.setattr(devices.jax, "device_count", lambda: 8)
     with pytest.raises(ConfigError, match=sentence):
         devices.choose(small_config(), spec, Options(num_devices=num))
+
+
+@pytest.mark.parametrize(
+    ("available", "asked", "axis", "num", "said"),
+    [
+        (1, 0, None, 1, []),
+        (2, 1, None, 1, []),
+        (2, 0, "envs", 2, ["devices of the environments: 2"]),
+        (3, 0, "seeds", 3, ["devices of the seeds: 3"]),
+        (6, 4, "envs", 4, ["devices of the environments: 4"]),
+        (6, 0, "envs", 4, ["devices of the environments: 4 of 6, for no more can share "
+                           "them evenly"]),
+    ],
+)  # fmt: skip
+def test_a_run_says_how_many_devices_it_has(
+    available, asked, axis, num, said, monkeypatch
+):
+    monkeypatch.setattr(devices.jax, "device_count", lambda: available)
+    chosen = SimpleNamespace(axis_names=(axis,), size=num) if axis else None
+    assert devices.sentences(chosen, Options(num_devices=asked)) == said
+
+
+def test_environments_on_the_host_have_one_device():
+    spec = EnvSpec("host", {}, None, can_resume=False)
+    task: Any = SimpleNamespace(config=small_config(), env=SimpleNamespace(spec=spec))
+    pair: Any = SimpleNamespace(axis_names=("envs",), shape={"envs": 2})
+    with pytest.raises(ConfigError, match="mesh: got 2; allowed is 1, because the env"):
+        mesh.shard(task, pair, lambda: None, (), ())

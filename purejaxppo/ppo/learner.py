@@ -107,7 +107,7 @@ def make_learner(
 def _sharded(learner: Learner, mesh: Mesh) -> Learner:
     """Shard the functions of a learner over the environments of a mesh."""
     task = learner.task._replace(axis_name=mesh_lib.ENVS)
-    shard = functools.partial(mesh_lib.shard, learner.task.config, mesh)
+    shard = functools.partial(mesh_lib.shard, task, mesh)
     states, same = mesh_lib.state_specs(task.config), PartitionSpec()
 
     def shard_init(
@@ -193,7 +193,7 @@ def make_train(
         same = PartitionSpec()
         results = (mesh_lib.state_specs(config), same)
         run = mesh_lib.shard(
-            config, mesh, functools.partial(_train, sharded), same, results
+            task, mesh, functools.partial(_train, sharded), same, results
         )
     for sentence in advice(config, task.env.spec):
         warnings.warn(sentence, stacklevel=2)

@@ -15,9 +15,10 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from purejaxppo.config import Config
+from purejaxppo.env import EnvSpec
 from purejaxppo.errors import ConfigError
 from purejaxppo.ppo import shuffle
-from purejaxppo.ppo.types import Reference, TrainState
+from purejaxppo.ppo.types import Reference, Task, TrainState
 from purejaxppo.trees import Tree
 
 ENVS = "envs"  # the axis of a mesh over which environments are sharded
@@ -52,6 +53,11 @@ def allowed_text(config: Config) -> str:
         f"num_envs {config.num_envs} are a group, as that is the fewest which all of "
         f"num_minibatches {config.num_minibatches} have equally many samples of"
     )
+
+
+def only_one(spec: EnvSpec) -> str:
+    """Say why some environments have one device."""
+    return f"1, because the environments of {spec.name} live on the host"
 
 
 def make_mesh(num_devices: int, axis: str = ENVS) -> Mesh:
@@ -100,12 +106,12 @@ def shardings(mesh: Mesh, specs: object, tree: Tree) -> Tree:
 
 
 def shard(
-    config: Config, mesh: Mesh, function: Function, in_specs: object, out_specs: object
+    task: Task, mesh: Mesh, function: Function, in_specs: object, out_specs: object
 ) -> Function:
     """Shard a function over the environments of a mesh.
 
     Args:
-      config: the number of environments, and how minibatches are made of them.
+      task: the environment, and the configuration of its minibatches.
       mesh: devices with an axis "envs".
       function: a function of one device's part of its arguments.
       in_specs: for each argument what `state_specs` has for a state; or one
@@ -113,13 +119,17 @@ def shard(
       out_specs: the same for the results.
 
     Raises:
-      ConfigError: the mesh does not fit the configuration.
+      ConfigError: the mesh does not fit the environment or the configuration.
     """
+    config, spec = task.config, task.env.spec
     if ENVS not in mesh.axis_names:
         allowed = f'a mesh with an axis "{ENVS}"'
         raise ConfigError("mesh", mesh.axis_names, allowed)
-    if num_groups(config) % mesh.shape[ENVS]:
-        raise ConfigError("mesh", mesh.shape[ENVS], allowed_text(config))
+    num = mesh.shape[ENVS]
+    if num_groups(config) % num:
+        raise ConfigError("mesh", num, allowed_text(config))
+    if num > 1 and not spec.can_resume:
+        raise ConfigError("mesh", num, only_one(spec))
     # What differs between devices is not declared to JAX, which would have to be told
     # at each carry of a scan; so gradients are summed by hand (`minibatch`).
     return jax.shard_map(

@@ -39,8 +39,7 @@ def choose(config: Config, spec: EnvSpec, options: Options) -> Mesh | None:
         raise ConfigError("num_devices", asked, allowed)
     if not spec.can_resume:  # the host has their state, which no device shares
         if asked > 1:
-            allowed = f"1, because the environments of {spec.name} live on the host"
-            raise ConfigError("num_devices", asked, allowed)
+            raise ConfigError("num_devices", asked, mesh_lib.only_one(spec))
         return None
     num_seeds = options.num_seeds
     by_seeds = [n for n in range(1, available + 1) if num_seeds % n == 0]
@@ -68,29 +67,28 @@ def count(mesh: Mesh | None) -> int:
     return 1 if mesh is None else mesh.size
 
 
-def sentences(mesh: Mesh | None, options: Options) -> list[str]:
-    """Say how a run uses several devices, and if it leaves some unused."""
-    num, available = count(mesh), jax.device_count()
-    found = []
-    if mesh is not None:
-        of = "seeds" if having(SEEDS, mesh) else "environments"
-        found.append(f"{of} are sharded over {num} devices")
-    if num < available and not options.num_devices:
+def sentences(
+    mesh: Mesh | None, options: Options, saved: int | None = None
+) -> list[str]:
+    """Say what is to be known about the devices of a run, if anything.
+
+    Args:
+      mesh: of the run.
+      options: the number of devices that was asked for.
+      saved: the number of devices at the checkpoint; None for a new run.
+    """
+    num, available, found = count(mesh), jax.device_count(), []
+    unused = num < available and not options.num_devices
+    if mesh is not None or unused:
+        what = "seeds" if having(SEEDS, mesh) else "environments"
+        of = f" of {available}, for no more can share them evenly" if unused else ""
+        found.append(f"devices of the {what}: {num}{of}")
+    if saved not in (None, num):
         found.append(
-            f"using {num} of {available} devices: more do not divide the seeds, nor "
-            "the groups of environments that make up a minibatch"
+            f"saved on {saved} and resumed on {num} devices: from here on the numbers "
+            "are those of an uninterrupted run up to float rounding, not to the bit"
         )
     return found
-
-
-def change(saved: int, now: int) -> list[str]:
-    """Say what follows from another number of devices than at the last checkpoint."""
-    if saved == now:
-        return []
-    return [
-        f"saved on {saved} and resumed on {now} devices: from here on the numbers are "
-        "those of an uninterrupted run up to float rounding, not to the bit"
-    ]
 
 
 def per_seed(mesh: Mesh | None, tree: Tree) -> Tree:

@@ -317,10 +317,8 @@ class Runner:
         checkpoint.discard_after(self.saver.checkpoints, update)
         metadata = cast(Metadata, metadata)
         self.journal.restore(metadata)
-        for sentence in (
-            *devices.sentences(self.mesh, self.options),
-            *devices.change(metadata.get("num_devices", 1), self.saver.num_devices),
-        ):
+        saved = metadata.get("num_devices", 1)
+        for sentence in devices.sentences(self.mesh, self.options, saved):
             self.progress.line(sentence)
         self.journal.open(update, metadata.get("tables"))
         self.saver.saved_update = update

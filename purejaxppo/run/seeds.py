@@ -47,7 +47,7 @@ def map_over_seeds(
       num_seeds: S; if it is 1, the function is returned unchanged.
       axes: for each argument, 0 if its leaves are [S, ...], None if all seeds share it.
       mesh: the devices of the run; seeds are sharded over its axis "seeds", if it has
-        one.
+        one. A device with a single seed rounds differently, as XLA inlines its loop.
 
     Returns:
       the mapped function, with results [S, ...].
