@@ -42,7 +42,15 @@ elif jax.default_backend() != "gpu":
 
 # The slowest first: one that starts last leaves a core idle until it ends.
 _SLOW_FILES = (
-    *("ratio_contract", "resume", "benchmarks", "faults", "train", "hammer_learning"),
+    *(
+        "mesh",
+        "ratio_contract",
+        "resume",
+        "benchmarks",
+        "faults",
+        "train",
+        "hammer_learning",
+    ),
     *("custom_heads", "update", "imitation", "cli", "check", "learning", "deck"),
     *("lifecycle", "scheduler", "interrupted_start", "mjx", "storage", "quarantine"),
     *("hammer", "sweep", "distributions", "readme", "strict", "adapters_gymnasium"),

@@ -24,7 +24,7 @@ from purejaxppo.config import Hypers
 from purejaxppo.env import State
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Stored
-from purejaxppo.ppo import normalize, shuffle
+from purejaxppo.ppo import normalize, reduce, shuffle
 from purejaxppo.ppo.batch import (
     _estimate_metrics,
     _group_size,
@@ -35,7 +35,11 @@ from purejaxppo.ppo.batch import (
 )
 from purejaxppo.ppo.coefficients import coefficients, init_adaptive
 from purejaxppo.ppo.learner import make_learner
-from purejaxppo.ppo.minibatch import average_num_valid, minibatch_loss
+from purejaxppo.ppo.minibatch import (
+    average_num_valid,
+    minibatch_loss,
+    over_devices,
+)
 from purejaxppo.ppo.rollout import rollout
 from purejaxppo.ppo.status import (
     STILL_UPDATES,
@@ -713,7 +717,9 @@ def _measure(setup, batch, config, axis_name=None, hypers=_RATE):
     hypers = as_arrays(hypers)
     coefs = coefficients(task, setup.state, hypers)
     num_valid = average_num_valid(task, params, batch)
-    return minibatch_loss(params, task, batch, num_valid, coefs, hypers)[1]
+    own = minibatch_loss(params, task, batch, num_valid, coefs, hypers)[1]
+    _, measures = over_devices({}, own, axis_name)
+    return measures.replace(largest=reduce.tree_max(own.largest, axis_name))
 
 
 def test_the_entropy_of_a_rare_head_is_averaged_over_all_valid_samples(setup):

@@ -9,7 +9,7 @@ from purejaxppo.config import Hypers
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.networks import Carry
 from purejaxppo.policy.policy import Params, Policy
-from purejaxppo.ppo import normalize, reduce
+from purejaxppo.ppo import normalize, reduce, shards
 from purejaxppo.ppo.gae import gae
 from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.rollout import policy_input
@@ -149,7 +149,8 @@ def make_batch(
     value, next_value, critic_carries = estimate_values(
         task, state.params, transitions, critic_carry, last_inputs
     )
-    chex.assert_shape([value, next_value], (config.num_steps, config.num_envs))
+    num_local = shards.num_local(config.num_envs, axis_name)
+    chex.assert_shape([value, next_value], (config.num_steps, num_local))
     reward, state = scaled_rewards(task, state, transitions, hypers)
     advantages, returns = gae(
         reward,

@@ -13,7 +13,7 @@ from purejaxppo.config import Hypers
 from purejaxppo.env import Box, executed
 from purejaxppo.policy.networks import part_of
 from purejaxppo.policy.policy import Params
-from purejaxppo.ppo import reduce
+from purejaxppo.ppo import reduce, shards
 from purejaxppo.ppo.normalize import MAX_NORMALIZED, Statistics
 from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.rollout import EpisodeStats
@@ -93,22 +93,24 @@ def observations(transitions: Transition, axis_name: AxisName) -> Metrics:
         "obs/clipped": reduce.mean(clipped, axis_name=axis_name),
         "obs/still": reduce.mean(still, together, axis_name),
         "obs/autocorrelation": 1.0 - squares / (2.0 * jnp.mean(variances)),
-        "obs/spikes": reduce.mean(_spikes(obs, together), threes, axis_name),
+        "obs/spikes": reduce.mean(_spikes(obs, together, axis_name), threes, axis_name),
     }
 
 
-def _spikes(obs: jax.Array, together: jax.Array) -> jax.Array:
+def _spikes(obs: jax.Array, together: jax.Array, axis_name: AxisName) -> jax.Array:
     """Return 1 where an observation is a spike, [T - 2, N], see `observations`."""
     step = jnp.sum(jnp.square(obs[1:] - obs[:-1]), axis=-1)
     skip = jnp.sum(jnp.square(obs[2:] - obs[:-2]), axis=-1)
     changed = together & (step > 0.0)
     # A geometric mean, which the spikes themselves hardly change.
-    logs = jnp.sum(jnp.where(changed, jnp.log(jnp.maximum(step, 1e-30)), 0.0))
-    count = jnp.maximum(jnp.sum(changed.astype(jnp.float32)), 1.0)
-    typical = jnp.exp(logs / count)
+    logs = jnp.where(changed, jnp.log(jnp.maximum(step, 1e-30)), 0.0)
+    count = reduce.total(changed.astype(jnp.float32), axis_name)
+    typical = jnp.exp(reduce.total(logs, axis_name) / jnp.maximum(count, 1.0))
     both = jnp.minimum(step[1:], step[:-1])
     differs = (obs[1:] != obs[:-1]) & together[..., None]
-    num_moving = jnp.sum(jnp.any(differs, axis=(0, 1)))  # entries that change at all
+    moving = jnp.any(differs, axis=(0, 1)).astype(jnp.int32)
+    # Entries that change at all, of the observations of any device.
+    num_moving = jnp.sum(reduce.pmax(moving, axis_name))
     num_differs = jnp.sum(differs, axis=-1).astype(jnp.float32)
     entries = num_differs >= _CHANGED * num_moving.astype(jnp.float32)
     is_spike = (both > _SPIKE * typical) & (skip < _RETURN * both)
@@ -175,21 +177,30 @@ def network(
         / optax.tree.norm(getattr(before, part))
         for part in ("policy", "critic")
     }
-    num_envs = transitions.reward.shape[1]
-    num_steps = max(1, _NUM_UNIT_SAMPLES // num_envs)
+    num_steps = max(1, _NUM_UNIT_SAMPLES // task.config.num_envs)
     stored = jax.tree.map(lambda x: x[-num_steps:, :_NUM_UNIT_SAMPLES], transitions)
     inputs, carry = stored.stored.inputs, stored.stored.carry["actor"]
     hidden = task.policy.hidden(after, inputs, trees.take(carry, 0))
-    units = [x.reshape(-1, x.shape[-1]) for x in hidden]
-    if not units:
+    if not hidden:
         return metrics
-    spread = jnp.concatenate([jnp.std(x, axis=0) for x in units])
-    size = jnp.concatenate([jnp.ravel(jnp.abs(x)) for x in units])
-    share = jnp.mean((spread < _DEAD_STD).astype(jnp.float32))
-    metrics["policy/dead_units"] = reduce.tree_mean(share, task.axis_name)
+    units = jnp.concatenate([x.reshape(-1, x.shape[-1]) for x in hidden], axis=1)
+    # The first environments of all, which the first devices may have.
+    first = shards.first_row(transitions.reward.shape[1], task.axis_name)
+    env = first + jnp.arange(stored.reward.shape[1])
+    is_sample = jnp.broadcast_to(env < _NUM_UNIT_SAMPLES, stored.reward.shape)
+    column = is_sample.reshape(-1, 1)
+    count = reduce.total(column.astype(jnp.float32), task.axis_name)
+
+    def mean(x: jax.Array) -> jax.Array:
+        """Average over the samples: [samples, units] -> [units]."""
+        own = jnp.sum(jnp.where(column, x, 0.0), axis=0)
+        return reduce.psum(own, task.axis_name) / count
+
+    spread = jnp.sqrt(mean(jnp.square(units - mean(units)[None])))
+    metrics["policy/dead_units"] = jnp.mean((spread < _DEAD_STD).astype(jnp.float32))
     if task.config.activation == "tanh":
-        share = jnp.mean((size > _SATURATED).astype(jnp.float32))
-        metrics["policy/saturated_units"] = reduce.tree_mean(share, task.axis_name)
+        is_saturated = (jnp.abs(units) > _SATURATED).astype(jnp.float32)
+        metrics["policy/saturated_units"] = jnp.mean(mean(is_saturated))
     return metrics
 
 
@@ -224,7 +235,7 @@ def consistency(
       return_std: float32 [], by which rewards should be divided.
       hypers: discount, λ and the bound of scaled rewards.
     """
-    axis_name, num_envs = task.axis_name, task.config.num_envs
+    axis_name, num_envs = task.axis_name, episodes.reward.shape[1]
     returns, value = (as_steps(x, num_envs) for x in (batch.returns, batch.value))
     advantages, given = returns - value, episodes.reward
     if task.config.normalize_rewards:

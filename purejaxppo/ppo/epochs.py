@@ -15,7 +15,12 @@ from purejaxppo.policy.networks import head_parameters
 from purejaxppo.policy.policy import Params
 from purejaxppo.ppo import optim, reduce, shuffle
 from purejaxppo.ppo.coefficients import Coefficients
-from purejaxppo.ppo.minibatch import Measures, average_num_valid, minibatch_loss
+from purejaxppo.ppo.minibatch import (
+    Measures,
+    average_num_valid,
+    minibatch_loss,
+    over_devices,
+)
 from purejaxppo.ppo.types import Batch, Metrics, Task, TrainState
 
 # Spinning Up and Stable-Baselines3 stop at this multiple of target_kl.
@@ -90,6 +95,8 @@ def run_epochs(
         epoch_state,
         jax.random.split(key, task.config.epochs),
     )
+    largest = reduce.tree_max(outcomes.measures.largest, task.axis_name)
+    outcomes = outcomes.replace(measures=outcomes.measures.replace(largest=largest))
     state = state.replace(params=epoch_state.params, opt_state=epoch_state.opt_state)
     return state, outcomes
 
@@ -110,7 +117,8 @@ def minibatch_epoch(
 
     def minibatch_step(epoch_state: EpochState, index: jax.Array):
         def optimise_minibatch(epoch_state: EpochState) -> tuple[EpochState, Outcome]:
-            grads, measures = _gradient(inputs, epoch_state.params, index)
+            own = _gradient(inputs, epoch_state.params, index)
+            grads, measures = over_devices(*own, inputs.task.axis_name)
             return _apply(inputs, epoch_state, grads, measures)
 
         return _unless_stopped(epoch_state, optimise_minibatch)
@@ -140,7 +148,8 @@ def accumulated_epoch(
 
     def optimise_minibatch(epoch_state: EpochState) -> tuple[EpochState, Outcome]:
         zeros = jax.tree.map(jnp.zeros_like, epoch_state.params)
-        total, measures = jax.lax.scan(add_gradient, zeros, _shuffled(inputs, key))
+        own = jax.lax.scan(add_gradient, zeros, _shuffled(inputs, key))
+        total, measures = over_devices(*own, inputs.task.axis_name)
         grads = jax.tree.map(lambda g: g / num, total)
         # The statistics of a minibatch without valid samples are NaN; its loss is not.
         means = jax.tree.map(jnp.nanmean, measures)
@@ -157,17 +166,26 @@ def accumulated_epoch(
 
 
 def _shuffled(inputs: UpdateInputs, key: jax.Array) -> jax.Array:
-    """Assign sequences to minibatches: indices [minibatches, M / minibatches]."""
-    config, num_sequences = inputs.task.config, inputs.batch.advantages.shape[1]
-    per_env = num_sequences // config.num_envs
-    return shuffle.minibatches(key, config.num_envs, per_env, config.num_minibatches)
+    """Assign sequences to minibatches: indices [minibatches, M / minibatches].
+
+    M is the number of sequences on this device, which all are its own.
+    """
+    config = inputs.task.config
+    return shuffle.minibatches(
+        key,
+        config.num_envs,
+        config.num_steps // config.window,
+        config.num_minibatches,
+        inputs.task.axis_name,
+    )
 
 
 def _gradient(
     inputs: UpdateInputs, params: Params, index: jax.Array
 ) -> tuple[Params, Measures]:
+    """Return gradient and measures of this device's samples of a minibatch."""
     minibatch = take_sequences(inputs.batch, index)
-    grads, measures = jax.grad(minibatch_loss, has_aux=True)(
+    return jax.grad(minibatch_loss, has_aux=True)(
         params,
         inputs.task,
         minibatch,
@@ -175,7 +193,6 @@ def _gradient(
         inputs.coefficients,
         inputs.hypers,
     )
-    return reduce.tree_mean(grads, inputs.task.axis_name), measures
 
 
 def take_sequences(batch: Batch, index: jax.Array) -> Batch:

@@ -9,8 +9,9 @@ from purejaxppo.env import Action, Env, State
 from purejaxppo.episodes import Act, Played
 from purejaxppo.policy.heads import PolicyInput
 from purejaxppo.policy.policy import Carries, Params, Policy
-from purejaxppo.ppo import normalize
+from purejaxppo.ppo import normalize, reduce, shards
 from purejaxppo.ppo.normalize import Statistics
+from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.types import Metrics, Task
 
 
@@ -81,7 +82,8 @@ def evaluate(
 ) -> Metrics:
     """Evaluate the policy on `eval_blocks` blocks of `eval_episodes` episodes.
 
-    The episodes start from the same keys in every call and every run.
+    The episodes start from the same keys in every call and every run. Each device plays
+    its share of them, and their results alone are gathered.
 
     Args:
       task: the environment, the policy and the configuration of the blocks.
@@ -93,11 +95,21 @@ def evaluate(
       name -> float32 [], the names beginning with "eval" or "eval_stochastic".
     """
     keys = episode_keys(task.config)
+    own = shards.own_rows(_filled_up(keys, task.axis_name), task.axis_name)
     played = play_policy(
-        task.env, task.policy, params, obs_stats, keys, deterministic=deterministic
+        task.env, task.policy, params, obs_stats, own, deterministic=deterministic
     )
+    played = shards.all_rows(played, task.axis_name)
+    played = trees.take(played, slice(keys.shape[0]))
     prefix = "eval" if deterministic else "eval_stochastic"
     return block_statistics(played, task.config.eval_blocks, prefix)
+
+
+def _filled_up(keys: jax.Array, axis_name: AxisName) -> jax.Array:
+    """Repeat the first keys at the end, so that every device has equally many."""
+    num = keys.shape[0]
+    missing = -num % reduce.num_devices(axis_name)
+    return keys[jnp.arange(num + missing) % num] if missing else keys
 
 
 def episode_keys(config: Config) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from purejaxppo import autoreset, trees
 from purejaxppo.autoreset import Episode
 from purejaxppo.config import Hypers
-from purejaxppo.ppo import coefficients, imitation, normalize, optim
+from purejaxppo.ppo import coefficients, imitation, normalize, optim, reduce, shards
 from purejaxppo.ppo.demonstrations import Demonstrations, without_faults
 from purejaxppo.ppo.normalize import Statistics
 from purejaxppo.ppo.rollout import policy_input, rollout
@@ -87,7 +87,8 @@ def init(
     keys = _init_keys(key)
     episodes = _first_episodes(task, keys.envs)
     params = policy.init(keys.params, policy_input(episodes, None))
-    zeros = jnp.zeros((config.num_envs,), jnp.float32)
+    num_local = shards.num_local(config.num_envs, task.axis_name)
+    zeros = jnp.zeros((num_local,), jnp.float32)
     return_stats = normalize.init(zeros[0]) if config.normalize_rewards else None
     obs_stats, metrics = _empty_statistics(task, episodes), {}
     if initial is not None:
@@ -111,7 +112,10 @@ def init(
             task, params, obs_stats, demonstrations, keys.cloning
         )
         metrics["cloning/refused"] = refused.astype(jnp.float32)
-    carry = policy.initial_carry(config.num_envs)
+        # Every device has cloned the same samples. Should a sum of one of them have had
+        # another order, they would train different policies from here on.
+        params = reduce.tree_mean(params, task.axis_name)
+    carry = policy.initial_carry(num_local)
     state = TrainState(
         params=params,
         opt_state=optim.init(optim.optimizer(hypers, 0.0), params),
@@ -143,9 +147,10 @@ def _given_or_own(given: Tree | None, own: Tree) -> Tree:
 def _first_episodes(task: Task, key: jax.Array) -> Episode:
     config, env = task.config, task.env
     limit = autoreset.time_limit(env, config.train_episode_steps)
+    keys = shards.own_rows(jax.random.split(key, config.num_envs), task.axis_name)
     return jax.vmap(
         lambda key: autoreset.init(env, config.reset, limit, config.stagger, key)
-    )(jax.random.split(key, config.num_envs))
+    )(keys)
 
 
 def _first_statistics(

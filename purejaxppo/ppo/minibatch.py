@@ -1,5 +1,7 @@
 """PPO's total loss on a minibatch, and the statistics that are measured with it."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,8 @@ from purejaxppo.ppo.types import Batch, Metrics, Task
 
 _EXPLODED, _COLLAPSED = 5.0, 0.1
 
+Figure = Any  # a `reduce.Mean` of one device, then float32 [] of all
+
 
 class Ratio(struct.PyTreeNode):
     """Statistics of the ratio ρ over the valid samples of a minibatch. float32 [].
@@ -23,13 +27,19 @@ class Ratio(struct.PyTreeNode):
     accuracy for standard deviations below 3e-4.
     """
 
-    excess: jax.Array  # mean of ρ - 1
-    square: jax.Array  # mean of (ρ - 1)²
-    minimum: jax.Array
-    maximum: jax.Array
-    error: jax.Array  # largest abs(ρ - 1)
+    excess: Figure  # mean of ρ - 1
+    square: Figure  # mean of (ρ - 1)²
     exploded: jax.Array  # number of samples with ρ above 5
     collapsed: jax.Array  # number of samples with ρ below 0.1
+
+
+class Largest(struct.PyTreeNode):
+    """The largest differences of the ratio ρ from 1 in a minibatch. float32 []."""
+
+    fall: jax.Array  # 1 - ρ
+    rise: jax.Array  # ρ - 1
+    error: jax.Array  # abs(ρ - 1)
+    head_error: dict[str, jax.Array]  # abs(ρ - 1) of the head
 
 
 class Measures(struct.PyTreeNode):
@@ -37,16 +47,22 @@ class Measures(struct.PyTreeNode):
 
     The KL stop, the check for non-finite losses, the adaptive coefficients and the
     status use these fields. `logged` is only for the log.
+
+    Over a mesh they are reduced once for all: `minibatch_loss` measures the samples of
+    its device, with a `reduce.Mean` for each mean, and `over_devices` makes of these
+    the figures of all samples.
     """
 
-    loss: jax.Array
-    approx_kl: jax.Array
-    entropy_change: jax.Array  # mean absolute change against the rollout policy
-    head_entropy: dict[str, jax.Array]  # NaN for a head without a valid sample
-    head_ratio_error: dict[str, jax.Array]  # largest abs(ρ - 1) of the head
-    surrogate: jax.Array  # mean of (ρ - 1) A, the gain that the loss aims at
+    loss: Figure
+    approx_kl: Figure
+    entropy_change: Figure  # mean absolute change against the rollout policy
+    head_entropy: dict[str, Figure]  # NaN for a head without a valid sample
+    surrogate: Figure  # mean of (ρ - 1) A, the gain that the loss aims at
     ratio: Ratio
-    logged: Metrics
+    logged: dict[str, Figure]
+    # Of this device also after `over_devices`, for no step depends on it: the epochs
+    # reduce it over devices once, for all of their minibatches.
+    largest: Largest
 
 
 def minibatch_loss(
@@ -75,6 +91,10 @@ def minibatch_loss(
       num_valid: the result of `average_num_valid`, float32 [].
       coefficients: coefficients of entropy and KL anchor in this update.
       hypers: clip ranges and the coefficient of the value loss.
+
+    Returns:
+      the loss of this device's samples, whose mean over devices is that of the
+      minibatch, and the statistics of these samples, for `over_devices`.
     """
     policy, config, axis_name = task.policy, task.config, task.axis_name
     terms = policy.log_prob(params, batch.stored)
@@ -108,56 +128,68 @@ def minibatch_loss(
         )
         loss += coefficients.kl * anchor
         parts["reference_kl"] = anchor
-    return loss, measure(task, batch, terms, hypers, parts | {"loss/total": loss})
+    return loss, measure(batch, terms, hypers, parts | {"loss/total": loss})
 
 
-def measure(
-    task: Task, batch: Batch, terms: HeadTerms, hypers: Hypers, parts: Metrics
-) -> Measures:
-    """Compute the statistics of a minibatch, without gradient.
+def over_devices(
+    grads: Params, measures: Measures, axis_name: AxisName
+) -> tuple[Params, Measures]:
+    """Reduce gradients and statistics over devices, in one call for all of them.
 
     Args:
-      task: the axis to reduce over.
+      grads: the gradients of the loss of this device's samples.
+      measures: the statistics of these samples, from `minibatch_loss`; with any axes.
+      axis_name: the named axis over whose devices to reduce.
+
+    Returns:
+      the gradients of the loss of all samples, and their statistics: `largest` is
+      still that of this device.
+    """
+    largest = measures.largest
+    summed = reduce.tree_sum((grads, measures.replace(largest=None)), axis_name)
+    num = reduce.num_devices(axis_name)
+    grads = jax.tree.map(lambda g: g if num == 1 else g / num, summed[0])
+    return grads, reduce.finished(summed[1]).replace(largest=largest)
+
+
+def measure(batch: Batch, terms: HeadTerms, hypers: Hypers, parts: Metrics) -> Measures:
+    """Compute the statistics of this device's samples, without gradient.
+
+    Args:
       batch: the minibatch, [L, M].
       terms: log-probs and entropies of its actions under the present parameters.
       hypers: the clip range.
       parts: the loss and its terms, for this device's samples.
     """
-    # Before the reductions, because a maximum over devices has no derivative.
     terms, parts = jax.lax.stop_gradient((terms, parts))
-    axis_name, valid = task.axis_name, any_active(terms)
+    valid = any_active(terms)
     # Averaged over devices, so that a non-finite loss skips the step on all of them.
-    parts = reduce.tree_mean(parts, axis_name)
+    means = {name: reduce.Mean(x, jnp.ones_like(x)) for name, x in parts.items()}
     log_ratio = terms.joint_log_prob() - joint(batch.log_prob)
     clipped = jnp.abs(jnp.expm1(log_ratio)) > hypers.clip_eps
     entropy = terms.joint_entropy()
 
-    def mean_over_valid(x: jax.Array) -> jax.Array:
-        return reduce.mean(x, valid, axis_name)
+    def mean_over_valid(x: jax.Array) -> reduce.Mean:
+        return reduce.mean_parts(x, valid)
 
     head_entropy = {
-        name: reduce.mean(terms.entropy[name], active, axis_name)
+        name: reduce.mean_parts(terms.entropy[name], active)
         for name, active in terms.active.items()
     }
     head_log_ratio = {n: terms.log_prob[n] - batch.log_prob[n] for n in terms.active}
-    logged = parts | {
+    logged = means | {
         "entropy": mean_over_valid(entropy),
         "clip_frac": mean_over_valid(clipped.astype(jnp.float32)),
     }
     return Measures(
-        loss=parts["loss/total"],
+        loss=means["loss/total"],
         approx_kl=mean_over_valid(losses.approx_kl(log_ratio)),
         entropy_change=mean_over_valid(jnp.abs(entropy - batch.entropy)),
         head_entropy=head_entropy,
-        head_ratio_error={
-            name: reduce.maximum(
-                jnp.abs(jnp.where(terms.active[name], jnp.expm1(x), 0.0)), axis_name
-            )
-            for name, x in head_log_ratio.items()
-        },
         surrogate=mean_over_valid(jnp.expm1(log_ratio) * batch.advantages),
-        ratio=_ratio(log_ratio, valid, axis_name),
-        logged=logged | _head_metrics(terms, head_log_ratio, hypers, axis_name),
+        ratio=_ratio(log_ratio, valid),
+        logged=logged | _head_metrics(terms, head_log_ratio, hypers),
+        largest=_largest(log_ratio, valid, terms, head_log_ratio),
     )
 
 
@@ -166,45 +198,56 @@ def any_active(terms: HeadTerms) -> jax.Array:
     return jnp.any(jnp.stack(list(terms.active.values())), axis=0)
 
 
-def _ratio(log_ratio: jax.Array, valid: jax.Array, axis_name: AxisName) -> Ratio:
+def _ratio(log_ratio: jax.Array, valid: jax.Array) -> Ratio:
     excess = jnp.expm1(log_ratio)
-    valid_excess = jnp.where(valid, excess, 0.0)
 
     def count(x: jax.Array) -> jax.Array:
-        return reduce.total((x & valid).astype(jnp.float32), axis_name)
+        return jnp.sum((x & valid).astype(jnp.float32))
 
     return Ratio(
-        excess=reduce.mean(excess, valid, axis_name),
-        square=reduce.mean(jnp.square(excess), valid, axis_name),
-        minimum=1.0 + reduce.minimum(valid_excess, axis_name),
-        maximum=1.0 + reduce.maximum(valid_excess, axis_name),
-        error=reduce.maximum(jnp.abs(valid_excess), axis_name),
+        excess=reduce.mean_parts(excess, valid),
+        square=reduce.mean_parts(jnp.square(excess), valid),
         exploded=count(excess > _EXPLODED - 1.0),
         collapsed=count(excess < _COLLAPSED - 1.0),
     )
 
 
-def _head_metrics(
+def _largest(
+    log_ratio: jax.Array,
+    valid: jax.Array,
     terms: HeadTerms,
     head_log_ratio: dict[str, jax.Array],
-    hypers: Hypers,
-    axis_name: AxisName,
-) -> Metrics:
-    metrics: Metrics = {}
+) -> Largest:
+    excess = jnp.where(valid, jnp.expm1(log_ratio), 0.0)
+    return Largest(
+        fall=jnp.max(-excess),
+        rise=jnp.max(excess),
+        error=jnp.max(jnp.abs(excess)),
+        head_error={
+            name: jnp.max(jnp.abs(jnp.where(terms.active[name], jnp.expm1(x), 0.0)))
+            for name, x in head_log_ratio.items()
+        },
+    )
+
+
+def _head_metrics(
+    terms: HeadTerms, head_log_ratio: dict[str, jax.Array], hypers: Hypers
+) -> dict[str, Figure]:
+    metrics: dict[str, Figure] = {}
     for name, active in terms.active.items():
         log_ratio = head_log_ratio[name]
         clipped = jnp.abs(jnp.expm1(log_ratio)) > hypers.clip_eps
 
-        def mean_over_active(x: jax.Array, active: jax.Array = active) -> jax.Array:
-            return reduce.mean(x, active, axis_name)
+        def mean_over_active(x: jax.Array, active: jax.Array = active) -> reduce.Mean:
+            return reduce.mean_parts(x, active)
 
         metrics |= {
             f"head/{name}/approx_kl": mean_over_active(losses.approx_kl(log_ratio)),
             f"head/{name}/clip_frac": mean_over_active(clipped.astype(jnp.float32)),
-            f"head/{name}/valid": reduce.total(active.astype(jnp.float32), axis_name),
+            f"head/{name}/valid": jnp.sum(active.astype(jnp.float32)),
         }
     for name, std in terms.std.items():
-        metrics[f"head/{name}/std"] = reduce.mean(std, terms.active[name], axis_name)
+        metrics[f"head/{name}/std"] = reduce.mean_parts(std, terms.active[name])
     return metrics
 
 

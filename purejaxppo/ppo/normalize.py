@@ -99,10 +99,28 @@ def update(
       weight: float32 [N], 1 to count a sample and 0 to ignore it; None counts all.
       axis_name: the named axis over whose devices the samples are merged.
     """
+    return merge(stats, over_devices(_of_batch(batch, weight), axis_name))
+
+
+def over_devices(stats: Statistics, axis_name: AxisName) -> Statistics:
+    """Return the statistics of the samples of all devices.
+
+    Args:
+      stats: the statistics of this device's samples.
+      axis_name: the named axis over whose devices to merge; None for one device.
+    """
+    if axis_name is None:
+        return stats
+    gathered = jax.lax.all_gather(stats, axis_name)
+    first, rest = trees.take(gathered, 0), trees.take(gathered, slice(1, None))
+    return jax.lax.scan(lambda a, b: (merge(a, b), None), first, rest)[0]
+
+
+def _of_batch(batch: chex.ArrayTree, weight: jax.Array | None) -> Statistics:
+    """Return the statistics of a batch alone; see `update`."""
     if weight is None:
         weight = jnp.ones(jax.tree.leaves(batch)[0].shape[0], jnp.float32)
-    counted = jnp.sum((weight > 0.0).astype(jnp.uint32), dtype=jnp.uint32)
-    num = reduce.psum(counted, axis_name)
+    num = jnp.sum((weight > 0.0).astype(jnp.uint32), dtype=jnp.uint32)
     divisor = jnp.maximum(num.astype(jnp.float32), 1.0)
 
     def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -110,16 +128,15 @@ def update(
         column = trees.expand_to(weight, x.ndim)
         # A selection, not only a product: ignored samples may be NaN.
         x = jnp.where(column > 0, x, 0.0)
-        total = reduce.psum(jnp.sum(x * column, axis=0), axis_name)
-        mean = total / divisor
+        mean = jnp.sum(x * column, axis=0) / divisor
         deviations = jnp.square(x - mean[None]) * column
-        return mean, reduce.psum(jnp.sum(deviations, axis=0), axis_name) / divisor
+        return mean, jnp.sum(deviations, axis=0) / divisor
 
     leaves, structure = jax.tree.flatten(batch)
     means, variances = zip(*map(moments, leaves), strict=True)
     count = jnp.stack([num, jnp.zeros_like(num)])
-    new = Statistics(count, structure.unflatten(means), structure.unflatten(variances))
-    return merge(stats, new)
+    means, variances = structure.unflatten(means), structure.unflatten(variances)
+    return Statistics(count, means, variances)
 
 
 def variance(stats: Statistics) -> chex.ArrayTree:

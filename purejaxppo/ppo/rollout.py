@@ -13,7 +13,7 @@ from purejaxppo.config import Config
 from purejaxppo.env import Obs, State
 from purejaxppo.policy.heads import Noise, PolicyInput
 from purejaxppo.policy.policy import Carries, Policy, Stored
-from purejaxppo.ppo import normalize, reduce
+from purejaxppo.ppo import normalize, reduce, shards
 from purejaxppo.ppo.normalize import Statistics
 from purejaxppo.ppo.reduce import AxisName
 from purejaxppo.ppo.types import (
@@ -103,7 +103,8 @@ def rollout(
         )
         reference = reference.replace(carry=loop.reference_carry)
         state = state.replace(reference=reference)
-    return state, transitions, stats, _merged_statistics(state, loop.obs_stats)
+    obs_stats = _merged_statistics(state, loop.obs_stats, task.axis_name)
+    return state, transitions, stats, obs_stats
 
 
 def _empty_statistics(task: Task, state: TrainState) -> Statistics | None:
@@ -119,10 +120,11 @@ def _empty_statistics(task: Task, state: TrainState) -> Statistics | None:
 
 
 def _merged_statistics(
-    state: TrainState, of_rollout: Statistics | None
+    state: TrainState, of_rollout: Statistics | None, axis_name: AxisName
 ) -> Statistics | None:
     if state.obs_stats is None or of_rollout is None:
         return state.obs_stats
+    of_rollout = normalize.over_devices(of_rollout, axis_name)
     return normalize.merge(state.obs_stats, of_rollout)
 
 
@@ -137,10 +139,8 @@ def _one_step(
     env, policy, config = task.env, task.policy, task.config
     episodes, (noise, next_start) = loop.episodes, drawn
     obs_stats = loop.obs_stats
-    if obs_stats is not None:
-        obs_stats = normalize.update(
-            obs_stats, episodes.state.obs, axis_name=task.axis_name
-        )
+    if obs_stats is not None:  # of this device, so that no step waits for others
+        obs_stats = normalize.update(obs_stats, episodes.state.obs)
     inputs = policy_input(episodes, state.obs_stats)
     action, stored, terms, carry = policy.sample(
         state.params, inputs, loop.carry, noise
@@ -184,20 +184,25 @@ def _draw(
 ) -> tuple[Noise, NextStart]:
     """Draw the noise of all actions and the next start of each episode, [T, N].
 
+    Of the N environments only those of this device are returned.
+
     Random numbers that an environment uses in `step` are not included.
     """
     env, policy, config = task.env, task.policy, task.config
-    draw_ahead = autoreset.can_draw_ahead(env, config.num_steps * config.num_envs)
+    num_local = shards.num_local(config.num_envs, task.axis_name)
+    draw_ahead = autoreset.can_draw_ahead(env, config.num_steps * num_local)
 
     def one_step(key: jax.Array) -> tuple[Noise, NextStart]:
         key_action, key_env = jax.random.split(key)
         keys = jax.random.split(key_env, config.num_envs)
+        noise = policy.noise(key_action, config.num_envs)
+        noise, keys = shards.own_rows((noise, keys), task.axis_name)
         draw = jax.vmap(
             lambda key, first: autoreset.draw_next(
                 env, config.reset, starts, key, draw_ahead, first
             )
         )
-        return policy.noise(key_action, config.num_envs), draw(keys, first)
+        return noise, draw(keys, first)
 
     return jax.vmap(one_step)(jax.random.split(key, config.num_steps))
 
@@ -241,7 +246,7 @@ def episode_metrics(task: Task, stats: EpisodeStats) -> Metrics:
         "train/episode_return": mean_over_ended(stats.episode_return),
         "train/episode_length": mean_over_ended(stats.episode_length),
         "train/episodes": reduce.total(done.astype(jnp.float32), axis_name),
-        "train/distinct_starts": _distinct_starts(stats, config),
+        "train/distinct_starts": _distinct_starts(stats, config, axis_name),
         "train/no_valid_action": reduce.total(
             stats.no_valid_action.astype(jnp.float32), axis_name
         ),
@@ -270,13 +275,19 @@ def is_all_unstable(stats: EpisodeStats, axis_name: AxisName) -> jax.Array:
     return num_full_steps >= jnp.where(num_envs == 1, num_steps, 1)
 
 
-def _distinct_starts(stats: EpisodeStats, config: Config) -> jax.Array:
+def _distinct_starts(
+    stats: EpisodeStats, config: Config, axis_name: AxisName
+) -> jax.Array:
     """Count the different states in which the new episodes of this rollout began."""
     if config.reset == "fresh":
-        return jnp.sum(stats.done).astype(jnp.float32)
+        num = reduce.total(stats.done.astype(jnp.int32), axis_name)
+        return num.astype(jnp.float32)
     if config.reset == "cached":
-        return jnp.sum(jnp.any(stats.done, axis=0)).astype(jnp.float32)
+        is_used = jnp.any(stats.done, axis=0).astype(jnp.int32)
+        return reduce.total(is_used, axis_name).astype(jnp.float32)
     is_used = jnp.zeros((config.num_starts,), bool)
     index = jnp.where(stats.done, stats.start_index, config.num_starts)
     is_used = is_used.at[index.ravel()].set(True, mode="drop")
+    # All devices have the same pool, so a start that two of them used is one.
+    is_used = reduce.pmax(is_used.astype(jnp.int32), axis_name)
     return jnp.sum(is_used).astype(jnp.float32)

@@ -47,7 +47,7 @@ def summarise(outcomes: Outcome, coefficients: Coefficients) -> Summary:
     summary = Summary(
         approx_kl=_last(measures.approx_kl),
         head_entropy={name: mean(x) for name, x in measures.head_entropy.items()},
-        first_ratio_error=measures.ratio.error[0, 0],
+        first_ratio_error=measures.largest.error[0, 0],
         last_epoch_ratio_std=_ratio_std(measures.ratio, last_epoch),
         num_nonfinite=jnp.sum(outcomes.nonfinite.astype(jnp.float32)),
         stopped=jnp.any(outcomes.stopped),
@@ -62,8 +62,8 @@ def summarise(outcomes: Outcome, coefficients: Coefficients) -> Summary:
         "approx_kl/max": jnp.nanmax(measures.approx_kl),
         "ratio/mean": 1.0 + mean(measures.ratio.excess),
         "ratio/std": ratio_std,
-        "ratio/min": jnp.min(jnp.where(ran, measures.ratio.minimum, jnp.inf)),
-        "ratio/max": jnp.max(jnp.where(ran, measures.ratio.maximum, -jnp.inf)),
+        "ratio/min": 1.0 - jnp.max(jnp.where(ran, measures.largest.fall, -jnp.inf)),
+        "ratio/max": 1.0 + jnp.max(jnp.where(ran, measures.largest.rise, -jnp.inf)),
         "ratio/first_minibatch_error": summary.first_ratio_error,
         "ratio/last_epoch_std": summary.last_epoch_ratio_std,
         "ratio/exploded": _total(measures.ratio.exploded, ran),
@@ -79,7 +79,7 @@ def summarise(outcomes: Outcome, coefficients: Coefficients) -> Summary:
     for name, entropy in summary.head_entropy.items():
         logged[f"head/{name}/entropy"] = entropy
         logged[f"head/{name}/entropy_coef"] = coefficients.entropy[name]
-    for name, error in measures.head_ratio_error.items():
+    for name, error in measures.largest.head_error.items():
         logged[f"head/{name}/first_ratio_error"] = error[0, 0]
     return summary.replace(logged=logged)
 

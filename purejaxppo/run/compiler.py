@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar, TypeVarTuple, cast
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from purejaxppo.run.progress import Progress
 
@@ -68,9 +69,15 @@ class Compiler:
       ledger: function -> phase (trace, lower, compile) -> seconds.
     """
 
-    def __init__(self, progress: Progress):
+    def __init__(self, progress: Progress, mesh: Mesh | None = None):
+        """Prepare to compile.
+
+        Args:
+          progress: shows what is compiled.
+          mesh: the devices of the programs; None for one device.
+        """
         self.ledger = Ledger()
-        self._progress = progress
+        self._progress, self._mesh = progress, mesh
         self._thread = ThreadPoolExecutor(1, "compiler")
 
     def __call__(
@@ -85,7 +92,8 @@ class Compiler:
         Args:
           name: name of the function, on screen and in the ledger.
           function: a pure function of trees of arrays.
-          args: arguments, or `jax.ShapeDtypeStruct`s in their place.
+          args: arguments, or `jax.ShapeDtypeStruct`s in their place. On a mesh those
+            without a sharding over it are the same on all devices.
           donate: positions of the arguments whose buffers the result may reuse.
         """
         with self._progress.phase(f"compiling {name}"):
@@ -124,7 +132,8 @@ class Compiler:
     ) -> Executable[*Args, Result]:
         jitted = jax.jit(function, donate_argnums=donate)
         times = [time.monotonic()]
-        traced = jitted.trace(*jax.tree.map(_shape, args))
+        shapes = jax.tree.map(lambda x: _shape(x, self._mesh), args)
+        traced = jitted.trace(*shapes)
         times.append(time.monotonic())
         lowered = traced.lower()
         times.append(time.monotonic())
@@ -135,15 +144,24 @@ class Compiler:
         return cast(Executable[*Args, Result], compiled)
 
 
-def _shape(x: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Return shape and dtype of an array.
+def _shape(
+    x: jax.Array | jax.ShapeDtypeStruct, mesh: Mesh | None
+) -> jax.ShapeDtypeStruct:
+    """Return shape and dtype of an array, and on a mesh how it is sharded.
 
-    Its sharding is left out, because it is part of the key of the compilation cache: a
-    state that was computed has one, a restored state has none, and a resumed run would
-    compile all programs a second time.
+    On one device its sharding is left out, because it is part of the key of the
+    compilation cache: a state that was computed has one, a restored state has none, and
+    a resumed run would compile all programs a second time.
     """
     weak_type = getattr(x, "weak_type", False)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=weak_type)
+    sharding = getattr(x, "sharding", None)
+    if mesh is None:
+        sharding = None
+    elif not (isinstance(sharding, NamedSharding) and sharding.mesh == mesh):
+        sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=sharding, weak_type=weak_type
+    )
 
 
 def ledger_lines(ledger: Ledger) -> list[str]:

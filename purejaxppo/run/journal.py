@@ -37,6 +37,7 @@ class Metadata(TypedDict):
     tables: NotRequired[dict[str, TableRecord]]  # since 0.3.0
     config: NotRequired[str]  # checksum of config.json; since 0.3.0
     findings: NotRequired[list[str]]  # of the doctor, by name; since 0.3.0
+    num_devices: NotRequired[int]  # that trained it, 1 before; since 0.3.0
 
 
 class Journal:

@@ -27,14 +27,19 @@ _LIMITS = (
 _ADAM = 3  # copies of the parameters: themselves and two moments
 
 
-def check_memory(learner: Learner, options: Options) -> None:
-    """Compare the memory that a run needs at least with the memory of the device.
+def check_memory(learner: Learner, options: Options, num_devices: int = 1) -> None:
+    """Compare the memory that a run needs at least with the memory of its devices.
+
+    Args:
+      learner: the learner of the run.
+      options: the number of seeds.
+      num_devices: the number of devices that share the arrays.
 
     Raises:
       ConfigError: it does not fit; the error names the fields of the largest part.
     """
     config = learner.task.config
-    needed, available = _needed(learner, options), _available()
+    needed, available = _needed(learner, options), _available(num_devices)
     total = sum(needed.values())
     if total <= available:
         return
@@ -105,11 +110,12 @@ def _bytes(tree: object) -> int:
     )
 
 
-def _available() -> float:
-    """Return the memory of the device in bytes; infinite if it is unknown."""
+def _available(num_devices: int) -> float:
+    """Return the memory of the devices in bytes; infinite if it is unknown."""
     device = jax.devices()[0]
     if device.platform != "cpu":
-        return (device.memory_stats() or {}).get("bytes_limit", math.inf)
+        limit = (device.memory_stats() or {}).get("bytes_limit", math.inf)
+        return num_devices * limit
     known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in _LIMITS:
         try:

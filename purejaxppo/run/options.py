@@ -76,6 +76,8 @@ class ResumableOptions:
     """Write TensorBoard events in addition to the CSV files."""
     wandb: Annotated[str, Text()] = ""
     """Project of Weights & Biases to log to as well (the extra wandb); "" for none."""
+    num_devices: Annotated[int, Whole(0)] = 0
+    """Devices that share the seeds or environments; 0 for as many as can."""
     report: bool = True
     """Write report.html, the curves of the run as one page, at its end."""
 

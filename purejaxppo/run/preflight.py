@@ -6,8 +6,10 @@ from purejaxppo.check import check_signature
 from purejaxppo.config import Config
 from purejaxppo.errors import ConfigError
 from purejaxppo.ppo import learner
+from purejaxppo.ppo import mesh as mesh_lib
 from purejaxppo.ppo.learner import Learner
 from purejaxppo.registry import make_env
+from purejaxppo.run import devices
 from purejaxppo.run.memory import check_memory
 from purejaxppo.run.options import Options, gives_policy
 from purejaxppo.validation import validate, validate_first_policy
@@ -28,8 +30,9 @@ def make_learner(config: Config, options: Options) -> Learner:
     validate_first_policy(config, gives_policy(options))
     env = make_env(config.env, **config.env_kwargs)
     check_signature(config.env, env)
-    made = learner.make_learner(config, env)
-    check_memory(made, options)
+    mesh = devices.choose(config, env.spec, options)
+    made = learner.make_learner(config, env, devices.having(mesh_lib.ENVS, mesh))
+    check_memory(made, options, devices.count(mesh))
     return made
 
 

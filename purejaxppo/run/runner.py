@@ -5,9 +5,10 @@ length of the chunks and after any number of interruptions.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, TypeVarTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from purejaxppo.run import (
     checkpoint,
     compiler,
     demonstrations,
+    devices,
     folder,
     preflight,
     report,
@@ -39,6 +41,9 @@ _CHUNK_SECONDS = 2.0  # target duration of a chunk of updates
 SUMMARY = "summary.json"
 # What can be done with a run whose environments cannot be saved.
 NO_RESUME = "evaluate it, or begin a new run with --init-from {}"
+
+Args = TypeVarTuple("Args")
+Result = TypeVar("Result")
 
 # (state, hypers, number of updates) -> state, metrics
 ChunkProgram = compiler.Executable[
@@ -71,10 +76,13 @@ class Runner:
         self.options, self.path, self.progress = options, path, progress
         self.config = resolved.config
         self.learner = preflight.make_learner(self.config, options)
+        spec = self.learner.task.env.spec
+        self.mesh = devices.choose(self.config, spec, options)
         self.hypers = as_arrays(self.config.hypers)
-        self.compile = compiler.Compiler(progress)
+        self.compile = compiler.Compiler(progress, self.mesh)
         self.journal = Journal(self.learner, options, path, progress)
-        self.saver = Saver(path, options, self.journal, progress)
+        num_devices = devices.count(self.mesh)
+        self.saver = Saver(path, options, self.journal, progress, num_devices)
         self.demonstrations = self._load_demonstrations()
 
     def _load_demonstrations(self) -> Demonstrations | None:
@@ -91,6 +99,18 @@ class Runner:
         source = copy if copy.exists() else Path(self.options.demonstrations)
         return demonstrations.load(source, self.learner.task.env, self.config)
 
+    def _map(
+        self, function: Callable[[*Args], Result], *axes: int | None
+    ) -> Callable[[*Args], Result]:
+        """Map a function of the learner over the seeds of the run."""
+        num_seeds = self.options.num_seeds
+        return seeds.map_over_seeds(function, num_seeds, *axes, mesh=self.mesh)
+
+    def _placed_shapes(self, state: TrainState) -> TrainState:
+        """Return the shapes of a state, and on a mesh where its parts belong."""
+        num_seeds = self.options.num_seeds
+        return devices.state_shapes(self.mesh, self.config, num_seeds, state)
+
     # --- the first state ------------------------------------------------------------
 
     def make_first_state(self, initial: Initial | None = None) -> TrainState:
@@ -101,15 +121,19 @@ class Runner:
         Args:
           initial: what all seeds begin with; None for random parameters.
         """
+        for sentence in devices.sentences(self.mesh, self.options):
+            self.progress.line(sentence)
         num = self.options.num_seeds
         keys = seeds.seed_keys(self.options.seed, num)
+        keys = devices.placed(keys, devices.per_seed(self.mesh, keys))
         demos, axis = self.demonstrations, None
         collect = None
         if demos is None and self.config.num_demonstrations:
             # Jitted here, so that shapes and compilation share one trace.
-            collect = jax.jit(seeds.map_over_seeds(self.learner.collect, num, 0))
-            demos, axis = jax.eval_shape(collect, keys), 0
-        init = seeds.map_over_seeds(self.learner.init, num, 0, None, axis, None)
+            collect = jax.jit(self._map(self.learner.collect, 0))
+            shapes = jax.eval_shape(collect, keys)
+            demos, axis = devices.per_seed(self.mesh, shapes), 0
+        init = self._map(self.learner.init, 0, None, axis, None)
         program = self.compile.begin("init", init, keys, self.hypers, demos, initial)
         if collect is not None:
             demos = self.compile("collect", collect, keys)(keys)
@@ -117,14 +141,15 @@ class Runner:
         if demos is not None:
             self._save_demonstrations(demos, per_seed=axis is not None and num > 1)
         compiled = self.compile.wait(program)
-        self.begin_compiling(compiled.out_info[0])
+        placed = self._placed_shapes(compiled.out_info[0])
+        self.begin_compiling(placed)
         with self.progress.phase("cloning" if demos is not None else "starting"):
             result = compiled(keys, self.hypers, demos, initial)
             state, cloning = jax.block_until_ready(result)
         for name, value in sorted(cloning.items()):
             self.progress.line(f"{name} {np.asarray(value).mean():.3f}")
         demonstrations.check_cloned(cloning)
-        return state
+        return devices.placed(state, placed)
 
     def _save_demonstrations(self, demos: Demonstrations, per_seed: bool) -> None:
         env = self.learner.task.env
@@ -139,12 +164,13 @@ class Runner:
 
     def begin_compiling(self, shapes: TrainState) -> None:
         """Start to compile evaluation and updates for states of the given shapes."""
-        num_seeds = self.options.num_seeds
-        evaluate = seeds.map_over_seeds(self.learner.evaluate, num_seeds, 0)
-        update = seeds.map_over_seeds(self.learner.update, num_seeds, 0, None)
+        evaluate = self._map(self.learner.evaluate, 0)
+        update = self._map(self.learner.update, 0, None)
 
         def chunk(state: TrainState, hypers: Hypers, num: jax.Array):
-            return seeds.run_chunk(update, state, hypers, num, self.options.strict)
+            strict = self.options.strict
+            state, metrics = seeds.run_chunk(update, state, hypers, num, strict)
+            return devices.constrained(state, shapes), metrics
 
         self.evaluation = self.compile.begin("evaluate", evaluate, shapes)
         num = jnp.zeros((), jnp.int32)
@@ -243,8 +269,9 @@ class Runner:
         def evaluate_stochastic(state: TrainState) -> Metrics:
             return self.learner.evaluate(state, deterministic=False)
 
-        function = seeds.map_over_seeds(evaluate_stochastic, self.options.num_seeds, 0)
-        metrics = self.compile("evaluate_stochastic", function, state)(state)
+        function = self._map(evaluate_stochastic, 0)
+        shapes = self._placed_shapes(state)
+        metrics = self.compile("evaluate_stochastic", function, shapes)(state)
         for line in compiler.ledger_lines(self.compile.ledger):
             self.progress.line(line)
         self.journal.report_end()
@@ -255,6 +282,8 @@ class Runner:
         if self.options.report:
             with self.progress.phase("writing report.html", announce=False):
                 first = seeds.of_seed(state, 0, self.options.num_seeds)
+                if self.mesh is not None:
+                    first = jax.device_put(first, self.mesh.devices.flat[0])
                 warn = self.progress.line
                 report.write_still(self.path, self.learner.task, first, warn)
                 report.write_run(self.path, warn)
@@ -288,11 +317,16 @@ class Runner:
         checkpoint.discard_after(self.saver.checkpoints, update)
         metadata = cast(Metadata, metadata)
         self.journal.restore(metadata)
+        saved = metadata.get("num_devices", 1)
+        for sentence in devices.sentences(self.mesh, self.options, saved):
+            self.progress.line(sentence)
         self.journal.open(update, metadata.get("tables"))
         self.saver.saved_update = update
         steps = update * self.config.batch_size
         self.progress.line(f"resuming {self.path} at {steps:,} steps")
         if update < self.config.num_updates:
             # Not for `shapes`: keys have the implementation that they were saved with.
-            self.begin_compiling(jax.eval_shape(lambda state: state, state))
+            placed = self._placed_shapes(jax.eval_shape(lambda state: state, state))
+            state = devices.placed(state, placed)
+            self.begin_compiling(placed)
         return self.train(state, update, interrupt)

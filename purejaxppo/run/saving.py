@@ -44,7 +44,12 @@ class Saver:
     """
 
     def __init__(
-        self, path: Path, options: Options, journal: Journal, progress: Progress
+        self,
+        path: Path,
+        options: Options,
+        journal: Journal,
+        progress: Progress,
+        num_devices: int,
     ):
         """Prepare; nothing is read or written.
 
@@ -53,8 +58,10 @@ class Saver:
           options: the options of the run.
           journal: its metadata and its tables are saved with each checkpoint.
           progress: prints messages.
+          num_devices: the number of devices of the run, which is recorded.
         """
         self.path, self.options = path, options
+        self.num_devices = num_devices
         self.journal, self.progress = journal, progress
         self.checkpoints = path / folder.CHECKPOINTS
         self.saved_update, self.saved_time = -1, time.monotonic()
@@ -104,6 +111,7 @@ class Saver:
         if self.saved_update == update:
             return
         metadata = dict(self.journal.metadata())
+        metadata["num_devices"] = self.num_devices
         metadata["tables"] = self.journal.table_records(update)
         metadata["config"] = self._config = self._config or record.checksum(self.path)
         checkpoint.save(self.checkpoints, update, state, metadata)

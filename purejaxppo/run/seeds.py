@@ -7,13 +7,14 @@ import jax
 import jax.custom_batching
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from purejaxppo import platforms, trees
 from purejaxppo.config import Hypers
 from purejaxppo.ppo.learner import Learner
 from purejaxppo.ppo.types import Metrics, TrainState
 from purejaxppo.ppo.update import as_arrays
-from purejaxppo.run import demonstrations
+from purejaxppo.run import demonstrations, devices
 from purejaxppo.run.options import Options
 
 Args = TypeVarTuple("Args")
@@ -29,7 +30,10 @@ def seed_keys(seed: int, num_seeds: int) -> jax.Array:
 
 
 def map_over_seeds(
-    function: Callable[[*Args], Result], num_seeds: int, *axes: int | None
+    function: Callable[[*Args], Result],
+    num_seeds: int,
+    *axes: int | None,
+    mesh: Mesh | None = None,
 ) -> Callable[[*Args], Result]:
     """Map a function over seeds, in one program.
 
@@ -42,12 +46,30 @@ def map_over_seeds(
       function: the function for one seed.
       num_seeds: S; if it is 1, the function is returned unchanged.
       axes: for each argument, 0 if its leaves are [S, ...], None if all seeds share it.
+      mesh: the devices of the run; seeds are sharded over its axis "seeds", if it has
+        one. A device with a single seed rounds differently, as XLA inlines its loop.
 
     Returns:
       the mapped function, with results [S, ...].
     """
     if num_seeds == 1:
         return function
+    mapped = _map_on_one_device(function, axes)
+    if devices.having(devices.SEEDS, mesh) is None:
+        return mapped
+    specs = {0: PartitionSpec(devices.SEEDS), None: PartitionSpec()}
+    return jax.shard_map(
+        mapped,
+        mesh=mesh,
+        in_specs=tuple(specs[axis] for axis in axes),
+        out_specs=specs[0],
+        check_vma=False,  # nothing is reduced over seeds
+    )
+
+
+def _map_on_one_device(
+    function: Callable[[*Args], Result], axes: tuple[int | None, ...]
+) -> Callable[[*Args], Result]:
     if platforms.backend() != "cpu":
         return jax.vmap(function, in_axes=axes)
 

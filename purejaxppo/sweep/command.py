@@ -95,7 +95,8 @@ def make_plan(given: Flags, rest: Sequence[str]) -> Plan:
         allowed = "none in a sweep, where --seeds says how many"
         raise ConfigError("num_seeds", options.num_seeds, allowed)
     plan_lib.check_options(options)
-    options = dataclasses.replace(options, num_seeds=given.seeds)
+    # A trial has one device; further workers are for the others.
+    options = dataclasses.replace(options, num_seeds=given.seeds, num_devices=1)
     validate_options(options)
     if not resolved.config.num_evals:
         allowed = "at least 1 in a sweep, whose score is that of the last evaluation"
