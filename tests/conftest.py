@@ -4,9 +4,11 @@ Rank and dtype promotion are errors, as are warnings (pyproject.toml). Code of o
 that cannot bear it is wrapped where it is called.
 """
 
+import atexit
 import gc
 import os
 import shutil
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +23,15 @@ from purejaxppo import train
 # Before XLA reads it, which is when the first program compiles. The commands that tests
 # start have it too.
 os.environ.setdefault("XLA_FLAGS", QUICK_FLAGS)
+# What several tests, workers and commands compile is compiled once. A command that runs
+# in a process of its own finds the folder by the variable: see
+# `purejaxppo.run.compiler.use_compilation_cache`.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the variable
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="purejaxppo_tests_")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+_CACHE = Path(os.environ["XDG_CACHE_HOME"]) / "purejaxppo"
+jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 # Tracing makes many objects that live long, and every collection walks through them:
 # with Python's own thresholds a twentieth of the time, and more late in a long process.
 gc.set_threshold(50_000, 20, 10)
@@ -92,14 +103,6 @@ def c_step():
     from hammer_worlds import worlds
 
     return worlds().c_step
-
-
-@pytest.fixture
-def compilation_cache(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Programs of the command line are cached for this session of tests alone."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(scope="session")

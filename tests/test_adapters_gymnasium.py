@@ -328,7 +328,7 @@ SMALL = (
         ("speed=3", "failed in gymnasium.make: TypeError: .*'speed'"),
     ],
 )
-def test_a_crash_is_one_sentence(kwargs, sentence, tmp_path, capfd, compilation_cache):
+def test_a_crash_is_one_sentence(kwargs, sentence, tmp_path, capfd):
     argv = ["--env", "gymnasium:Drift-v0", "--env-kwargs", *kwargs.split()]
     code = train.main([*argv, *SMALL, "--run-dir", str(tmp_path / "run")])
     out, err = capfd.readouterr()
@@ -347,7 +347,7 @@ def test_a_crash_of_a_later_reset_is_one_sentence(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_a_run_is_evaluated_and_not_resumed(tmp_path, capsys, compilation_cache):
+def test_a_run_is_evaluated_and_not_resumed(tmp_path, capsys):
     run = tmp_path / "run"
     argv = ["--env", "gymnasium:Drift-v0", "--normalize-observations", "off"]
     assert train.main([*argv, *SMALL, "--run-dir", str(run)]) == 0

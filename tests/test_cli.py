@@ -37,9 +37,6 @@ SMALL = (
 ).split()
 
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
-
-
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -362,9 +359,7 @@ def test_resume_bears_flags_that_say_what_the_run_says(finished_run, capsys):
     assert "nothing to resume" in capsys.readouterr().err
 
 
-def test_a_queued_job_starts_a_run_once_and_then_goes_on_with_it(
-    tmp_path, compilation_cache, capsys
-):
+def test_a_queued_job_starts_a_run_once_and_then_goes_on_with_it(tmp_path, capsys):
     run = tmp_path / "run"
     job = [*TINY, "--resume-or-start", str(run)]  # the same words every time
     assert train.main([*job, "--run-dir", "other"]) == EXIT_USAGE

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import TINY
 from tensorboardX import SummaryWriter
 
 from purejaxppo import train
@@ -302,19 +303,16 @@ def test_a_run_is_read_while_it_is_written(tiny_run, tmp_path):
 
 def test_a_run_has_a_log_for_each_seed_and_its_configuration(tmp_path):
     run = tmp_path / "run"
-    flags = (
-        "--env probe_envs:make --num-envs 4 --num-steps 8 --num-minibatches 2 "
-        "--total-timesteps 128 --hidden-sizes 8 --critic-hidden-sizes 8 --num-evals 2 "
-        "--eval-episodes 4 --reset fresh --no-tensorboard --num-seeds 2 --seed 5"
-    )
-    assert train.main([*flags.split(), "--run-dir", str(run)]) == EXIT_OK
+    # Programs that a trial of test_sweep.py has too.
+    flags = [*TINY, "--num-seeds", "2", "--seed", "5", "--run-dir", str(run)]
+    assert train.main(flags) == EXIT_OK
     first, second = read(run)
     assert (first.seed, second.seed) == (5, 6)
     assert first.finished
     assert first.config["num_envs"] == 4
     assert first.config["gamma"] == 0.99
-    assert first.updates["steps"].tolist() == [32.0, 64.0, 96.0, 128.0]
-    assert first.evals["steps"].tolist() == [0.0, 64.0, 128.0]
+    assert first.updates["steps"].tolist() == [32.0 * i for i in range(1, 7)]
+    assert first.evals["steps"].tolist() == [0.0, 96.0, 192.0]
     with (run / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["seed"] == "6"]
     expected = [float(row["entropy"]) for row in rows]
@@ -330,12 +328,9 @@ def test_a_table_alone_is_enough(tiny_run):
 
 def test_our_own_events_say_what_the_tables_say(tmp_path):
     run = tmp_path / "run"
-    flags = (
-        "--env probe_envs:make --num-envs 4 --num-steps 8 --num-minibatches 2 "
-        "--total-timesteps 96 --hidden-sizes 8 --critic-hidden-sizes 8 --num-evals 1 "
-        "--eval-episodes 4 --reset fresh"
-    )
-    assert train.main([*flags.split(), "--run-dir", str(run)]) == EXIT_OK
+    # All that `tiny_run` compiled already.
+    flags = [flag for flag in TINY if flag != "--no-tensorboard"]
+    assert train.main([*flags, "--run-dir", str(run)]) == EXIT_OK
     (of_tables,) = read(run)
     (events,) = [p for p in run.iterdir() if "tfevents" in p.name]
     (of_events,) = read(events)

@@ -100,7 +100,7 @@ def wait_for(path: Path, text: str, number: int = 1) -> None:
     pytest.fail(f"no {text!r} in {path}: {found}")
 
 
-def test_a_job_that_is_preempted_saves_and_goes_on(tmp_path, compilation_cache):
+def test_a_job_that_is_preempted_saves_and_goes_on(tmp_path):
     run, logs = tmp_path / "run", tmp_path / "jobs"
     flags = [*TINY, "--resume-or-start", str(run), "--checkpoint-every", "0"]
     flags[flags.index("--total-timesteps") + 1] = str(32 * 20_000)

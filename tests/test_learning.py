@@ -25,7 +25,6 @@ def _train(env, num_updates=40, **changes):
             "total_timesteps": 128 * num_updates,
             "hidden_sizes": (16,),
             "critic_hidden_sizes": (16,),
-            "num_evals": 1,
             "eval_blocks": 2,
             "eval_episodes": 16,
             "learning_rate": 0.02,
@@ -92,7 +91,9 @@ def test_truncation_is_bootstrapped():
 )
 def test_action_decides_the_reward(kind, changes):
     """The policy gradient, and its sign."""
-    metrics, _ = _train(Probe("action", continuous=kind == "continuous"), **changes)
+    metrics, _ = _train(
+        Probe("action", continuous=kind == "continuous"), num_evals=1, **changes
+    )
     assert float(metrics["train/episode_return"][0]) < 0.6
     assert _eval_return(metrics) == 1.0
 
@@ -106,7 +107,7 @@ def test_action_decides_the_reward(kind, changes):
 )
 def test_observation_and_action_decide(continuous, changes):
     """Advantages belong to their own observations and actions."""
-    metrics, _ = _train(Probe("both", continuous=continuous), **changes)
+    metrics, _ = _train(Probe("both", continuous=continuous), num_evals=1, **changes)
     assert float(metrics["train/episode_return"][0]) < 0.6
     assert _eval_return(metrics) == 1.0
     assert not np.any(np.asarray(metrics["status"]) & int(UpdateStatus.RATIO))
@@ -118,6 +119,7 @@ def test_memory_is_learnt_with_a_recurrent_core(core):
     metrics, _ = _train(
         Probe("cue", delay=8),
         num_updates=120,
+        num_evals=1,
         num_epochs=0,
         num_steps=16,
         core=core,
@@ -130,14 +132,14 @@ def test_memory_is_learnt_with_a_recurrent_core(core):
 
 def test_without_memory_the_cue_is_lost():
     """Else the test above would show nothing."""
-    metrics, _ = _train(Probe("cue", delay=8), gae_lambda=1.0, gamma=0.99)
+    metrics, _ = _train(Probe("cue", delay=8), num_evals=1, gae_lambda=1.0, gamma=0.99)
     assert abs(_eval_return(metrics)) < 0.7
 
 
 def test_several_heads_learn_together():
     """Each head's part of the reward is its own: all must find theirs."""
     env = HeadsProbe()
-    metrics, _ = _train(env, gamma=0.0, entropy_coef=0.01, stagger=False)
+    metrics, _ = _train(env, num_evals=1, gamma=0.0, entropy_coef=0.01, stagger=False)
     for name in env.names:
         before = float(np.mean(metrics[f"train/paid_{name}"][:2]))
         after = float(metrics[f"eval/episode_paid_{name}"][-1])

@@ -5,7 +5,9 @@ and all normalisers on; then with the contract broken on purpose, one way at a t
 """
 
 import dataclasses
+import functools
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ import pytest
 from helpers import small_config
 from probe_envs import HeadsProbe
 
-from purejaxppo.policy.policy import make_policy
+from purejaxppo.policy.policy import Params, make_policy
 from purejaxppo.ppo import learner as learner_lib
 from purejaxppo.ppo import losses, normalize
 from purejaxppo.ppo import update as update_lib
@@ -26,6 +28,7 @@ from purejaxppo.ppo.status import (
     STILL_UPDATES,
     UpdateStatus,
 )
+from purejaxppo.ppo.types import Initial
 from purejaxppo.ppo.update import as_arrays
 
 _ALL = HeadsProbe()
@@ -186,12 +189,18 @@ def test_first_ratio_is_one_in_the_environments(name, policy):
     assert normalize.num_samples(state.obs_stats) == 4 * config.batch_size
 
 
-def test_a_single_optimiser_step_is_not_degenerate():
+@pytest.fixture(scope="module")
+def cards():
+    """The first state over cards, the same in all configurations that follow."""
+    learner = make_learner(_config(), _CARDS)
+    return jax.jit(learner.init)(jax.random.key(0))[0]
+
+
+def test_a_single_optimiser_step_is_not_degenerate(cards):
     """The ratio is measured before it, so it is 1 by right."""
     config = _config(num_epochs=1, num_minibatches=1)
     learner = make_learner(config, _CARDS)
-    state, _ = jax.jit(learner.init)(jax.random.key(0))
-    _, metrics = jax.jit(learner.update)(state, as_arrays(config.hypers))
+    _, metrics = jax.jit(learner.update)(cards, as_arrays(config.hypers))
     assert float(metrics["ratio/last_epoch_std"]) < 1e-4
     assert int(metrics["status"]) == UpdateStatus.OK
 
@@ -214,18 +223,17 @@ def _codes_from(update, state, hypers, first, num=STILL_UPDATES):
     return found
 
 
-def test_a_rate_that_decays_to_nothing_is_no_fault():
+def test_a_rate_that_decays_to_nothing_is_no_fault(cards):
     config = _config(**_DECAYING, learning_rate=1e-4)
     learner = make_learner(config, _CARDS)
-    state, _ = jax.jit(learner.init)(jax.random.key(0))
     update, hypers = jax.jit(learner.update), as_arrays(config.hypers)
     for first in (960, 1000 - STILL_UPDATES):
-        codes, stds = zip(*_codes_from(update, state, hypers, first), strict=True)
+        codes, stds = zip(*_codes_from(update, cards, hypers, first), strict=True)
         assert set(codes) == {UpdateStatus.OK}
         assert 0.0 < stds[-1] < 1e-4
 
 
-def test_dead_gradients_are_found_within_three_updates(monkeypatch):
+def test_dead_gradients_are_found_within_three_updates(cards, monkeypatch):
     """Also where the rate has decayed to a twenty-fifth."""
 
     def dead(heads, config):
@@ -239,43 +247,63 @@ def test_dead_gradients_are_found_within_three_updates(monkeypatch):
     monkeypatch.setattr(learner_lib, "make_policy", dead)
     config = _config(**_DECAYING)
     learner = make_learner(config, _CARDS)
-    state, _ = jax.jit(learner.init)(jax.random.key(0))
     update, hypers = jax.jit(learner.update), as_arrays(config.hypers)
     for first in (0, 960):
-        codes = [code for code, _ in _codes_from(update, state, hypers, first)]
+        codes = [code for code, _ in _codes_from(update, cards, hypers, first)]
         assert codes[-1] == UpdateStatus.DEGENERATE
 
 
 # --- the contract, broken --------------------------------------------------------
 
 
-def _first_error(env, config, corrupt_sample=None, corrupt_batch=None):
-    """Largest |ρ - 1| of a rollout re-evaluated with the parameters that acted."""
+class _Fault(NamedTuple):
+    """What goes wrong while actions are sampled, or on the way into the batch."""
+
+    sample: Any = None  # policy -> its faulty `sample`
+    batch: Any = None  # (transitions, old statistics, new ones) -> faulty transitions
+
+
+def _first_errors(env, config, faults):
+    """Largest |ρ - 1| of rollouts re-evaluated with the parameters that acted.
+
+    All faults in one program, per fault and head, so that each fault has a name.
+    """
     learner = make_learner(config, env)
-    policy = learner.task.policy
-    if corrupt_sample is not None:
-        policy = policy._replace(sample=corrupt_sample(policy))
 
     def run(key):
         key_init, key_rollout = jax.random.split(key)
-        state, _ = learner.init(key_init)
         raw = 100.0 + 20.0 * jax.random.normal(key_init, (50, 4))
-        obs_stats = normalize.update(state.obs_stats, raw)
-        state = state.replace(params=_loud(state.params), obs_stats=obs_stats)
+        obs_stats = normalize.update(normalize.init(raw[0]), raw)
+        # With statistics that are given, `init` has no rollout of its own.
+        given = Initial(Params(critic=None, policy=None), obs_stats, None)
+        state, _ = learner.init(key_init, initial=given)
+        state = state.replace(params=_loud(state.params))
         critic_carry = state.carry["critic"]
-        task = learner.task._replace(policy=policy)
-        after, transitions, _, new_stats = rollout(task, state, None, key_rollout)
-        if corrupt_batch is not None:
-            transitions = corrupt_batch(transitions, obs_stats, new_stats)
-        batch, _, _ = make_batch(task, after, transitions, critic_carry, config.hypers)
-        terms = learner.task.policy.log_prob(state.params, batch.stored)
-        # Per head, so that the fault has a name.
-        return {
-            name: jnp.max(jnp.abs(jnp.expm1(terms.log_prob[name] - old)))
-            for name, old in batch.log_prob.items()
-        }
 
-    return {k: float(v) for k, v in jax.jit(run)(jax.random.key(0)).items()}
+        @functools.cache
+        def play(corrupt):
+            policy = learner.task.policy
+            if corrupt is not None:
+                policy = policy._replace(sample=corrupt(policy))
+            task = learner.task._replace(policy=policy)
+            return task, rollout(task, state, None, key_rollout)
+
+        errors = {}
+        for name, fault in faults.items():
+            task, (after, transitions, _, new_stats) = play(fault.sample)
+            if fault.batch is not None:
+                transitions = fault.batch(transitions, obs_stats, new_stats)
+            batch, _, _ = make_batch(
+                task, after, transitions, critic_carry, config.hypers
+            )
+            terms = learner.task.policy.log_prob(state.params, batch.stored)
+            errors[name] = {
+                head: jnp.max(jnp.abs(jnp.expm1(terms.log_prob[head] - old)))
+                for head, old in batch.log_prob.items()
+            }
+        return errors
+
+    return jax.tree.map(float, jax.jit(run)(jax.random.key(0)))
 
 
 def _after_sampling(change):
@@ -342,76 +370,85 @@ def _normaliser_updated_before_the_update(transitions, old_stats, new_stats):
 
 
 _LSTM = {"core": "lstm", "sequence_length": 4}
-# What is broken -> environment, configuration, how, and the heads that must show it.
-_FAULTS = {
-    "mask of the previous step": (
-        _OP,
-        {},
-        {"corrupt_batch": _mask_of_the_previous_step},
-        {"op", "slot"},
-    ),
-    "carry after the step": (
+# Environment, configuration, what is broken there, and the heads that must show it.
+_FAULTS = (
+    (
         _OP,
         _LSTM,
-        {"corrupt_sample": _after_sampling(_carry_after_the_step)},
+        {
+            "mask of the previous step": _Fault(batch=_mask_of_the_previous_step),
+            "episode starts a step late": _Fault(batch=_start_of_the_previous_step),
+            "carry after the step": _Fault(_after_sampling(_carry_after_the_step)),
+        },
         {"op", "slot"},
     ),
-    "episode starts a step late": (
-        _OP,
-        _LSTM,
-        {"corrupt_batch": _start_of_the_previous_step},
-        {"op", "slot"},
-    ),
-    "normaliser updated first": (
+    (
         _CARDS,
         {},
-        {"corrupt_batch": _normaliser_updated_before_the_update},
+        {
+            "normaliser updated first": _Fault(
+                batch=_normaliser_updated_before_the_update
+            ),
+            "temperature": _Fault(_with_temperature),
+        },
         {"cards"},
     ),
-    "temperature": (_CARDS, {}, {"corrupt_sample": _with_temperature}, {"cards"}),
-    "clipped after sampling": (
+    (
         _AIM,
         {"distribution": "normal"},
-        {"corrupt_sample": _after_sampling(_clipped_after_sampling)},
+        {"clipped after sampling": _Fault(_after_sampling(_clipped_after_sampling))},
         {"aim"},
     ),
-    "distrax beta clipped after sampling": (
+    (
         _AIM,
         {"distribution": "custom_distributions:beta"},
-        {"corrupt_sample": _after_sampling(_clipped_after_sampling)},
+        {
+            "distrax beta clipped after sampling": _Fault(
+                _after_sampling(_clipped_after_sampling)
+            )
+        },
         {"aim"},
     ),
-    "distrax switches flipped after sampling": (
+    (
         _SWITCHES,
         {},
-        {"corrupt_sample": _after_sampling(_flipped_after_sampling)},
+        {
+            "distrax switches flipped after sampling": _Fault(
+                _after_sampling(_flipped_after_sampling)
+            )
+        },
         {"switches"},
     ),
-    "choice counted as a set": (
+    (
         HeadsProbe(("op", "cards")),
         {},
-        {"corrupt_sample": _after_sampling(_choice_counted_as_a_set)},
+        {"choice counted as a set": _Fault(_after_sampling(_choice_counted_as_a_set))},
         {"cards"},
     ),
-}
+)
 
 
-@pytest.mark.parametrize("fault", _FAULTS)
-def test_each_fault_trips_the_check_in_its_own_head(fault):
-    env, changes, corruption, heads = _FAULTS[fault]
-    config = _config(reset="fresh", **changes)
-    errors = _first_error(env, config, **corruption)
-    tripped = {name for name, error in errors.items() if error > MAX_FIRST_RATIO_ERROR}
-    assert tripped == heads
+@pytest.mark.parametrize(
+    ("env", "changes", "faults", "heads"),
+    _FAULTS,
+    ids=["/".join(x[2]) for x in _FAULTS],
+)
+def test_each_fault_trips_the_check_in_its_own_head(env, changes, faults, heads):
+    errors = _first_errors(env, _config(reset="fresh", **changes), faults)
+    tripped = {
+        fault: {head for head, error in found.items() if error > MAX_FIRST_RATIO_ERROR}
+        for fault, found in errors.items()
+    }
+    assert tripped == dict.fromkeys(faults, heads)
 
 
 def test_the_sound_policy_does_not_trip_it():
     """The same road as the faults take, with a core and without a fault."""
-    errors = _first_error(_ALL, _config(reset="fresh", **_LSTM))
-    assert max(errors.values()) < MAX_FIRST_RATIO_ERROR
+    errors = _first_errors(_ALL, _config(reset="fresh", **_LSTM), {"none": _Fault()})
+    assert max(errors["none"].values()) < MAX_FIRST_RATIO_ERROR
 
 
-def test_a_fault_reaches_the_status_of_the_update(monkeypatch):
+def test_a_fault_reaches_the_status_of_the_update(cards, monkeypatch):
     def faulty(heads, config):
         policy = make_policy(heads, config)
         corrupt = _after_sampling(_choice_counted_as_a_set)
@@ -420,8 +457,7 @@ def test_a_fault_reaches_the_status_of_the_update(monkeypatch):
     monkeypatch.setattr(learner_lib, "make_policy", faulty)
     config = _config()
     learner = make_learner(config, _CARDS)
-    state, _ = jax.jit(learner.init)(jax.random.key(0))
-    _, metrics = jax.jit(learner.update)(state, as_arrays(config.hypers))
+    _, metrics = jax.jit(learner.update)(cards, as_arrays(config.hypers))
     np.testing.assert_allclose(metrics["ratio/first_minibatch_error"], 0.5, rtol=1e-4)
     assert UpdateStatus(int(metrics["status"])) & UpdateStatus.RATIO
 
@@ -447,6 +483,6 @@ def test_windows_of_a_recurrent_policy_need_contiguous_steps(monkeypatch):
     config = _config(reset="fresh", **_LSTM)
     assert dataclasses.replace(config).window == 4
     monkeypatch.setattr("purejaxppo.ppo.batch.as_sequences", strided)
-    errors = _first_error(_CARDS, config)
-    assert errors["cards"] > MAX_FIRST_RATIO_ERROR
+    errors = _first_errors(_CARDS, config, {"strided": _Fault()})
+    assert errors["strided"]["cards"] > MAX_FIRST_RATIO_ERROR
     assert as_sequences is not strided

@@ -126,17 +126,27 @@ def programs() -> set[str]:
     return {file.name for file in files if file.name.startswith(names)}
 
 
-def test_a_resume_compiles_nothing_that_the_start_compiled(by_ones, tmp_path):
-    """Before all other tests that resume, which would fill the cache."""
+def test_a_damaged_checkpoint_is_left_for_the_one_before(by_ones, tmp_path):
+    """As if the run had been killed at its end, and the disk were at fault.
+
+    Before all other tests that resume, which would fill the cache: it compiles nothing
+    that the start compiled.
+    """
     path = tmp_path / "run"
     shutil.copytree(by_ones, path)
     (path / "summary.json").unlink()
-    shutil.rmtree(path / "checkpoints" / f"{NUM_UPDATES:08d}")
-    before = programs()
-    assert len({name.split("-")[0] for name in before}) == 3
+    before, last = checkpoint.steps(path / "checkpoints")[-2:]
+    state = path / "checkpoints" / f"{last:08d}" / "state"
+    for file in state.rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:-1])
+    compiled = programs()
+    assert len({name.split("-")[0] for name in compiled}) == 3
     said = resume(path)
-    assert f"resuming {path} at " in said
-    assert programs() == before
+    assert "is damaged" in said
+    assert f"resuming {path} at {32 * before:,} steps" in said
+    assert programs() == compiled
+    assert_same_run(path, by_ones)
 
 
 def test_one_call_equals_the_command_line(by_ones):
@@ -184,22 +194,6 @@ def test_interrupt_saves_and_exits_with_130(by_ones, tmp_path):
     assert checkpoint.steps(path / "checkpoints")[-1] == last < NUM_UPDATES
     said = resume(path)
     assert f"resuming {path} at {32 * last:,} steps" in said
-    assert_same_run(path, by_ones)
-
-
-def test_damaged_checkpoint_is_left_for_the_one_before(by_ones, tmp_path):
-    """As if the run had been killed at its end, and the disk were at fault."""
-    path = tmp_path / "run"
-    shutil.copytree(by_ones, path)
-    (path / "summary.json").unlink()
-    before, last = checkpoint.steps(path / "checkpoints")[-2:]
-    state = path / "checkpoints" / f"{last:08d}" / "state"
-    for file in state.rglob("*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[:-1])
-    said = resume(path)
-    assert "is damaged" in said
-    assert f"at {32 * before:,} steps" in said
     assert_same_run(path, by_ones)
 
 

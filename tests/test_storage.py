@@ -5,6 +5,7 @@ import csv
 import errno
 import fcntl
 import json
+import math
 import os
 import resource
 import shutil
@@ -284,13 +285,17 @@ def limit_size(_path=None, size: int = 1_000) -> None:
 
 
 @pytest.fixture
-def limits_restored():
-    """Without JAX's cache, whose files the limit concerns too."""
-    enabled = jax.config.values["jax_enable_compilation_cache"]
-    jax.config.update("jax_enable_compilation_cache", False)
+def limits_restored(tiny_run):
+    """Nothing is written to JAX's cache, whose files the limit concerns too.
+
+    What `tiny_run` compiled is read from there.
+    """
+    name = "jax_persistent_cache_min_compile_time_secs"
+    seconds = jax.config.values[name]
+    jax.config.update(name, math.inf)
     with file_size_limit(resource.getrlimit(resource.RLIMIT_FSIZE)[0]):
         yield
-    jax.config.update("jax_enable_compilation_cache", enabled)
+    jax.config.update(name, seconds)
 
 
 @pytest.mark.usefixtures("limits_restored")

@@ -23,9 +23,6 @@ FLAGS = (
 ).split()
 
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
-
-
 @pytest.mark.parametrize("num_seeds", [1, 2])
 @pytest.mark.parametrize(("length", "ran"), [(2, 2), (3, 3), (7, 3)])
 def test_a_chunk_ends_with_the_update_that_has_a_fault(num_seeds, length, ran):
@@ -65,16 +62,18 @@ def run(path, *flags):
 
 
 @pytest.mark.parametrize(
-    ("at", "fault", "evaluated"),
+    ("num_evals", "evaluated"),
     [
-        (3 * 8 + 2, 4, [0]),  # in the fourth update, after which an evaluation is due
-        (4 * 8 + 2, 5, [0, 4]),  # right after that evaluation
+        (2, [0]),  # an evaluation is due after the update with the fault, the fourth
+        (6, [0, 3]),  # and was right before it
     ],
 )
 def test_it_stops_at_the_fault_and_saves_what_was_before(
-    tmp_path, at, fault, evaluated
+    tmp_path, num_evals, evaluated
 ):
-    kwargs = ["--env-kwargs", "fault=obs_nan", f"at={at}", "length=1000"]
+    fault = 4
+    kwargs = ["--env-kwargs", "fault=obs_nan", f"at={3 * 8 + 2}", "length=1000"]
+    kwargs += ["--num-evals", str(num_evals)]
     path, other = tmp_path / "run", tmp_path / "other"
     assert run(path, *kwargs, "--strict") == EXIT_STRICT
     expected = [(i, 0) for i in range(1, fault)] + [(fault, 48)], evaluated
@@ -85,7 +84,7 @@ def test_it_stops_at_the_fault_and_saves_what_was_before(
     # A resumed run tries again from before the fault, and finds it again.
     assert train.main(["--resume", str(path), *ENV]) == EXIT_STRICT
     assert tables(path) == expected
-    if fault == 5:  # that of a run without `strict`, to the bit; the fault is fatal
+    if num_evals == 6:  # that of a run without `strict`, to the bit; the fault is fatal
         kept = ["--checkpoint-every", "1", "--keep-checkpoints", "9"]
         assert run(other, *kwargs, *kept) == EXIT_STRICT
         state, _ = checkpoint.restore(other / "checkpoints", fault - 1, saved)

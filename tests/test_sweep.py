@@ -30,8 +30,6 @@ from purejaxppo.sweep.storage import Place
 from purejaxppo.sweep.study import Queue
 from purejaxppo.sweep.training import Diverged, Trainer
 
-pytestmark = pytest.mark.usefixtures("compilation_cache")
-
 RATE = "--param=learning_rate=log:1e-4,1e-2"
 # Without what is for runs alone.
 TRAINING = TINY[: TINY.index("--no-tensorboard")]
