@@ -46,6 +46,8 @@ if find_spec("envelope") is None or find_spec("jumanji") is None:
     collect_ignore += ["test_adapters_envelope.py"]
 if find_spec("stable_baselines3") is None:
     collect_ignore += ["test_to_stable_baselines3.py"]
+if find_spec("libtpu") is None:
+    collect_ignore += ["test_aot.py"]
 if find_spec("warp") is None:
     collect_ignore += ["test_warp.py", "test_warp_gpu.py"]
 elif jax.default_backend() != "gpu":

@@ -10,7 +10,7 @@ import pytest
 from helpers import small_config
 from probe_envs import HeadsProbe
 
-from benchmarks import export_latency, stages
+from benchmarks import aot, export_latency, stages
 from benchmarks.harness import record, tables
 from benchmarks.learning import curves, matches, memory, peers
 from benchmarks.prepared import prepare
@@ -236,6 +236,36 @@ def test_every_task_of_the_peers_names_published_configurations():
         for peer, name in published.items():
             assert peer.partition("-")[0] in study["workers"]
             assert name in study["configurations"]
+
+
+def test_chips_wait_for_their_collectives():
+    collectives = {"all-reduce": {"calls": 10, "bytes": 800}}
+    waiting = 10 * 3 * aot.LATENCY + 2 * 7 / 8 * 800 / 1e6
+    share = aot.efficiency(collectives, 8, bandwidth=1e6, seconds=waiting)
+    assert share == pytest.approx(0.5)
+    assert aot.efficiency({}, 8, bandwidth=1e6, seconds=1.0) == 1.0
+
+
+def test_a_program_that_does_not_compile_leaves_its_reason(monkeypatch):
+    def compile_update(config, chips):
+        if chips == 4:
+            raise RuntimeError("too large\nand more")
+        counts = {"all-reduce": {"calls": 3, "bytes": 8}} if chips > 1 else {}
+        return {
+            "seconds": {"trace": 1.0, "lower": 1.0, "compile": 2.0},
+            "temporary_bytes": 2_000_000,
+            "argument_bytes": 1_000_000,
+            "code_bytes": 500_000,
+            "collectives": counts,
+        }
+
+    monkeypatch.setattr(aot, "compile_update", compile_update)
+    results = aot.measure(["cartpole"], [1, 4, 8])
+    assert results["programs"]["cartpole"]["4"] == {"error": "too large"}
+    assert "cartpole, 4 chips: too large" in results["notes"]
+    assert [row[1] for row in results["table"][1:]] == [1, 8]
+    assert results["table"][1][-1] == "none"
+    assert set(results["efficiency"]) == {"cartpole"}
 
 
 def test_a_record_says_where_it_came_from(tmp_path, monkeypatch):
