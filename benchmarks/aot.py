@@ -75,7 +75,8 @@ def compile_update(config: Config, chips: int) -> Json:
         compiled = lowered.compile()
         times.append(time.monotonic())
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    assert memory is not None and text is not None, "TPU programs have both"
+    assert memory is not None, "TPU programs have it"
+    assert text is not None, "TPU programs have it"
     phases = ("trace", "lower", "compile")
     return {
         "seconds": dict(zip(phases, np.diff(times).tolist(), strict=True)),

@@ -27,10 +27,11 @@ _COMMON: Values = {
 # deviation starts above the bound of the actions: where a reward is rare and actions
 # cost something, 1 found it on 7 of 10 seeds and 1.5 on 10 (MountainCarContinuous).
 # With a rate that ends at a tenth, single evaluations of Brax's double pendulum fell
-# from 9,350 to 4,000 on 2 of 3 seeds; with one that ends at 0, on none. Where the reward
-# is the same at every step, as of Brax's pendulum, the advantages of a good policy are
-# noise, scaled to 1: its evaluations fell from 1,000 to about 900 now and then on 2 of 5
-# seeds. A limit of the KL, and a discount that sees less far into that noise, end that.
+# from 9,350 to 4,000 on 2 of 3 seeds; with one that ends at 0, on none. Where the
+# reward is the same at every step, as of Brax's pendulum, the advantages of a good
+# policy are noise, scaled to 1: its evaluations fell from 1,000 to about 900 now and
+# then on 2 of 5 seeds. A limit of the KL, and a discount that sees less far into that
+# noise, end that.
 CONTINUOUS: Values = _COMMON | {
     "learning_rate_final": 0.0,
     "gamma": 0.97,
