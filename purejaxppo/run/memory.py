@@ -39,7 +39,9 @@ def check_memory(learner: Learner, options: Options, num_devices: int = 1) -> No
       ConfigError: it does not fit; the error names the fields of the largest part.
     """
     config = learner.task.config
-    needed, available = _needed(learner, options), _available(num_devices)
+    # Devices have memory of their own, unless they are threads of one processor.
+    several = 1 if jax.default_backend() == "cpu" else num_devices
+    needed, available = _needed(learner, options), several * _available()
     total = sum(needed.values())
     if total <= available:
         return
@@ -110,12 +112,11 @@ def _bytes(tree: object) -> int:
     )
 
 
-def _available(num_devices: int) -> float:
-    """Return the memory of the devices in bytes; infinite if it is unknown."""
+def _available() -> float:
+    """Return the memory of the device in bytes; infinite if it is unknown."""
     device = jax.devices()[0]
     if device.platform != "cpu":
-        limit = (device.memory_stats() or {}).get("bytes_limit", math.inf)
-        return num_devices * limit
+        return (device.memory_stats() or {}).get("bytes_limit", math.inf)
     known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in _LIMITS:
         try:

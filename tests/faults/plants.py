@@ -229,8 +229,8 @@ def _sigmoid() -> Iterator[None]:
 # --- observations and evaluation ----------------------------------------
 
 
-def _frozen(state, of_rollout):
-    del of_rollout
+def _frozen(state, of_rollout, axis_name):
+    del of_rollout, axis_name
     return state.obs_stats
 
 
