@@ -140,7 +140,7 @@ def test_a_start_without_its_copy_is_refused(cut, damage, capsys):
 def test_make_train_begins_with_the_same_state(begun, source, monkeypatch):
     """To the bit, as does a run that is killed and resumed, for that one was."""
     config = train.parse([*FLAGS, "--init-from", "there"])[0].config
-    monkeypatch.setattr(learner, "_train", lambda task, state, hypers: (state, {}))
+    monkeypatch.setattr(learner, "_train_from", lambda task, state, _: (state, {}))
     begin = jax.jit(make_train(config, ENV))
     state, metrics = begin(jax.random.key(7), initial=initial_of(source))
     assert_trees_equal(state, state_at(begun, 0))
@@ -239,7 +239,11 @@ def load(run: Path, *flags: str) -> init_from.Start:
         ("--core gru --num-minibatches 1", "absent there; core is gru here and none"),
         ("--activation relu", "activation: got 'relu'; allowed is tanh, with which"),
         ("--normalize-observations off", r"allowed is running or fixed, because .* wi"),
-        ("--env-kwargs kind=both continuous=False", r"'logits'\].* here and absent th"),
+        # Discrete heads have relu by default.
+        (
+            "--env-kwargs kind=both continuous=False --activation tanh",
+            r"'logits'\].* here and absent th",
+        ),
         ("--init-seed-index 1", "init_seed_index: got 1; allowed is a number from 0 t"),
         ("--init-parts critic --shared-trunk", "init_parts: got 'critic'; allowed is "),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mesh_worker
 import numpy as np
 import pytest
 from helpers import QUICK_FLAGS, small_config
@@ -58,20 +59,21 @@ def measured(tmp_path_factory) -> dict[str, Any]:
     return found | {"stderr": stderr}
 
 
-@pytest.mark.parametrize("env", ["cartpole", "hammer", "lifecycle", "deck"])
+@pytest.mark.parametrize("env", mesh_worker.TESTED)
 def test_parameters_do_not_depend_on_the_number_of_devices(env, measured):
-    """In the C engine's program, with memory, with several heads, under `jax.vmap`."""
+    """In the C engine's program, with memory and several heads, under `jax.vmap`."""
     for figures in measured[env].values():
         assert figures["params"] < 1e-4
         assert figures["ratio_error"] < 1e-4
 
 
-@pytest.mark.parametrize("env", ["cartpole", "hammer", "lifecycle", "deck"])
+@pytest.mark.parametrize("env", mesh_worker.TESTED)
 def test_counts_are_those_of_all_devices(env, measured):
     for figures in measured[env].values():
         for name, (one, several) in figures["counts"].items():
             np.testing.assert_allclose(several, one, rtol=1e-5, err_msg=name)
-    assert max(measured["cartpole"]["2"]["counts"]["train/distinct_starts"][0]) > 1
+    which = "two devices for each"
+    assert max(measured["cartpole"][which]["counts"]["train/distinct_starts"][0]) > 1
 
 
 def test_a_minibatch_has_one_call_between_devices(measured):
@@ -102,7 +104,8 @@ def test_two_processes_train_one_policy(measured, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    pair = [start(address, number, cache=str(tmp_path)) for number in ("0", "1")]
+    cache = str(tmp_path)
+    pair = [start(address, "process", number, cache=cache) for number in ("0", "1")]
     assert [line for line, _ in outputs(pair)] == [measured["shared"]] * 2
 
 
