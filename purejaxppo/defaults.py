@@ -30,11 +30,11 @@ _COMMON: Values = {
 # from 9,350 to 4,000 on 2 of 3 seeds; with one that ends at 0, on none. Where the
 # reward is the same at every step, as of Brax's pendulum, the advantages of a good
 # policy are noise, scaled to 1: its evaluations fell from 1,000 to about 900 now and
-# then on 2 of 5 seeds. A limit of the KL, and a discount that sees less far into that
-# noise, end that.
+# then on 2 of 5 seeds. A limit of the KL ended that. With gamma .97 or .98 beside it,
+# single episodes of the double pendulum fell at the end of training on 3 of 4 seeds,
+# with .99 on none.
 CONTINUOUS: Values = _COMMON | {
     "learning_rate_final": 0.0,
-    "gamma": 0.97,
     "target_kl": 0.01,
     "num_epochs": 10,
     "num_minibatches": 32,

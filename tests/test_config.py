@@ -304,7 +304,7 @@ def test_without_presets_the_heads_choose_the_defaults(continuous, kind, values)
     source = f"default of {kind} actions"
     assert {sources[name] for name in own} == {source}
     assert sources["num_epochs"] == "flag"
-    assert sources["gae_lambda"] == "default"
+    assert sources["gamma"] == "default"
     spec = make_env(config.env, **config.env_kwargs).spec
     assert advice(config, spec) == []
     recurrent = resolve("probe_envs:make", "", {**given, "core": "gru"}).config

@@ -310,7 +310,7 @@ def test_a_run_has_a_log_for_each_seed_and_its_configuration(tmp_path):
     assert (first.seed, second.seed) == (5, 6)
     assert first.finished
     assert first.config["num_envs"] == 4
-    assert first.config["gae_lambda"] == 0.95
+    assert first.config["gamma"] == 0.99
     assert first.updates["steps"].tolist() == [32.0 * i for i in range(1, 7)]
     assert first.evals["steps"].tolist() == [0.0, 96.0, 192.0]
     with (run / "metrics.csv").open(newline="") as file:
