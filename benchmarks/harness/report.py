@@ -38,6 +38,7 @@ CAMPAIGNS = {
         "A sweep by two workers, one of them killed",
         "python -m benchmarks.sweep",
     ),
+    "aot": ("Updates compiled for TPUs that are not here", "python -m benchmarks.aot"),
 }
 # Studies that led to a decision and are not repeated: file -> title.
 SETTLED = {
