@@ -19,6 +19,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.harness import hlo, record, report
+from benchmarks.peers import worker
 from purejaxppo import platforms
 from purejaxppo.config import Config
 from purejaxppo.errors import first_line
@@ -142,7 +143,8 @@ def with_table(results: Json) -> Json:
     notes.append(
         f"{ENVS_PER_CHIP:,} environments a chip x {_ON_CHIP['num_steps']} steps; "
         f"collectives are those of one update, with {LATENCY * 1e6:.0f} us each for "
-        "every doubling of the chips before data moves, and nothing overlaps them."
+        "every doubling of the chips before data moves, and nothing overlaps them; "
+        f"libtpu {results['libtpu']}."
     )
     return {**results, "table": rows, "notes": notes}
 
@@ -174,7 +176,8 @@ def measure(names: list[str], chips: list[int]) -> Json:
                 for link, speed in BANDWIDTHS.items()
                 for seconds in UPDATE_SECONDS
             }
-    return with_table({"programs": programs, "efficiency": efficiencies})
+    results = {"programs": programs, "efficiency": efficiencies}
+    return with_table({**results, **worker.versions("libtpu")})
 
 
 def main(argv: list[str] | None = None) -> None:
