@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
-from benchmarks.harness import hlo, record, report
+from benchmarks.harness import hlo, report
 from benchmarks.peers import worker
 from purejaxppo import platforms
 from purejaxppo.config import Config
@@ -26,6 +26,7 @@ from purejaxppo.errors import first_line
 from purejaxppo.ppo import mesh as mesh_lib
 from purejaxppo.ppo.learner import make_learner
 from purejaxppo.ppo.update import as_arrays
+from purejaxppo.run import devices
 
 Json = dict[str, Any]
 
@@ -60,13 +61,12 @@ def compile_update(config: Config, chips: int) -> Json:
     """
     topology = topologies.get_topology_desc(TOPOLOGIES[chips], platform="tpu")
     mesh = Mesh(np.asarray(topology.devices[:chips]), (mesh_lib.ENVS,))
-    specs = mesh_lib.state_specs(config)
     with platforms.compiled_for("tpu"):
         state, _ = jax.eval_shape(make_learner(config).init, jax.random.key(0))
         hypers = jax.eval_shape(lambda: as_arrays(config.hypers))
         arguments = (
-            _placed(state, mesh_lib.shardings(mesh, specs, state)),
-            _placed(hypers, mesh_lib.shardings(mesh, PartitionSpec(), hypers)),
+            devices.state_shapes(mesh, config, 1, state),
+            devices.with_shardings(mesh, PartitionSpec(), hypers),
         )
         times = [time.monotonic()]
         traced = jax.jit(make_learner(config, mesh=mesh).update).trace(*arguments)
@@ -88,13 +88,6 @@ def compile_update(config: Config, chips: int) -> Json:
             kind: found._asdict() for kind, found in hlo.collectives(text).items()
         },
     }
-
-
-def _placed(tree: Any, shardings: Any) -> Any:
-    def place(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    return jax.tree.map(place, tree, shardings)
 
 
 def efficiency(
@@ -190,10 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     # There is no TPU whose metadata could be asked for.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     results = measure(arguments.programs or list(PROGRAMS), arguments.chips)
-    print(report.as_text("aot", results))
-    if not arguments.no_write:
-        record.write("aot", results)
-        report.main()
+    report.publish("aot", results, write=not arguments.no_write)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import onnxruntime
 
-from benchmarks.harness import record, report, timing
+from benchmarks.harness import report, timing
 from purejaxppo.config import Config
 from purejaxppo.export import numpy_policy, onnx, writer
 from purejaxppo.policy.networks import part_of
@@ -88,10 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--no-write", action="store_true", help="only print")
     options = parser.parse_args(argv)
     figures = measure(options.rounds)
-    print(report.as_text("export_latency", figures))
-    if not options.no_write:
-        record.write("export_latency", figures)
-        report.main()
+    report.publish("export_latency", figures, write=not options.no_write)
 
 
 if __name__ == "__main__":

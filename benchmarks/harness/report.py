@@ -69,6 +69,14 @@ def as_text(name: str, figures: Record) -> str:
     return "\n".join([f"{name}: {figures.get('about', '')}", "", *_all_tables(figures)])
 
 
+def publish(name: str, figures: Record, write: bool) -> None:
+    """Print the figures of a benchmark; if asked to, write them and what is shown."""
+    print(as_text(name, figures))
+    if write:
+        record.write(name, figures)
+        main()
+
+
 def _machine(found: Record) -> str:
     cpu, cores = found["machine"]["cpu"], found["machine"]["cores"]
     names = ("jax", "metaworld", "mujoco")  # the transfer is measured without JAX

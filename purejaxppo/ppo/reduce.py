@@ -4,6 +4,7 @@ With `axis_name` they include the samples of all devices on that named axis. So 
 same program trains on one device or on a mesh (`shard_map`), up to float rounding.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -111,18 +112,21 @@ def tree_sum(tree: Tree, axis_name: AxisName = None) -> Tree:
     A call of its own for each leaf would cost its latency each time, unless the
     compiler combines them, which not every backend does.
     """
-    if axis_name is None:
-        return tree
-    vector, restore = ravel_pytree(tree)
-    return restore(jax.lax.psum(vector, axis_name))
+    return _as_one_vector(jax.lax.psum, tree, axis_name)
 
 
 def tree_max(tree: Tree, axis_name: AxisName = None) -> Tree:
     """Return each element's largest value over the named axis, as `tree_sum` does."""
+    return _as_one_vector(jax.lax.pmax, tree, axis_name)
+
+
+def _as_one_vector(
+    function: Callable[[jax.Array, str], jax.Array], tree: Tree, axis_name: AxisName
+) -> Tree:
     if axis_name is None:
         return tree
     vector, restore = ravel_pytree(tree)
-    return restore(jax.lax.pmax(vector, axis_name))
+    return restore(function(vector, axis_name))
 
 
 def tree_mean(tree: Tree, axis_name: AxisName = None) -> Tree:

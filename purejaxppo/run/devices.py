@@ -5,6 +5,8 @@ The mesh of a run has one axis, whose name says which of both it is; a run on on
 has none.
 """
 
+from collections.abc import Callable
+
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -94,7 +96,7 @@ def sentences(
 def per_seed(mesh: Mesh | None, tree: Tree) -> Tree:
     """Return shapes of leaves [S, ...], with their sharding if seeds are sharded."""
     spec = PartitionSpec(SEEDS) if having(SEEDS, mesh) else PartitionSpec()
-    return tree if mesh is None else _with_shardings(mesh, spec, tree)
+    return tree if mesh is None else with_shardings(mesh, spec, tree)
 
 
 def state_shapes(
@@ -117,10 +119,16 @@ def state_shapes(
             specs,
             is_leaf=lambda x: isinstance(x, PartitionSpec),
         )
-    return _with_shardings(mesh, specs, state)
+    return with_shardings(mesh, specs, state)
 
 
-def _with_shardings(mesh: Mesh, specs: object, tree: Tree) -> Tree:
+def with_shardings(mesh: Mesh, specs: object, tree: Tree) -> Tree:
+    """Return the shapes of a tree with their shardings.
+
+    Args:
+      mesh, specs, tree: see `mesh.shardings`.
+    """
+
     def shape(x: jax.Array, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
@@ -129,21 +137,19 @@ def _with_shardings(mesh: Mesh, specs: object, tree: Tree) -> Tree:
 
 def placed(tree: Tree, shapes: Tree) -> Tree:
     """Move arrays to the devices that their shapes name; to none if they name none."""
-
-    def place(x: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
-        sharding = getattr(shape, "sharding", None)
-        return jax.device_put(x, sharding) if isinstance(sharding, NamedSharding) else x
-
-    return jax.tree.map(place, tree, shapes)
+    return _where_named(jax.device_put, tree, shapes)
 
 
 def constrained(tree: Tree, shapes: Tree) -> Tree:
     """Have the results of a program placed as `placed` places them."""
+    return _where_named(jax.lax.with_sharding_constraint, tree, shapes)
 
-    def constrain(x: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
+
+def _where_named(
+    place: Callable[[jax.Array, NamedSharding], jax.Array], tree: Tree, shapes: Tree
+) -> Tree:
+    def one(x: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
         sharding = getattr(shape, "sharding", None)
-        if not isinstance(sharding, NamedSharding):
-            return x
-        return jax.lax.with_sharding_constraint(x, sharding)
+        return place(x, sharding) if isinstance(sharding, NamedSharding) else x
 
-    return jax.tree.map(constrain, tree, shapes)
+    return jax.tree.map(one, tree, shapes)
